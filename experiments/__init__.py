@@ -1,0 +1,1 @@
+"""One file = one figure, table or claim group of a paper. `python -m experiments.<name>` runs it."""

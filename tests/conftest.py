@@ -1,0 +1,39 @@
+"""What all tests share: repeatable runs, strict shapes, and where the real data lies."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Before jax and keras are imported. JAX_PLATFORMS is the user's own choice and stays as it is.
+os.environ["KERAS_BACKEND"] = "jax"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+# A (n,) meeting a (n, m) by accident is the classic silent bug: every broadcast is to be written.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The same examples in every run; compilation makes the time of a single example meaningless.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+def real_data_dir() -> Path:
+    """The folder with `tfds/` and `clothing/`: VGGBN_DATA_DIR, else ../shared/data."""
+    return Path(os.environ.get("VGGBN_DATA_DIR") or ROOT.parent / "shared" / "data")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The real data; a test that needs it is skipped without it, and fails under CI=true."""
+    folder = real_data_dir()
+    if not folder.is_dir():
+        reason = f"no real test data in {folder}; name its folder in VGGBN_DATA_DIR"
+        if os.environ.get("CI", "").lower() in {"1", "true"}:
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder.resolve()

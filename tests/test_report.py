@@ -1,0 +1,276 @@
+"""The report renders what an experiment left, whole or in pieces, as safe, repeatable text."""
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from vggbn.report import Curve, Report, results_markdown, verdict_table, write_html
+from vggbn.stats import VERDICTS, Judgement
+
+NASTY = '<script src="https://example.org/x.js">alert(1)</script> & | $x_1$ "quoted"'
+VOID = {"meta", "br", "use"}
+
+
+def judgement(claim="BN-15", verdict="reproduced", **edits):
+    row = {
+        "sentence": "BN alone more than halves the steps",
+        "criterion": "ratio at least 2",
+        "paper": "31.0→13.3 million steps",
+        "n": 3, "effect": 2.5, "low": 2.1, "high": 3.0, "unit": "ratio",
+    }  # fmt: skip
+    return Judgement(claim=claim, verdict=verdict, **(row | edits))
+
+
+def report(**edits):
+    """Three variants, three seeds; `x30` diverges in all of them, `bn` misses the target once."""
+    steps = [0, 10, 100, 1000]
+    learns, dies = [0.1, 0.3, 0.8, 0.95], [0.1, 0.2, math.nan, math.nan]
+    seeds = (0, 1, 2)
+    fields = {
+        "title": "BN ablation",
+        "question": "Does BN help?",
+        "baseline_name": "base",
+        "baseline": {"lr": 0.01, "norm": "none"},
+        "variants": {"base": {}, "bn": {"norm": ("none", "bn")}, "x30": {"lr": (0.01, 0.3)}},
+        "judgements": [judgement()],
+        "notes": ["MNIST-5k at 16×16."],
+        "curves": {
+            "base": Curve(steps, {s: [v - 0.01 * s for v in learns] for s in seeds}),
+            "bn": Curve(steps, dict.fromkeys(seeds, learns)),
+            "x30": Curve(steps, dict.fromkeys(seeds, dies)),
+        },
+        "panels": {"all arms": ["base", "bn", "x30"]},
+        "finals": {
+            "base": {0: 0.94, 1: 0.95, 2: 0.96},
+            "bn": {0: 0.96, 1: 0.97, 2: 0.98},
+            "x30": dict.fromkeys(seeds, math.nan),
+        },
+        "statuses": {
+            "base": dict.fromkeys(seeds, "ok"),
+            "x30": dict.fromkeys(seeds, "diverged at step 40"),
+        },
+        "end_lr": {"base": 0.001, "bn": 0.001},
+        "to_target": {
+            "base": dict.fromkeys(seeds, (800.0, True)),
+            "bn": {0: (200.0, True), 1: (400.0, True), 2: (1000.0, False)},
+        },
+        "targets": {0: 0.945, 1: 0.94, 2: 0.935},
+        "sweep": {"no BN": {0.01: [0.95, 0.94], 0.1: [0.8, math.nan]}, "BN": {0.1: [0.97]}},
+        "facts": {"wall time": "4 min", "commit": "0123abc"},
+    }
+    return Report(**(fields | edits))
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order, and keeps the tags, attributes and text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.words = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(self.words)
+
+
+def html(tmp_path, wanted):
+    path = tmp_path / "out" / "report.html"
+    write_html(path, wanted)
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_holds_every_variant_claim_figure_and_fact(tmp_path):
+    page = Page(html(tmp_path, report()))
+    wanted = ["base", "bn", "x30", "BN-15", "31.0→13.3 million steps", "2.5× [2.1, 3]", "0123abc"]
+    wanted += ["Provisional, n = 3", "diverged at step 40", "norm none → bn", "94.50 % (seed 0)"]
+    missing = [words for words in wanted if words not in page.text]
+    assert not missing
+    assert page.tags.count("figure") == 3
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(tmp_path):
+    text = html(tmp_path, report())
+    page = Page(text)
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert not re.search(r"https?:|//|@import|javascript:", text)
+    targets = [value for name, value in page.attributes if name.endswith(("href", "src"))]
+    assert all(target.startswith("#") for target in targets)
+
+
+def test_references_inside_the_page_are_unique_and_exist(tmp_path):
+    two = {"one": ["base"], "two": ["base", "bn"]}
+    text = html(tmp_path, report(panels=two))
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', text))
+    used = {a or b for a, b in re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', text)}
+    assert used <= set(ids)
+
+
+def test_the_same_report_gives_the_same_bytes(tmp_path):
+    assert html(tmp_path / "a", report()) == html(tmp_path / "b", report())
+    assert results_markdown(report()) == results_markdown(report())
+
+
+def test_nothing_half_written_remains(tmp_path):
+    html(tmp_path, report())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
+
+
+def test_text_is_escaped_everywhere(tmp_path):
+    full = report()
+    nasty = replace(
+        full,
+        title=NASTY, question=NASTY, baseline_name=NASTY, notes=[NASTY], facts={NASTY: NASTY},
+        baseline={NASTY: NASTY}, variants={NASTY: {NASTY: (NASTY, NASTY)}},
+        curves={NASTY: full.curves["base"]}, panels={NASTY: [NASTY]},
+        finals={NASTY: full.finals["base"]}, statuses={NASTY: {0: NASTY}}, end_lr={NASTY: 0.1},
+        to_target={NASTY: full.to_target["bn"]}, sweep={NASTY: {0.1: [0.5]}},
+        judgements=[judgement(NASTY, sentence=NASTY, criterion=NASTY, paper=NASTY, detail=NASTY)],
+    )  # fmt: skip
+    page = Page(html(tmp_path, nasty))
+    assert not {"script", "b"} & set(page.tags)
+    assert page.text.count(NASTY) >= 12
+    markdown = results_markdown(nasty)
+    assert "<script" not in markdown
+    assert not re.search(r"(?<!\\)\|", re.sub(r"^\| | \|$| \| ", "", markdown, flags=re.MULTILINE))
+
+
+def test_names_in_any_script_draw_without_a_warning(tmp_path):
+    name = "正規化 🙂 _under"
+    full = report(variants={name: {}}, finals={name: {0: 0.9}}, curves={}, to_target={})
+    assert name in Page(html(tmp_path, full)).text
+
+
+PIECES = {
+    "nothing but a title": {
+        "baseline": {}, "variants": {}, "judgements": [], "notes": [], "curves": {}, "panels": {},
+        "finals": {}, "statuses": {}, "end_lr": {}, "to_target": {}, "targets": {}, "sweep": {},
+        "facts": {},
+    },
+    "a single seed": {
+        "finals": {"base": {0: 0.9}, "bn": {0: 0.95}},
+        "curves": {"base": Curve([10, 20], {0: [0.5, 0.9]})},
+        "to_target": {"base": {0: (20.0, True)}, "bn": {0: (10.0, True)}},
+        "judgements": [judgement(n=1, low=-math.inf, high=math.inf)],
+    },
+    "seeds missing here and there": {
+        "finals": {"base": {0: 0.9, 2: 0.91}, "bn": {1: 0.95}},
+        "to_target": {"base": {0: (20.0, True)}, "bn": {1: (10.0, True)}},
+    },
+    "curves of different lengths": {
+        "curves": {"base": Curve([10, 20, 30], {0: [0.5], 1: [0.5, 0.9, 0.91], 2: []})},
+    },
+    "a gap in a curve": {
+        "curves": {"base": Curve([10, 20, 30], {0: [0.5, math.nan, 0.6], 1: [0.5, 0.9, 0.91]})},
+    },
+    "curves without any value": {
+        "curves": {"base": Curve([], {0: []}), "bn": Curve([1], {0: [math.nan]}),
+                   "x30": Curve([1], {})},
+    },
+    "everything diverged": {
+        "finals": {"base": {0: math.nan}}, "statuses": {"base": {0: "diverged at step 1"}},
+        "sweep": {"BN": {0.1: [math.nan], 1.0: []}},
+    },
+    "a variant in a panel that never ran": {"panels": {"all": ["base", "later"]}},
+    "a run that never wrote a final accuracy": {"finals": {}},
+    "a claim without data": {
+        "judgements": [
+            judgement(verdict="inconclusive", n=0, effect=math.nan, low=math.nan, high=math.nan)
+        ]
+    },
+    "infinite accuracies": {"curves": {"base": Curve([1, 2], {0: [0.1, math.inf]})}},
+    "thirty variants": {
+        "variants": {f"v{i}": {} for i in range(30)},
+        "curves": {f"v{i}": Curve([1, 2], {0: [0.1, 0.2]}) for i in range(30)},
+        "panels": {"all": [f"v{i}" for i in range(30)]},
+        "finals": {f"v{i}": {0: 0.5, 1: 0.6} for i in range(30)},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_a_report_in_pieces_still_renders(tmp_path, piece):
+    wanted = report(**PIECES[piece])
+    assert Page(html(tmp_path, wanted)).text
+    assert results_markdown(wanted).startswith("## BN ablation\n")
+    assert verdict_table(wanted.judgements)
+    assert " nan" not in results_markdown(wanted)
+
+
+def test_n_is_that_of_the_weakest_verdict_and_five_are_enough():
+    weak = report(judgements=[judgement(n=5), judgement(n=4), judgement(n=0)])
+    assert (weak.n, weak.provisional) == (4, True)
+    strong = report(judgements=[judgement(n=5), judgement(n=7)])
+    assert (strong.n, strong.provisional) == (5, False)
+    assert "rovisional" not in results_markdown(strong)
+
+
+def test_the_verdict_table_is_aligned_and_as_wide_as_asked():
+    claims = [judgement(f"BN-{i}", verdict) for i, verdict in enumerate(VERDICTS)]
+    lines = verdict_table(claims, width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    starts = {line.index("2.5×") for line in lines if "2.5×" in line}
+    assert len(starts) == 1
+    assert all(any(verdict in line for line in lines) for verdict in VERDICTS)
+    assert lines[-1] == "* provisional: fewer than 5 paired seeds"
+
+
+@pytest.mark.parametrize(
+    ("edits", "expected"),
+    [
+        ({"effect": 2.5, "low": 2.1, "high": 3.0, "unit": "ratio"}, "2.5× [2.1, 3]"),
+        ({"effect": 2.5, "low": 2.1, "high": math.inf, "unit": "ratio"}, "≥ 2.5× [2.1, ∞]"),
+        ({"effect": 0.5, "low": 0.0, "high": 0.7, "unit": "ratio"}, "≤ 0.5× [0, 0.7]"),
+        ({"effect": 1.0, "low": 0.0, "high": math.inf, "unit": "ratio"}, "not known [0, ∞]"),
+        ({"effect": -0.5, "low": -1, "high": 0, "unit": "points"}, "−0.50 [−1.00, +0.00] points"),
+        ({"effect": 0.9, "low": 0.4, "high": 1.0, "unit": ""}, "0.9 [0.4, 1]"),
+        ({"n": 1, "low": -math.inf, "high": math.inf, "unit": ""}, "2.5 [−∞, ∞]"),
+    ],
+)
+def test_effects_are_shown_in_their_unit_and_bounds_as_bounds(edits, expected):
+    assert expected in verdict_table([judgement(**edits)])
+
+
+def test_the_table_of_steps_marks_what_was_not_reached():
+    markdown = results_markdown(report())
+    row = next(line for line in markdown.splitlines() if line.startswith("| bn | 200"))
+    # geometric mean of 4, 2 and at most 0.8
+    assert "400 | not reached in 1,000 | ≤ 1.86× [0, " in row
+
+
+def test_the_table_of_accuracies_leaves_out_and_names_diverged_runs():
+    some = report(
+        finals={"base": {0: 0.94, 1: 0.1, 2: 0.96}},
+        statuses={"base": {0: "ok", 1: "diverged at step 7", 2: "ok"}},
+    )
+    row = next(line for line in results_markdown(some).splitlines() if "| base | 95.00" in line)
+    assert "| 94.00 to 96.00 | 2 | 0.001 | seed 1 diverged at step 7 |" in row
+
+
+def test_the_number_of_chance_verdicts_is_said():
+    many = [judgement(f"BN-{i}") for i in range(10)] + [judgement(n=0)]
+    assert "Of 10 intervals at 95 %, 0.5 are expected" in results_markdown(report(judgements=many))

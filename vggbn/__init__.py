@@ -1,0 +1,1 @@
+"""Batch Normalization, VGG and Inception v1 as pure functions, and their claims as experiments."""

@@ -1,0 +1,43 @@
+"""Trees of arrays on disk, by Orbax."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vggbn.errors import UserError
+
+
+def save(path: Path, tree: Any) -> None:
+    """Write a pytree of arrays; an older one at `path` is replaced once the new one is whole."""
+    import orbax.checkpoint as ocp
+
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path, tree, force=True)
+        checkpointer.wait_until_finished()
+
+
+def load(path: Path, like: Any = None) -> Any:
+    """The tree at `path`, with the structure, shapes and dtypes of `like` if that is given.
+
+    UserError: nothing there, or damaged, or not the tree that `like` describes.
+    """
+    import jax
+    import orbax.checkpoint as ocp
+
+    path = Path(path).absolute()
+    if not path.is_dir():
+        raise UserError(f"no checkpoint at {path}: train the run first.")
+    abstract = None if like is None else jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(path, abstract)
+    except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"the checkpoint {path} cannot be read ({reason}); delete it and train the run again."
+        ) from error
+
+

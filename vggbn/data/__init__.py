@@ -1,0 +1,26 @@
+"""Data: where images come from, how they are split, batched and augmented.
+
+    types         Split, Dataset
+    sources       load(): one name -> one Dataset
+    embedded      mnist5k and digits, which lie inside installed wheels
+    tfds_source   prepared TFDS sets, read without TensorFlow
+    folder        a user's own folder of images
+    images        decoding and fitting one image
+    splits        train / validation / test, stratified and grouped
+    duplicates    near-duplicate images
+    cache         decoded arrays on disk, checked on load
+    batches       which examples make batch `step`
+    moments       mean, standard deviation and principal components of the training pixels
+    augment       crop, flip, colour: jnp functions of a key
+    prepare       TFDS download_and_prepare, the one place that needs TensorFlow
+
+Importing this package loads numpy only, so that `prepare` runs where jax is not installed;
+jax comes with `vggbn.data.augment`.
+"""
+
+from vggbn.data.batches import batch_indices
+from vggbn.data.moments import colour_pca, pixel_moments
+from vggbn.data.sources import load
+from vggbn.data.types import Dataset, Split
+
+__all__ = ["Dataset", "Split", "batch_indices", "colour_pca", "load", "pixel_moments"]

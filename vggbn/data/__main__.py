@@ -1,0 +1,5 @@
+"""`python -m vggbn.data`: see `prepare`."""
+
+from vggbn.data.prepare import main
+
+main()

@@ -1,0 +1,73 @@
+"""Decoded arrays on disk: written atomically, checked on every load, rebuilt when damaged."""
+
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from vggbn.data.types import Split, digest_of
+
+# Raise when decoding or fitting changes its pixels: older files are then not found.
+_FORMAT = 1
+
+
+def listing(root: Path, files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """What decides whether files changed: (path under root, size, mtime in ns), sorted."""
+    stats = ((path.relative_to(root).as_posix(), path.stat()) for path in sorted(files))
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
+def cached(
+    cache_dir: str | None, name: str, key: object, build: Callable[[], Mapping[str, Split]]
+) -> Mapping[str, Split]:
+    """`build()`, or the copy of its result under cache_dir that has the same key.
+
+    name starts the file's name; key is anything whose repr tells all that decides the result.
+    With cache_dir None nothing is read or written.
+    """
+    if cache_dir is None:
+        return build()
+    # Another Pillow may decode to other pixels.
+    whole = repr((_FORMAT, version("pillow"), key))
+    code = hashlib.sha256(whole.encode()).hexdigest()[:16]
+    path = Path(cache_dir).expanduser() / f"{name}-{code}.npz"
+    found = _read(path)
+    if found is not None:
+        return found
+    parts = build()
+    _write(path, parts)
+    return parts
+
+
+def _read(path: Path) -> Mapping[str, Split] | None:
+    """The parts in a cache file, or None when it is absent, damaged or altered."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            names = arrays["names"].tolist()
+            parts = {n: Split(arrays[f"{n}.images"], arrays[f"{n}.labels"]) for n in names}
+            checksum = str(arrays["checksum"])
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    return parts if checksum == digest_of(*parts.values()) else None
+
+
+def _write(path: Path, parts: Mapping[str, Split]) -> None:
+    """Write beside the target and rename: a reader sees the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {f"{n}.images": part.images_NHWC for n, part in parts.items()}
+    arrays |= {f"{n}.labels": part.labels_N for n, part in parts.items()}
+    # The process id keeps two runs that build the same file apart.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, names=list(parts), checksum=digest_of(*parts.values()), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

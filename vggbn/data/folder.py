@@ -1,0 +1,143 @@
+"""A user's own images.
+
+PATH/train/CLASS/IMAGE, with validation/ and test/ beside train/ or without them; or, with no
+train/ at all, PATH/CLASS/IMAGE.
+"""
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vggbn.data.images import decode, empty_images
+from vggbn.data.progress import progress
+from vggbn.data.splits import PARTS
+from vggbn.data.types import Split
+from vggbn.errors import UserError
+
+_IGNORED = {"thumbs.db", "desktop.ini"}  # and every name that starts with a dot
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in an image folder, before anything is decoded.
+
+    classes: sorted names. parts: for each part (train, validation, test: those given) the
+    (file, label) pairs, sorted by class and file name.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    parts: Mapping[str, tuple[tuple[Path, int], ...]]
+
+    @property
+    def files(self) -> list[Path]:
+        return [file for pairs in self.parts.values() for file, _ in pairs]
+
+
+def list_folder(path: str) -> Listing:
+    """List an image folder. Raises UserError for a layout that cannot be read."""
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise UserError(f"{root} does not exist: give the path of a folder of images.")
+    if not root.is_dir():
+        raise UserError(f"{root} is a file: give the folder that holds the class folders.")
+    files = {part: _class_files(folder) for part, folder in _part_folders(root).items()}
+    classes = tuple(sorted({name for found in files.values() for name in found}))
+    if len(classes) < 2:
+        raise UserError(
+            f"{root} holds images of {len(classes)} classes, and two are needed: "
+            "put the images of each class in a folder of its own, CLASS/IMAGE."
+        )
+    label = {name: number for number, name in enumerate(classes)}
+    parts = {
+        part: tuple((file, label[name]) for name in sorted(found) for file in found[name])
+        for part, found in files.items()
+    }
+    return Listing(root, classes, parts)
+
+
+def read_folder(listing: Listing, *, image_size: int, fit: str) -> Mapping[str, Split]:
+    """Decode every image, RGB. Raises UserError naming the first file that cannot be read."""
+    return {
+        part: _read_part(pairs, part, image_size=image_size, fit=fit)
+        for part, pairs in listing.parts.items()
+    }
+
+
+def require_classes(split: Split, classes: tuple[str, ...], what: str, remedy: str) -> None:
+    """Raise UserError when a class has no image in the split."""
+    counts_K = np.bincount(split.labels_N, minlength=len(classes))
+    missing = [name for name, count in zip(classes, counts_K, strict=True) if count == 0]
+    if missing:
+        raise UserError(f"{what} has no image of class {', '.join(missing)}: {remedy}.")
+
+
+def _part_folders(root: Path) -> dict[str, Path]:
+    """The folder of each part; a folder without train/ is one part, 'train'."""
+    folders = _subfolders(root)
+    train = root / "train"
+    if train not in folders or not _subfolders(train):
+        lost = [f.name for f in folders if f.name in PARTS[1:] and _subfolders(f)]
+        if lost:
+            raise UserError(f"{root} has {lost[0]}/ but no train/CLASS/IMAGE: add train/.")
+        return {"train": root}
+    unknown = [f.name for f in folders if f.name not in PARTS]
+    if unknown:
+        raise UserError(
+            f"{root} has {unknown[0]}/ beside train/: "
+            f"the folders there must be called {', '.join(PARTS)}; rename or move it."
+        )
+    return {part: root / part for part in PARTS if root / part in folders}
+
+
+def _class_files(folder: Path) -> dict[str, list[Path]]:
+    classes = {path.name: _images(path) for path in _subfolders(folder)}
+    if not classes:
+        raise UserError(f"{folder} holds no class folders: put images in {folder}/CLASS/.")
+    return classes
+
+
+def _images(folder: Path) -> list[Path]:
+    """Every visible file of a class folder: one that is no image is refused when it is decoded."""
+    entries = _visible(folder)
+    nested = [path for path in entries if path.is_dir()]
+    if nested:
+        raise UserError(
+            f"{nested[0]} is a folder inside the class {folder.name}: "
+            f"move its images straight into {folder}."
+        )
+    if not entries:
+        raise UserError(f"The class folder {folder} is empty: add images or remove it.")
+    return entries
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.is_dir()]
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and path.name.lower() not in _IGNORED
+    )
+
+
+def _read_part(pairs, part: str, *, image_size: int, fit: str) -> Split:
+    def read(file: Path) -> np.ndarray:
+        return decode(file, str(file), image_size=image_size, fit=fit, channels=3)
+
+    images_NHWC = empty_images(len(pairs), image_size=image_size, channels=3)
+    # Threads: Pillow releases the interpreter lock while it decodes and scales.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        files = [file for file, _ in pairs]
+        try:
+            for row, x_HWC in enumerate(progress(pool.map(read, files), len(files), part)):
+                images_NHWC[row] = x_HWC
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return Split(images_NHWC, np.array([label for _, label in pairs], np.int32))

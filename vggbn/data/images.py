@@ -1,0 +1,139 @@
+"""Decoding one image and fitting it to a square: Pillow everywhere, so pixels do not depend on
+which other libraries happen to be installed."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+
+from vggbn.errors import UserError
+
+FITS = ("resize", "pad")
+_ORIENTATION = 0x0112  # the EXIF tag
+
+
+def empty_images(n: int, *, image_size: int, channels: int) -> np.ndarray:
+    """Room for n images, uint8 [n, image_size, image_size, channels].
+
+    Raises UserError when they fill more than half of the memory: splitting copies them once.
+    """
+    shape = (n, image_size, image_size, channels)
+    needed, memory = np.prod(shape, dtype=np.float64), _memory()
+    if needed > memory / 2:
+        raise UserError(
+            f"{n:,} images of {image_size}x{image_size}x{channels} take {needed / 1e9:.1f} GB, "
+            f"more than half of the {memory / 1e9:.1f} GB of memory: choose a smaller image_size."
+        )
+    return np.empty(shape, np.uint8)
+
+
+def _memory() -> int:
+    """Bytes of physical memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def decode(source: Path | bytes, what: str, *, image_size: int, fit: str, channels: int):
+    """One encoded image as a uint8 array [image_size, image_size, channels].
+
+    EXIF rotation is applied; CMYK, RGBA (alpha dropped), grey and palette images become RGB, or
+    grey where channels is 1. `what` names the image in errors. Raises UserError for a file that
+    is no image, is damaged, or cannot be fitted.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+            extent = _draft(opened, image_size) if fit == "resize" else None
+            image = _convert(ImageOps.exif_transpose(opened), channels)
+    # Pillow's plugins raise nearly anything on damaged bytes.
+    except Exception as error:
+        raise UserError(
+            f"{what} cannot be read as an image ({error}): replace or remove it."
+        ) from error
+    return _array(fit_image(image, what, image_size=image_size, fit=fit, extent=extent))
+
+
+def fit_image(image, what: str, *, image_size: int, fit: str, extent=None):
+    """A Pillow image fitted to image_size x image_size.
+
+    "resize": the smallest side is scaled to image_size with Pillow's bicubic filter (antialiased)
+        and the centre square kept, in one operation that does not round the longer side.
+    "pad": centred, unscaled, on black.
+    An image that has the size already comes back untouched. extent: the (width, height) that
+    the picture really fills of an image whose size was rounded up.
+    """
+    if image.size == (image_size, image_size):
+        return image
+    if fit == "pad":
+        return _pad(image, what, image_size)
+    width, height = extent or image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return image.resize(
+        (image_size, image_size), _bicubic(), box=(left, top, left + side, top + side)
+    )
+
+
+def fit_arrays(images_NHWC: np.ndarray, what: str, *, image_size: int, fit: str) -> np.ndarray:
+    """`fit_image` for decoded images: uint8 [N, H, W, C] -> [N, image_size, image_size, C]."""
+    from PIL import Image
+
+    if images_NHWC.shape[1:3] == (image_size, image_size):
+        return images_NHWC
+    grey = images_NHWC.shape[3] == 1
+    fitted = (
+        fit_image(Image.fromarray(x[..., 0] if grey else x), what, image_size=image_size, fit=fit)
+        for x in images_NHWC
+    )
+    return np.stack([_array(image) for image in fitted])
+
+
+def _bicubic():
+    from PIL import Image
+
+    return Image.Resampling.BICUBIC
+
+
+def _draft(image, image_size: int) -> tuple[float, float] | None:
+    """Let the JPEG decoder shrink by 2, 4 or 8 while at least twice the wanted size is left.
+
+    Bicubic does the rest: twice as fast for 400 pixels to 64. Returns the exact (width, height)
+    the picture then fills: its size is that, rounded up. None: not shrunk.
+    """
+    scale = 2 * image_size / min(image.size)
+    upright = image.getexif().get(_ORIENTATION, 1) == 1  # else the rounded sides change places
+    if image.format != "JPEG" or scale >= 1 or not upright:
+        return None
+    shrunk = image.draft(None, tuple(int(np.ceil(side * scale)) for side in image.size))
+    return shrunk[1][2:] if shrunk else None
+
+
+def _convert(image, channels: int):
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255
+        from PIL import Image
+
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode}, not 8 or 16 bits")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _pad(image, what: str, image_size: int):
+    from PIL import Image
+
+    width, height = image.size
+    if max(width, height) > image_size:
+        raise UserError(
+            f"{what} is {width}x{height}, larger than image_size={image_size}: "
+            'use fit="resize" or a larger image_size.'
+        )
+    canvas = Image.new(image.mode, (image_size, image_size))
+    canvas.paste(image, ((image_size - width) // 2, (image_size - height) // 2))
+    return canvas
+
+
+def _array(image) -> np.ndarray:
+    x_HWC = np.asarray(image)
+    return x_HWC if x_HWC.ndim == 3 else x_HWC[..., None]

@@ -1,0 +1,120 @@
+"""load(): one name -> one Dataset."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vggbn.data import cache, folder, splits, tfds_source
+from vggbn.data.duplicates import near_duplicates
+from vggbn.data.embedded import EMBEDDED
+from vggbn.data.images import FITS, fit_arrays
+from vggbn.data.types import Dataset, Split, concatenate, digest_of
+from vggbn.errors import UserError
+
+_FOLDER = "folder:"
+
+
+def load(
+    name: str,
+    *,
+    image_size: int,
+    fit: str,
+    split: str,
+    seed: int,
+    data_dir: str | None,
+    cache_dir: str | None = None,
+) -> Dataset:
+    """Load a data set as uint8 images of image_size x image_size in three disjoint splits.
+
+    name: "mnist5k" or "digits" (inside installed wheels), "folder:PATH" (`folder`), or a TFDS set
+        prepared under data_dir (`tfds_source`).
+    fit: "resize" or "pad" (`images.fit_image`).
+    split: "fixed": the given splits; what a set lacks is drawn from its train, stratified by
+        class, the same for every seed. "folds": seed s tests fold s % 5, so five seeds test every
+        example once; a TFDS set keeps its official test and only validation (10 %) varies. A
+        folder is pooled, and near-duplicates stay in one split.
+    cache_dir: where decoded TFDS sets and folders are kept; None: nowhere.
+    Raises UserError, in one sentence, for everything a user can put right.
+    """
+    _check(image_size, fit, split, seed)
+    size = {"image_size": image_size, "fit": fit}
+    if name in EMBEDDED:
+        return _load_embedded(name, _fold(split, seed), size)
+    if name.startswith(_FOLDER):
+        return _load_folder(name, split, seed, cache_dir, size)
+    return _load_tfds(name, split, seed, data_dir, cache_dir, size)
+
+
+def _check(image_size: int, fit: str, split: str, seed: int) -> None:
+    if image_size < 1:
+        raise UserError(f"image_size={image_size} must be at least 1.")
+    if seed < 0:
+        raise UserError(f"seed={seed} must not be negative.")
+    for option, value, valid in (("fit", fit, FITS), ("split", split, splits.SPLITS)):
+        if value not in valid:
+            raise UserError(f"{option}={value!r} is unknown: use one of {', '.join(valid)}.")
+
+
+def _fold(split: str, seed: int) -> int:
+    return seed if split == "folds" else 0
+
+
+def _load_embedded(name: str, fold: int, size: Mapping) -> Dataset:
+    source = EMBEDDED[name]
+    whole = source.read()
+    fitted = Split(fit_arrays(whole.images_NHWC, name, **size), whole.labels_N)
+    three = splits.carve({"train": fitted}, fold=fold)
+    return _dataset(name, three, source.classes, flip=False, note=source.note)
+
+
+def _load_folder(name: str, split: str, seed: int, cache_dir: str | None, size: Mapping) -> Dataset:
+    listed = folder.list_folder(name.removeprefix(_FOLDER))
+    root = listed.root.resolve()
+    files = cache.listing(listed.root, listed.files)
+    parts = cache.cached(
+        cache_dir,
+        f"folder-{root.name}-{size['image_size']}-{size['fit']}",
+        (str(root), size, files),
+        lambda: folder.read_folder(listed, **size),
+    )
+    if split == "fixed":
+        for part, given in parts.items():
+            what = f"{part} of {listed.root}"
+            folder.require_classes(given, listed.classes, what, f"add some to {part}/")
+    three = _split_folder(parts, split, seed)
+    for part, found in zip(splits.PARTS, three, strict=True):
+        what = f"The {part} part drawn from {listed.root}"
+        folder.require_classes(found, listed.classes, what, "give each class ten images or more")
+    note = f"image folder {root.name}, {sum(map(len, three)):,} images"
+    return _dataset(name, three, listed.classes, flip=True, note=note)
+
+
+def _split_folder(parts: Mapping[str, Split], split: str, seed: int) -> tuple[Split, Split, Split]:
+    if split == "folds":
+        parts = {"train": concatenate(parts.values())}
+    complete = set(splits.PARTS) <= set(parts)
+    groups_N = None if complete else near_duplicates(parts["train"].images_NHWC)
+    return splits.carve(parts, fold=_fold(split, seed), groups_N=groups_N)
+
+
+def _load_tfds(
+    name: str, split: str, seed: int, data_dir: str | None, cache_dir: str | None, size: Mapping
+) -> Dataset:
+    prepared = tfds_source.open_prepared(name, data_dir, EMBEDDED)
+    files = cache.listing(prepared.folder, Path(prepared.folder).iterdir())
+    parts = cache.cached(
+        cache_dir,
+        f"{name.replace('/', '-').replace(':', '-')}-{size['image_size']}-{size['fit']}",
+        (name, str(prepared.folder.resolve()), size, files),
+        lambda: tfds_source.read_prepared(prepared, **size),
+    )
+    if split == "folds" and "validation" in parts:
+        pooled = concatenate((parts["train"], parts["validation"]))
+        parts = {"train": pooled, "test": parts["test"]}
+    three = splits.carve(parts, fold=_fold(split, seed))
+    return _dataset(name, three, prepared.classes, flip=prepared.flip, note=prepared.note)
+
+
+def _dataset(
+    name: str, three: tuple[Split, Split, Split], classes: tuple[str, ...], *, flip: bool, note: str
+) -> Dataset:
+    return Dataset(name, *three, classes, flip, note, digest_of(*three))

@@ -1,0 +1,91 @@
+"""Single view: every example once, in fixed-size batches, as sums that are divided once (D6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vggbn.data import Split
+from vggbn.data.augment import standardise
+from vggbn.layers import cross_entropy
+from vggbn.models import MODELS
+
+BATCH = 500  # one compiled shape; the last batch is padded and masked
+
+
+def evaluate(fixed, params, stats, split: Split, mean_C, std) -> dict[str, float]:
+    """{accuracy, top5, loss, correct, n} over the whole split. Loss is the mean cross-entropy.
+
+    fixed is the run's Static (its model and net); mean_C and std are those of its training set.
+    """
+    sums = np.zeros(4)
+    for images_NHWC, labels_N, mask_N in padded_batches(split):
+        batch_sums = _sums(fixed.model, fixed.net)(
+            params, stats, images_NHWC, labels_N, mask_N, mean_C, std
+        )
+        sums += np.asarray(batch_sums, np.float64)
+    correct, top5, loss, n = map(float, sums)
+    assert n == len(split), f"evaluated {n:.0f} of {len(split)} examples"
+    return {
+        "accuracy": correct / n,
+        "top5": top5 / n,
+        "loss": loss / n,
+        "correct": int(correct),
+        "n": int(n),
+    }
+
+
+def predict(fixed, params, stats, split: Split, mean_C, std) -> np.ndarray:
+    """Softmax probabilities [len(split), classes], float32, in the split's order."""
+    probability = _probabilities(fixed.model, fixed.net)
+    parts = [
+        np.asarray(probability(params, stats, images_NHWC, mean_C, std))[mask_N]
+        for images_NHWC, _, mask_N in padded_batches(split)
+    ]
+    return np.concatenate(parts)
+
+
+def padded_batches(split: Split) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(images, labels, mask) of BATCH rows each; rows outside the mask are padding."""
+    for start in range(0, len(split), BATCH):
+        images_NHWC = split.images_NHWC[start : start + BATCH]
+        labels_N = split.labels_N[start : start + BATCH]
+        short = BATCH - len(labels_N)
+        yield (
+            np.pad(images_NHWC, ((0, short), (0, 0), (0, 0), (0, 0))),
+            np.pad(labels_N, (0, short)),
+            np.arange(BATCH) < BATCH - short,
+        )
+
+
+def _logits(model, net, params, stats, images_NHWC, mean_C, std):
+    x_NHWC = standardise(images_NHWC, mean_C, std)
+    return MODELS[model](net).apply(params, stats, x_NHWC, train=False)[0]
+
+
+@lru_cache
+def _sums(model: str, net) -> Callable:
+    @jax.jit
+    def sums(params, stats, images_NHWC, labels_N, mask_N, mean_C, std):
+        logits_NK = _logits(model, net, params, stats, images_NHWC, mean_C, std)
+        own_N = jnp.take_along_axis(logits_NK, labels_N[:, None], axis=1)
+        # Ties count against the net, and NaN logits are always wrong: a constant net is not right.
+        rank_N = (~(logits_NK < own_N)).sum(axis=1) - 1
+        loss_N = cross_entropy(logits_NK, labels_N)
+        per_example = (rank_N < 1, rank_N < 5, loss_N, jnp.ones_like(loss_N))
+        return jnp.stack([jnp.where(mask_N, value, 0.0).sum() for value in per_example])
+
+    return sums
+
+
+@lru_cache
+def _probabilities(model: str, net) -> Callable:
+    @jax.jit
+    def probabilities(params, stats, images_NHWC, mean_C, std):
+        return jax.nn.softmax(_logits(model, net, params, stats, images_NHWC, mean_C, std))
+
+    return probabilities

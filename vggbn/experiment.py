@@ -1,0 +1,287 @@
+"""An experiment: a baseline, the named edits that make its variants, the claims to be judged."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vggbn import recipe as recipes
+from vggbn.errors import UserError, unknown
+from vggbn.recipe import Recipe
+from vggbn.report import Curve, Report
+from vggbn.results import MissingRuns, Results
+from vggbn.stats import Interval, Judgement
+
+PUBLISHED = Path(__file__).parents[1] / "results"  # the committed results of this checkout
+
+Verdict = tuple[str, Interval, str, str]  # (verdict, interval, its unit, one line of detail)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of a paper and the rule that judges it, both fixed before its results exist.
+
+    primary is the data set whose verdict counts; `judge` may raise MissingRuns.
+    """
+
+    id: str
+    sentence: str
+    criterion: str
+    paper: str
+    primary: str
+    judge: Callable[[Results], Verdict]
+
+    def judged(self, results: Results) -> Judgement:
+        """The claim's row in the verdict table."""
+        try:
+            verdict, interval, unit, detail = self.judge(results)
+        except MissingRuns as missing:
+            verdict, unit, detail = "inconclusive", "", f"not judged: {missing}"
+            interval = Interval(math.nan, math.nan, math.nan, 0)
+        return Judgement(
+            claim=self.id,
+            sentence=self.sentence,
+            criterion=self.criterion,
+            paper=self.paper,
+            verdict=verdict,
+            n=interval.n,
+            effect=interval.mean,
+            low=interval.low,
+            high=interval.high,
+            unit=unit,
+            detail=detail,
+            primary=self.primary,
+        )
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of the experiment is run: edits of BASE, seeds 0 … n-1, the arms (None: all).
+
+    tuned holds what the sweep chose: edits of BASE ("lr", "init") and "bn_lr".
+    """
+
+    seeds: int
+    edits: Mapping[str, Any]
+    tuned: Mapping[str, Any]
+    arms: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The search that the learning rates come from: every arm × every rate × every seed.
+
+    The best rate of an arm has the highest mean of the best smoothed validation accuracy.
+    """
+
+    arms: Mapping[str, Mapping[str, Any]]
+    rates: tuple[float, ...]
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What one file of `experiments/` hands to the runner.
+
+    variants(base, tuned) -> {name: recipe}; `baseline` names the one that all others are edits of
+    and whose best accuracy is the target of the table of steps.
+    """
+
+    name: str
+    title: str
+    question: str
+    base: Recipe
+    baseline: str
+    variants: Callable[[Recipe, Mapping[str, Any]], dict[str, Recipe]]
+    claims: tuple[Claim, ...]
+    sizes: Mapping[str, Size]
+    panels: Mapping[str, tuple[str, ...]]
+    sweep: Sweep
+    notes: tuple[str, ...] = ()
+
+
+class Plan(NamedTuple):
+    """One experiment at one size on one data set: what is to be run, and where results go."""
+
+    experiment: Experiment
+    size: str
+    base: Recipe
+    variants: dict[str, Recipe]
+    seeds: range
+    folder: Path
+
+    @property
+    def results_path(self) -> Path:
+        return self.folder / "results.jsonl"
+
+    @property
+    def sweep_path(self) -> Path:
+        return self.folder / "sweep.json"
+
+    def ids(self) -> dict[str, str]:
+        return {name: recipe.id for name, recipe in self.variants.items()}
+
+
+# The embedded sets have their own sizes; any other is shrunk to CIFAR's.
+ANY_IMAGES = {"image_size": 32, "fit": "resize"}
+
+
+def make_plan(
+    experiment: Experiment,
+    size: str,
+    *,
+    out: Path,
+    data: str | None = None,
+    edits: Mapping[str, Any] | None = None,
+    seeds: int | None = None,
+    only: list[str] | None = None,
+) -> Plan:
+    """Resolve the recipes of a size on a data set, with the user's own edits of the baseline."""
+    if size not in experiment.sizes:
+        raise unknown("size", size, experiment.sizes)
+    chosen = experiment.sizes[size]
+    tuned = {k: v for k, v in chosen.tuned.items() if k in recipes.FIELDS}
+    base = edited(experiment.base, {**chosen.edits, **tuned})
+    if data and data != base.data:
+        base = edited(base, {"data": data, **(ANY_IMAGES if data != "digits" else {})})
+    base = edited(base, edits or {})
+    variants = experiment.variants(base, chosen.tuned)
+    names = _names(only, chosen.arms, variants)
+    n = chosen.seeds if seeds is None else seeds
+    if n < 1:
+        raise UserError(f"--seeds must be 1 or more, not {n}.")
+    folder = out / experiment.name / f"{size}-{label(base, experiment, edits)}"
+    return Plan(experiment, size, base, {k: variants[k] for k in names}, range(n), folder)
+
+
+def edited(base: Recipe, edits: Mapping[str, Any]) -> Recipe:
+    """`but`, leaving out what is so already."""
+    known = {k: v for k, v in edits.items() if k not in recipes.FIELDS or getattr(base, k) != v}
+    return base.but(**known)
+
+
+def label(base: Recipe, experiment: Experiment, edits: Mapping[str, Any] | None) -> str:
+    """The data set as part of a file name, with the user's edits: other numbers, other folder."""
+    name = Path(base.data.rstrip("/")).name if base.data.startswith("folder:") else base.data
+    extra = [f"{k}={v}" for k, v in sorted((edits or {}).items())]
+    return ",".join([name, *extra]).replace("/", "_")
+
+
+def _names(only, arms, variants) -> list[str]:
+    names = list(only or arms or variants)
+    for name in names:
+        if name not in variants:
+            raise unknown("variant", name, variants)
+    return names
+
+
+def variant_edits(plan: Plan) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """{variant: {field: (baseline's value, its value)}}: the printed table is the diff."""
+    before = asdict(plan.base)
+    return {
+        name: {k: (before[k], v) for k, v in recipes.diff(plan.base, recipe).items()}
+        for name, recipe in plan.variants.items()
+    }
+
+
+def judge(plan: Plan, results: Results) -> list[Judgement]:
+    return [claim.judged(results) for claim in plan.experiment.claims]
+
+
+def build_report(plan: Plan, results: Results) -> Report:
+    """Everything the report shows, from the results alone."""
+    runs = {name: seeds for name, seeds in results.runs.items() if seeds}
+    try:
+        targets = results.targets(plan.experiment.baseline)
+    except MissingRuns:
+        targets = {}
+    return Report(
+        title=plan.experiment.title,
+        question=plan.experiment.question,
+        baseline_name=plan.experiment.baseline,
+        baseline=asdict(plan.base),
+        variants=variant_edits(plan),
+        judgements=judge(plan, results),
+        notes=_notes(plan, results),
+        curves={name: _curve(results, name) for name in runs},
+        panels={
+            title: [name for name in names if name in runs]
+            for title, names in plan.experiment.panels.items()
+            if any(name in runs for name in names)
+        },
+        finals={name: results.final(name) for name in runs},
+        statuses={name: {s: line["status"] for s, line in r.items()} for name, r in runs.items()},
+        end_lr={name: next(iter(r.values()))["end_lr"] for name, r in runs.items()},
+        to_target={name: results.to_target(name, targets) for name in runs},
+        targets=targets,
+        sweep=_sweep_curves(plan),
+        facts=_facts(plan, results),
+    )
+
+
+def _curve(results: Results, variant: str) -> Curve:
+    curves = {seed: results.curve(variant, seed) for seed in sorted(results.runs[variant])}
+    longest = max((steps for steps, _ in curves.values()), key=len)
+    return Curve(longest, {seed: values for seed, (_, values) in curves.items()})
+
+
+def _sweep_curves(plan: Plan) -> dict[str, dict[float, list[float]]]:
+    record = read_sweep(plan)
+    if record is None:
+        return {}
+    return {
+        arm: {float(rate): [math.nan if v is None else v for v in values] for rate, values in r.items()}
+        for arm, r in record["accuracy"].items()
+    }
+
+
+def read_sweep(plan: Plan) -> dict | None:
+    """The record of the sweep for this size and data set: the user's own, else the published one."""
+    published = PUBLISHED / plan.experiment.name / plan.folder.name / plan.sweep_path.name
+    for path in (plan.sweep_path, published):
+        if path.exists():
+            return json.loads(path.read_text())
+    return None
+
+
+def _notes(plan: Plan, results: Results) -> list[str]:
+    notes = list(plan.experiment.notes)
+    lines = results.lines()
+    if lines:
+        data = lines[0]["data"]
+        notes.insert(0, f"Data: {data['note']}; {_sizes(data)}.")
+    if read_sweep(plan) is None:
+        notes.append(
+            f"The learning rates were not tuned on this data at this size: they are those of "
+            f"{plan.experiment.base.data}."
+        )
+    if results.left_out:
+        notes.append(f"{results.left_out} lines made by other code or recipes were left out.")
+    return notes
+
+
+def _sizes(data: Mapping[str, Any]) -> str:
+    return ", ".join(f"{data[part]:,} {part}" for part in ("train", "validation", "test"))
+
+
+def _facts(plan: Plan, results: Results) -> dict[str, str]:
+    lines = results.lines()
+    if not lines:
+        return {}
+    first, seconds = lines[0], sum(line["seconds"]["all"] for line in lines)
+    images = sum(line["history"][-1]["step"] * line["recipe"]["batch"] for line in lines)
+    return {
+        "runs": f"{len(lines)} ({len(results.runs)} variants)",
+        "training images": f"{images:,}",
+        "process time": f"{seconds / 60:.1f} min, of it compiling "
+        f"{sum(line['seconds']['compile'] for line in lines) / 60:.1f} min",
+        "hardware": f"{first['setting']['device']}, {first['setting']['threads']} thread(s) a run",
+        "versions": ", ".join(f"{k} {v}" for k, v in first["versions"].items()),
+        "commits": ", ".join(sorted({line["commit"] or "?" for line in lines})),
+        "code digest": first["setting"]["code"],
+        "data digests": ", ".join(sorted({line["data"]["digest"] for line in lines})),
+    }

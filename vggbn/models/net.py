@@ -1,0 +1,77 @@
+"""What a net is made of, and what every model offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+
+from vggbn.layers import linear_init
+from vggbn.norm import NORMS
+
+
+@dataclass(frozen=True)
+class Net:
+    """The static description of a net: whatever changes it needs a new compilation.
+
+    image is (height, width, channels); width multiplies the paper's channel counts; fc is the width
+    of the hidden fully connected layers; bias_before_norm keeps the bias that BN makes redundant (BN
+    3.2).
+    """
+
+    image: tuple[int, int, int]
+    classes: int
+    norm: str = "none"
+    norm_fc: bool = False
+    bias_before_norm: bool = False
+    activation: str = "relu"
+    width: float = 1.0
+    fc: int = 4096
+    bn_eps: float = 1e-5
+    bn_unbiased: bool = True
+    bn_groups: int = 1
+
+
+class Model(NamedTuple):
+    """`init(key, initialiser) -> (params, stats)` and
+    `apply(params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9) -> (logits, stats)`.
+
+    key None means no dropout, whatever the rate.
+    """
+
+    init: Callable
+    apply: Callable
+
+
+def layer_keys(key):
+    """An iterator of keys, one a layer. One split compiles faster than a fold_in for each."""
+    return iter(jax.random.split(key, 128))
+
+
+def init_linear(net, params, stats, keys, name, shape, *, initialiser, normed):
+    """Put layer `name` and, where `normed`, its norm under `norm_<name>` into params and stats."""
+    normed = normed and net.norm != "none"
+    bias = net.bias_before_norm or not normed
+    params[name] = linear_init(next(keys), shape, initialiser=initialiser, bias=bias)
+    if normed:
+        params[f"norm_{name}"], stats[f"norm_{name}"] = NORMS[net.norm].init(shape[-1])
+
+
+def apply_norm(net, params, stats, name, x, *, train, decay):
+    """The norm of layer `name`, if it has one -> (x, stats); stats is a new dict."""
+    if f"norm_{name}" not in params:
+        return x, stats
+    own = f"norm_{name}"
+    x, new = NORMS[net.norm].apply(
+        x,
+        params[own],
+        stats[own],
+        train=train,
+        decay=decay,
+        eps=net.bn_eps,
+        unbiased=net.bn_unbiased,
+        groups=net.bn_groups,
+    )
+    return x, {**stats, own: new}

@@ -1,0 +1,201 @@
+"""Batch Normalization (Ioffe & Szegedy 2015, arXiv 1502.03167) as pure functions, and the other norms.
+
+A norm is `apply(x, params, stats, *, train, ...) -> (y, stats)`: one switch, the same return in both
+modes. The trees are `flax.linen.BatchNorm`'s: params {scale, bias}, stats {mean, var}, each [C].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Tree = dict[str, Any]
+
+
+def batch_norm_init(channels: int, dtype=jnp.float32) -> tuple[Tree, Tree]:
+    """gamma = 1, beta = 0; running mean 0, running variance 1. Each [C]."""
+    one, zero = partial(jnp.ones, channels, dtype), partial(jnp.zeros, channels, dtype)
+    # A buffer for each leaf: a jitted step that donates its state refuses shared ones.
+    return {"scale": one(), "bias": zero()}, {"mean": zero(), "var": one()}
+
+
+def batch_norm(
+    x, params, stats, *, train, decay=0.9, eps=1e-5, unbiased=True, mask=None, groups=1
+):
+    """BN over all axes but the last (section 3.2: m' = m·p·q values a feature map). Returns (y, stats).
+
+    x [N, ..., C], any float dtype; statistics are at least float32; y has x's dtype and shape.
+    train    True: Algorithm 1, with the batch's biased variance, and the moving averages step on;
+             False: the affine map of Algorithm 2 with `stats`, which come back unchanged.
+    decay    weight of the OLD value in the moving averages; a number or a traced scalar.
+    unbiased the moving variance takes m/(m-1) times the batch's (Algorithm 2); m = 1 is left alone.
+    mask     [N] bool: rows that count. The others are read as zeros, move no statistic and get no
+             gradient, so whatever they hold stays there.
+    groups   statistics within each of `groups` equal slices of the batch (per-replica or "ghost"
+             BN); the moving averages take the mean over the groups that have a row that counts.
+    Moving averages carry no gradient. Raises ValueError when N is no multiple of `groups`.
+    """
+    if not train:
+        return _affine(x, params, stats, eps), stats
+    if x.shape[0] % groups:
+        raise ValueError(f"a batch of {x.shape[0]} cannot be cut into {groups} equal groups")
+    x_G = x.reshape(groups, x.shape[0] // groups, *x.shape[1:])
+    weight_G = None
+    if mask is not None:
+        weight_G = mask.reshape(x_G.shape[:2] + (1,) * (x.ndim - 1)).astype(_stat_dtype(x))
+        x_G = jnp.where(weight_G > 0, x_G, jnp.zeros((), x.dtype))  # a NaN in padding stays there
+    y_G, mean_GC, var_GC, m_G = _normalise(x_G, params["scale"], params["bias"], weight_G, eps)
+    if unbiased:
+        var_GC = var_GC * (m_G / jnp.maximum(m_G - 1, 1))
+    filled_G1 = None if mask is None else mask.reshape(groups, -1).any(1, keepdims=True)
+    batch = {"mean": mean_GC.mean(0, where=filled_G1), "var": var_GC.mean(0, where=filled_G1)}
+    if mask is not None:  # a batch of padding alone moves nothing
+        batch = jax.tree.map(partial(jnp.where, mask.any()), batch, stats)
+    move = lambda old, new: (decay * old + (1 - decay) * new).astype(old.dtype)  # noqa: E731
+    return y_G.reshape(x.shape), jax.tree.map(move, stats, jax.lax.stop_gradient(batch))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _normalise(x, scale, bias, weight, eps):
+    """Algorithm 1 on x [G, n, ..., C] within each group: y, mean [G, C], biased variance, m [G, 1]."""
+    return _normalise_fwd(x, scale, bias, weight, eps)[0]
+
+
+def _normalise_fwd(x, scale, bias, weight, eps):
+    shift, correction, var, m = _moments(x.astype(_stat_dtype(x)), weight)
+    rstd = 1 / jnp.sqrt(var + eps)
+    x_hat = _centre(x, shift, correction) * rstd
+    y = (x_hat * _channels(scale, x) + _channels(bias, x)).astype(x.dtype)
+    flat = lambda a: a.reshape(a.shape[0], -1)  # noqa: E731
+    out = y, flat(shift + correction), flat(var), flat(m)
+    return out, (x, scale, weight, shift, correction, rstd, m)
+
+
+def _normalise_bwd(eps, saved, cotangents):
+    """The paper's six gradients (section 3); those of the returned moments are not propagated."""
+    x, scale, weight, shift, correction, rstd, m = saved
+    dy = cotangents[0].astype(rstd.dtype)
+    x_hat = _centre(x, shift, correction) * rstd
+    sum_dy, sum_dy_x_hat = _sum(dy), _sum(dy * x_hat)  # [G, 1, ..., C]
+    d_bias, d_scale = sum_dy.sum(0).ravel(), sum_dy_x_hat.sum(0).ravel()
+    # dl/dmean = -rstd Σ dx_hat and dl/dvar = -rstd²/2 Σ dx_hat·x_hat, put into the line for dl/dx
+    # so that no power of rstd can overflow. The term Σ -2(x - mean) of dl/dmean is zero.
+    share = (sum_dy + x_hat * sum_dy_x_hat) / m
+    share = share if weight is None else share * weight
+    dx = _channels(scale, x) * rstd * (dy - share)
+    return dx.astype(x.dtype), d_scale.astype(scale.dtype), d_bias.astype(scale.dtype), None
+
+
+_normalise.defvjp(_normalise_fwd, _normalise_bwd)
+
+
+def _moments(x, weight):
+    """(shift, correction, biased variance, m): the mean is shift + correction, kept apart.
+
+    The corrected second pass: the rounding of the first mean is itself averaged, so that neither a
+    large offset nor an outlier costs digits; the two parts of the mean are subtracted one by one
+    because their float32 sum would round away what the second pass won.
+    """
+    if weight is None:
+        m = jnp.full((x.shape[0],) + (1,) * (x.ndim - 1), math.prod(x.shape[1:-1]), x.dtype)
+    else:
+        m = jnp.maximum(_sum(weight) * math.prod(x.shape[2:-1]), 1)
+    weigh = (lambda a: a) if weight is None else (lambda a: a * weight)
+    shift = _sum(weigh(x)) / m
+    deviation = weigh(x - shift)
+    correction = _sum(deviation) / m
+    var = _sum(deviation * deviation) / m - correction**2
+    return shift, correction, jnp.maximum(var, 0), m
+
+
+def _affine(x, params, stats, eps):
+    """y = gamma (x - E[x]) / sqrt(Var[x] + eps) + beta; the mean goes first, so offsets cost nothing."""
+    gain = params["scale"] / jnp.sqrt(stats["var"] + eps)
+    centred = x.astype(_stat_dtype(x)) - _channels(stats["mean"], x)
+    return (centred * _channels(gain, x) + _channels(params["bias"], x)).astype(x.dtype)
+
+
+def _sum(x):
+    return x.sum(axis=tuple(range(1, x.ndim - 1)), keepdims=True)
+
+
+def _centre(x, shift, correction):
+    return (x.astype(shift.dtype) - shift) - correction
+
+
+def _channels(vector_C, x):
+    return vector_C.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def _stat_dtype(x):
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+# --- inference: Algorithm 2 and folding ---------------------------------------------------------
+
+
+def warm_decay(decay, step):
+    """min(decay, step / (step + 1)): the moving average forgets its starting value at step 0.
+
+    Until decay takes over it is the plain mean of what it has seen, so early curves are unbiased.
+    """
+    step = jnp.asarray(step, jnp.float32)
+    return jnp.minimum(decay, step / (step + 1))
+
+
+def population_stats(apply: Callable, params, stats, batches) -> Tree:
+    """Algorithm 2: statistics averaged over training `batches` through the frozen net.
+
+    `apply(params, stats, x, train=True, decay=0)` must return the batch's own statistics, with the
+    unbiased variance where the paper's m/(m-1) is wanted. Raises ValueError without a batch.
+    """
+    total, count = None, 0
+    for x in batches:
+        _, batch = apply(params, stats, x, train=True, decay=0.0)
+        total = batch if total is None else jax.tree.map(jnp.add, total, batch)
+        count += 1
+    if total is None:
+        raise ValueError("population statistics need at least one training batch")
+    return jax.tree.map(lambda s: s / count, total)
+
+
+def fold(linear: Tree, params: Tree, stats: Tree, *, eps=1e-5) -> Tree:
+    """The conv or dense layer {kernel [..., C], bias [C]?} with BN's affine map folded into it."""
+    gain_C = params["scale"] / jnp.sqrt(stats["var"] + eps)
+    bias_C = linear.get("bias", jnp.zeros_like(gain_C)) - stats["mean"]
+    kernel = linear["kernel"] * _channels(gain_C, linear["kernel"])
+    return {"kernel": kernel, "bias": bias_C * gain_C + params["bias"]}
+
+
+# --- the other norms ----------------------------------------------------------------------------
+
+
+def layer_norm(x, params, stats, *, train, eps=1e-5, **_):
+    """Layer Normalization (Ba et al. 2016): one mean and variance an example, over all its values.
+
+    x [N, ..., C]; no state. The per-example statistics that section 2 of the BN paper sets aside.
+    """
+    one, zero = jnp.ones(1, _stat_dtype(x)), jnp.zeros(1, _stat_dtype(x))
+    rows = x.astype(one.dtype).reshape(x.shape[0], -1, 1)  # x_hat is not rounded to x's dtype
+    x_hat = _normalise(rows, one, zero, None, eps)[0].reshape(x.shape)
+    y = x_hat * _channels(params["scale"], x) + _channels(params["bias"], x)
+    return y.astype(x.dtype), stats
+
+
+class Norm(NamedTuple):
+    """`init(channels) -> (params, stats)` and `apply(x, params, stats, *, train, ...)`."""
+
+    init: Callable
+    apply: Callable
+
+
+NORMS: dict[str, Norm] = {
+    "batch": Norm(batch_norm_init, batch_norm),
+    "layer": Norm(lambda channels: (batch_norm_init(channels)[0], {}), layer_norm),
+    "none": Norm(lambda channels: ({}, {}), lambda x, params, stats, *, train, **_: (x, stats)),
+}

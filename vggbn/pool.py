@@ -1,0 +1,172 @@
+"""Independent jobs in single-thread worker processes, one a core.
+
+Small nets do not fill two cores, and one thread a run makes its numbers the same on every number
+of cores. A worker that dies is replaced and its job done again, once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections import Counter
+from collections.abc import Callable, Hashable
+from contextlib import contextmanager
+from importlib.util import find_spec
+from multiprocessing.connection import wait
+from typing import Any, NamedTuple
+
+from vggbn.errors import UserError
+
+SINGLE_THREAD = {"NPROC": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+ATTEMPTS = 2
+
+
+class Job(NamedTuple):
+    """kind: jobs of one kind share a compilation, so a worker stays with a kind while it can."""
+
+    name: str
+    kind: Hashable
+    payload: Any
+
+
+class Events(NamedTuple):
+    """What the parent is told: a progress report, a result, a failure (its text)."""
+
+    on_report: Callable[[Job, Any], None]
+    on_result: Callable[[Job, Any], None]
+    on_failure: Callable[[Job, str], None]
+
+
+def accelerated() -> bool:
+    """Whether jax would find a GPU or TPU, judged without starting it in this process."""
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if platforms:
+        return platforms.split(",")[0] != "cpu"
+    return any(find_spec(name) for name in ("jax_cuda12_plugin", "jax_cuda13_plugin", "libtpu"))
+
+
+def default_workers() -> int:
+    """One a core on CPU; one in all where an accelerator would have to be shared."""
+    return 1 if accelerated() else os.cpu_count() or 1
+
+
+def run_jobs(jobs: list[Job], work: Callable, events: Events, *, workers: int) -> None:
+    """Do every job: `work(payload, report)` runs in a worker; `report(x)` reaches on_report."""
+    pending, crew = list(jobs), []
+    attempts: Counter[str] = Counter()
+    try:
+        crew = [_Worker(work) for _ in range(min(workers, len(jobs)))]
+        while pending or any(worker.job for worker in crew):
+            for worker in crew:
+                if worker.job is None and pending:
+                    worker.start(_next_job(pending, worker, crew))
+            for worker in list(_ready(crew)):
+                _hear(worker, events, pending, attempts)
+    finally:
+        for worker in crew:
+            worker.stop()
+
+
+class _Worker:
+    """One child process and the job it has in hand."""
+
+    def __init__(self, work: Callable):
+        self.work, self.job, self.kinds = work, None, set()
+        self._spawn()
+
+    def _spawn(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_child, args=(theirs, self.work), daemon=True)
+        with _environment({} if accelerated() else SINGLE_THREAD):
+            self.process.start()
+        theirs.close()
+
+    def start(self, job: Job) -> None:
+        self.job = job
+        self.kinds.add(job.kind)
+        try:
+            self.connection.send(job.payload)
+        except OSError:  # it died while idle: `_hear` sees the end of the pipe
+            pass
+
+    def renew(self) -> None:
+        self.stop()
+        self.job, self.kinds = None, set()
+        self._spawn()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.join(5)
+        self.connection.close()
+
+
+@contextmanager
+def _environment(changes: dict[str, str]):
+    """The environment that a child inherits, put back afterwards."""
+    before = {name: os.environ.get(name) for name in changes}
+    if "XLA_FLAGS" in changes and before["XLA_FLAGS"]:
+        changes = changes | {"XLA_FLAGS": f"{before['XLA_FLAGS']} {changes['XLA_FLAGS']}"}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _next_job(pending: list[Job], worker: _Worker, crew: list[_Worker]) -> Job:
+    """A job of a kind this worker has compiled, else of one nobody has, else of the most common."""
+    taken = {kind for other in crew if other is not worker for kind in other.kinds}
+    left = Counter(job.kind for job in pending)
+    best = max(pending, key=lambda j: (j.kind in worker.kinds, j.kind not in taken, left[j.kind]))
+    pending.remove(best)
+    return best
+
+
+def _ready(crew: list[_Worker]):
+    busy = {worker.connection: worker for worker in crew if worker.job}
+    return [busy[connection] for connection in wait(list(busy))]
+
+
+def _hear(worker: _Worker, events: Events, pending: list[Job], attempts: Counter) -> None:
+    job = worker.job
+    try:
+        kind, value = worker.connection.recv()
+    except (EOFError, ConnectionError):
+        worker.renew()
+        attempts[job.name] += 1
+        if attempts[job.name] < ATTEMPTS:
+            pending.insert(0, job)
+        else:
+            events.on_failure(job, f"its process died {ATTEMPTS} times (out of memory, or killed).")
+        return
+    if kind == "report":
+        events.on_report(job, value)
+        return
+    worker.job = None
+    if kind == "user error":
+        raise UserError(value)
+    (events.on_result if kind == "result" else events.on_failure)(job, value)
+
+
+def _child(connection, work: Callable) -> None:
+    """The worker's loop. Ctrl-C is the parent's affair."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        try:
+            payload = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer = "result", work(payload, lambda value: connection.send(("report", value)))
+        except UserError as error:
+            answer = "user error", str(error)
+        except Exception:
+            answer = "failure", traceback.format_exc()
+        connection.send(answer)

@@ -1,0 +1,175 @@
+"""A Recipe holds everything that decides the numbers of a run; a variant is an edit of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, NamedTuple
+
+from vggbn.errors import UserError, unknown
+from vggbn.layers import ACTIVATIONS, INITIALISERS
+from vggbn.models import MODELS, Net
+from vggbn.norm import NORMS
+from vggbn.optim import L2_ON, SCHEDULES
+
+NUMERICS = 1  # rises when a default below or a formula changes, so that old runs get new ids
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run's numbers. Durations are in steps; rates, decays and amounts are plain fractions."""
+
+    # data
+    data: str = "mnist5k"  # embedded, a TFDS name or folder:PATH
+    image_size: int = 16
+    fit: str = "resize"  # resize | pad
+    split: str = "folds"  # folds: seed s tests fold s of 5 | fixed
+    batch: int = 32
+    shuffle: str = "fresh"  # fresh: a new permutation each epoch | fixed: the same batches
+    crop_pad: int = 0  # random crops after padding by this many pixels
+    flip: bool = False  # mirror at random, where the data set's labels allow it
+    distortion: float = 0.0  # standard deviation of the colour shift along each principal axis
+    # net
+    model: str = "vgg_a"
+    norm: str = "none"
+    norm_fc: bool = False
+    bias_before_norm: bool = False
+    activation: str = "relu"
+    width: float = 1.0
+    fc: int = 4096
+    init: str = "he"
+    bn_eps: float = 1e-5
+    bn_decay: float = 0.9  # weight of the OLD value in the moving averages
+    bn_unbiased: bool = True
+    bn_groups: int = 1
+    # optimisation
+    steps: int = 1000
+    lr: float = 0.01
+    schedule: str = "constant"  # constant | exponential | plateau
+    lr_factor: float = 0.96
+    lr_every: float = 100.0  # steps (exponential) or validations (plateau) between two drops
+    momentum: float = 0.9
+    l2: float = 5e-4
+    l2_on: str = "kernels"  # kernels | all
+    dropout: float = 0.5
+    # evaluation
+    evaluations: int = 25  # log-spaced points of the learning curve
+    population_batches: int = 32  # training batches of Algorithm 2
+
+    def but(self, **edits: Any) -> Recipe:
+        """The recipe with these fields changed. UserError: unknown field, bad value, no change."""
+        for name, value in edits.items():
+            if name not in FIELDS:
+                raise unknown("recipe field", name, FIELDS)
+            if value == getattr(self, name):
+                raise UserError(f"the edit {name}={value!r} changes nothing: leave it out.")
+        return replace(self, **edits)
+
+    def __post_init__(self):
+        _check(self)
+
+    @property
+    def id(self) -> str:
+        """Hash of the fields that differ from their defaults, and of the numerics version."""
+        text = json.dumps([NUMERICS, diff(Recipe(), self)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+FIELDS = {field.name: field for field in fields(Recipe)}
+TYPES = {name: type(field.default) for name, field in FIELDS.items()}
+CHOICES = {
+    "fit": ("resize", "pad"),
+    "split": ("folds", "fixed"),
+    "shuffle": ("fresh", "fixed"),
+    "model": tuple(MODELS),
+    "norm": tuple(NORMS),
+    "activation": tuple(ACTIVATIONS),
+    "init": tuple(INITIALISERS),
+    "schedule": SCHEDULES,
+    "l2_on": L2_ON,
+}
+POSITIVE = (
+    "image_size batch width fc bn_eps bn_groups steps lr lr_factor lr_every evaluations "
+    "population_batches"
+).split()
+NOT_NEGATIVE = "crop_pad distortion l2".split()
+FRACTION = "bn_decay momentum dropout".split()  # in [0, 1)
+
+
+def _check(recipe: Recipe) -> None:
+    for name, kind in TYPES.items():
+        value = getattr(recipe, name)
+        if kind is float and type(value) in (int, float):
+            # 1 and 1.0, and 30 * 0.03 and 0.9, are one recipe with one id.
+            object.__setattr__(recipe, name, float(f"{value:.12g}"))
+        elif type(value) is not kind:
+            raise UserError(f"recipe field {name} takes {kind.__name__}, not {value!r}.")
+    for name, choices in CHOICES.items():
+        if getattr(recipe, name) not in choices:
+            raise unknown(f"value for {name}", getattr(recipe, name), choices)
+    for names, good, rule in (
+        (POSITIVE, lambda v: v > 0, "positive"),
+        (NOT_NEGATIVE, lambda v: v >= 0, "zero or more"),
+        (FRACTION, lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    ):
+        for name in names:
+            value = getattr(recipe, name)
+            if not good(value) or value == float("inf"):
+                raise UserError(f"recipe field {name} must be {rule} and finite, not {value!r}.")
+    if recipe.batch % recipe.bn_groups:
+        raise UserError(
+            f"batch {recipe.batch} cannot be cut into bn_groups={recipe.bn_groups} equal groups."
+        )
+
+
+def diff(old: Recipe, new: Recipe) -> dict[str, Any]:
+    """{field: new value} where the two differ, in the order of the fields."""
+    before, after = asdict(old), asdict(new)
+    return {name: after[name] for name in FIELDS if after[name] != before[name]}
+
+
+def parse_edit(text: str) -> tuple[str, Any]:
+    """("lr", 0.1) from "lr=0.1", by the field's type. UserError: no such field or value."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set takes field=value, not {text!r}.")
+    if name not in FIELDS:
+        raise unknown("recipe field", name, FIELDS)
+    kind = TYPES[name]
+    try:
+        if kind is bool:
+            return name, {"true": True, "false": False}[value.lower()]
+        return name, kind(value)
+    except (KeyError, ValueError):
+        raise UserError(f"recipe field {name} takes {kind.__name__}, not {value!r}.") from None
+
+
+class Static(NamedTuple):
+    """The part of a recipe that is compiled in; runs that share it share one compilation."""
+
+    model: str
+    net: Net
+    batch: int
+    crop_pad: int
+    flip: bool
+    l2_on: str
+
+
+def static(recipe: Recipe, *, image: tuple[int, int, int], classes: int, flip: bool) -> Static:
+    """`image` and `classes` are the data set's; `flip` says whether its labels allow mirroring."""
+    net = Net(
+        image=image,
+        classes=classes,
+        norm=recipe.norm,
+        norm_fc=recipe.norm_fc,
+        bias_before_norm=recipe.bias_before_norm,
+        activation=recipe.activation,
+        width=recipe.width,
+        fc=recipe.fc,
+        bn_eps=recipe.bn_eps,
+        bn_unbiased=recipe.bn_unbiased,
+        bn_groups=recipe.bn_groups,
+    )
+    can_flip = recipe.flip and flip
+    return Static(recipe.model, net, recipe.batch, recipe.crop_pad, can_flip, recipe.l2_on)

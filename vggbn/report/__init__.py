@@ -1,0 +1,10 @@
+"""What an experiment found, as a terminal table, a section of RESULTS.md and one HTML page.
+
+Everything is rendered from the plain records of `records`; nothing here knows of models.
+"""
+
+from vggbn.report.html import write_html
+from vggbn.report.records import Curve, Report
+from vggbn.report.text import results_markdown, verdict_table
+
+__all__ = ["Curve", "Report", "results_markdown", "verdict_table", "write_html"]

@@ -1,0 +1,162 @@
+"""The report's tables as headers and rows of text, the same for the terminal, Markdown and HTML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vggbn.report.records import Report, finished, mishaps
+from vggbn.stats import Interval, Judgement, as_ratio, log_ratio_interval, paired_interval
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Column headers and rows of cells, all plain text."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def verdicts(judgements: Sequence[Judgement]) -> Table:
+    """Claims beside the paper's own figures."""
+    headers = ("claim", "in words", "paper", "ours [95 % interval]", "n", "criterion", "verdict")
+    return Table(headers, [_verdict_row(j) for j in judgements])
+
+
+def variants(report: Report) -> Table:
+    """Each variant as its difference from the baseline."""
+    rows = [(name, edits_text(report.variants[name])) for name in report.variants]
+    return Table(("variant", "edits of the baseline"), rows)
+
+
+def finals(report: Report) -> Table:
+    """Final test accuracy, end learning rate and mishaps of each variant."""
+    names = [v for v in report.variants if v in report.finals or v in report.statuses]
+    headers = (
+        "variant",
+        "test accuracy, % [95 % interval]",
+        "lowest to highest",
+        "n",
+        "end learning rate",
+        "runs",
+    )
+    return Table(headers, [_final_row(report, name) for name in names])
+
+
+def steps(report: Report) -> Table:
+    """Steps to the target for each seed, and how many times fewer they are than the baseline's."""
+    names = [v for v in report.variants if report.to_target.get(v)]
+    seeds = sorted({seed for name in names for seed in report.to_target[name]})
+    headers = (
+        "variant",
+        *(f"seed {seed}" for seed in seeds),
+        "times fewer than baseline [95 % interval]",
+        "n",
+    )
+    return Table(headers, [_steps_row(report, name, seeds) for name in names])
+
+
+def effect_text(judgement: Judgement) -> str:
+    """The effect with its interval, in its unit; a bound (one side open) is marked as one."""
+    if math.isnan(judgement.effect):
+        return NOTHING
+    interval = Interval(judgement.effect, judgement.low, judgement.high, judgement.n)
+    if judgement.unit == "ratio":
+        return ratio_text(interval)
+    sign, suffix = ("+", " points") if judgement.unit == "points" else ("", "")
+    form = f"{sign}.2f" if suffix else ".3g"
+    return _bound(interval, -math.inf) + _interval_text(interval, form) + suffix
+
+
+def verdict_text(judgement: Judgement) -> str:
+    """The verdict, with what weakens it."""
+    if judgement.n == 0:
+        return f"{judgement.verdict} (no data)"
+    return judgement.verdict + (" (provisional)" if judgement.provisional else "")
+
+
+def ratio_text(interval: Interval) -> str:
+    """A ratio with its interval, such as "≥ 2.3× [1.4, ∞]"."""
+    if interval.n > 1 and interval.low == 0 and interval.high == math.inf:
+        return "not known [0, ∞]"  # some seed of each arm never reached the target
+    mean, low, high = _texts(interval, ".3g")
+    return f"{_bound(interval, 0.0)}{mean}× [{low}, {high}]"
+
+
+def edits_text(edits: Mapping[str, tuple[Any, Any]]) -> str:
+    """A variant's edits on one line: "lr 0.01 → 0.05, norm none → bn"."""
+    return ", ".join(f"{name} {old} → {new}" for name, (old, new) in edits.items()) or "none"
+
+
+def number(value: float, form: str) -> str:
+    """A number as text, infinity as ∞ and NaN as a dash."""
+    if math.isnan(value):
+        return NOTHING
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return format(value, form).replace("-", "−")
+
+
+def _verdict_row(j: Judgement) -> tuple[str, ...]:
+    words = f"{j.sentence} ({j.detail})" if j.detail else j.sentence
+    criterion = f"{j.criterion} (primary data: {j.primary})" if j.primary else j.criterion
+    return (
+        j.claim,
+        words,
+        j.paper or NOTHING,
+        effect_text(j),
+        str(j.n),
+        criterion,
+        verdict_text(j),
+    )
+
+
+def _final_row(report: Report, name: str) -> tuple[str, ...]:
+    values = [100 * value for value in finished(report, name).values()]
+    mean = _interval_text(paired_interval(values), ".2f") if values else NOTHING
+    spread = f"{min(values):.2f} to {max(values):.2f}" if values else NOTHING
+    end = number(report.end_lr.get(name, math.nan), ".3g")
+    return (name, mean, spread, str(len(values)), end, _runs_text(report, name))
+
+
+def _runs_text(report: Report, name: str) -> str:
+    stopped = mishaps(report, name)
+    return ", ".join(f"seed {seed} {status}" for seed, status in stopped.items()) or "all finished"
+
+
+def _steps_row(report: Report, name: str, seeds: Sequence[int]) -> tuple[str, ...]:
+    runs, base = report.to_target[name], report.to_target.get(report.baseline_name, {})
+    paired = sorted(runs.keys() & base.keys())
+    cells = [_steps_text(runs.get(seed)) for seed in seeds]
+    if name == report.baseline_name or not paired:
+        return (name, *cells, NOTHING, str(len(runs)))
+    logs = log_ratio_interval([base[s] for s in paired], [runs[s] for s in paired])
+    return (name, *cells, ratio_text(as_ratio(logs)), str(len(paired)))
+
+
+def _steps_text(run: tuple[float, bool] | None) -> str:
+    if run is None:
+        return NOTHING
+    taken, reached = run
+    return f"{taken:,.0f}" if reached else f"not reached in {taken:,.0f}"
+
+
+def _interval_text(interval: Interval, form: str) -> str:
+    mean, low, high = _texts(interval, form)
+    return f"{mean} [{low}, {high}]"
+
+
+def _texts(interval: Interval, form: str) -> tuple[str, str, str]:
+    return number(interval.mean, form), number(interval.low, form), number(interval.high, form)
+
+
+def _bound(interval: Interval, lowest: float) -> str:
+    """The mark of a one-sided result: with only the upper side open the mean is a lower bound."""
+    open_low, open_high = interval.low == lowest, interval.high == math.inf
+    if open_low == open_high:
+        return ""
+    return "≥ " if open_high else "≤ "

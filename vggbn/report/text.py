@@ -1,0 +1,93 @@
+"""The report as plain text: the terminal's verdict table and a section of RESULTS.md."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from vggbn.report import tables
+from vggbn.report.records import Report
+from vggbn.report.tables import Table
+from vggbn.stats import PUBLISHED_SEEDS, Judgement
+
+
+def verdict_table(judgements: Sequence[Judgement], width: int = 110) -> str:
+    """The verdicts as aligned text, the claims' words wrapped to a terminal of `width` columns."""
+    rows = [("claim", "verdict", "effect [95 % interval]", "n")]
+    rows += [(j.claim, j.verdict, tables.effect_text(j), _n_text(j)) for j in judgements]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    words = ["in words", *(_words(j) for j in judgements)]
+    lines = [_row(row, widths, text, width) for row, text in zip(rows, words, strict=True)]
+    if any(j.provisional for j in judgements):
+        lines.append(f"* provisional: fewer than {PUBLISHED_SEEDS} paired seeds")
+    return "\n".join(lines)
+
+
+def results_markdown(report: Report) -> str:
+    """One section of RESULTS.md: verdicts, final accuracies, steps to the target, facts."""
+    parts = [f"## {_md(report.title)}", _md(report.question)]
+    if report.provisional:
+        parts.append(f"**{banner(report)}**")
+    parts += [_bullets(report.notes), _md_section("Verdicts", tables.verdicts(report.judgements))]
+    if report.judgements:
+        parts.append(chance_note(report.judgements))
+    parts += [
+        _md_section("Variants", tables.variants(report)),
+        _md_section("Final test accuracy", tables.finals(report)),
+        _md_section("Steps to the target", tables.steps(report)),
+        _bullets([f"{name}: {value}" for name, value in report.facts.items()]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def banner(report: Report) -> str:
+    """The warning over results of too few seeds."""
+    return (
+        f"Provisional, n = {report.n}: a published verdict needs at least {PUBLISHED_SEEDS} seeds."
+    )
+
+
+def chance_note(judgements: Sequence[Judgement]) -> str:
+    """How many of the intervals are expected to miss the truth by chance alone."""
+    count = sum(j.n > 0 for j in judgements)
+    return (
+        f"Of {count} intervals at 95 %, {0.05 * count:.2g} are expected to miss the true value by "
+        "chance, and as many verdicts may be false; nothing is corrected for their number."
+    )
+
+
+def _n_text(judgement: Judgement) -> str:
+    return f"{judgement.n}{'*' if judgement.provisional else ''}"
+
+
+def _words(judgement: Judgement) -> str:
+    return (
+        f"{judgement.sentence} (paper: {judgement.paper})"
+        if judgement.paper
+        else judgement.sentence
+    )
+
+
+def _row(cells: Sequence[str], widths: Sequence[int], words: str, width: int) -> str:
+    start = "  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)) + "  "
+    room = max(24, width - len(start))
+    lines = textwrap.wrap(words, room) or [""]
+    return ("\n" + " " * len(start)).join(lines).join((start, "")).rstrip()
+
+
+def _md_section(title: str, table: Table) -> str:
+    if not table.rows:
+        return ""
+    rows = [table.headers, ["---"] * len(table.headers), *table.rows]
+    cells = [[cell if cell == "---" else _md(cell) for cell in row] for row in rows]
+    return f"### {title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _bullets(items: Sequence[str]) -> str:
+    return "\n".join(f"- {_md(item)}" for item in items)
+
+
+def _md(text: str) -> str:
+    """Text that neither breaks a Markdown table nor is taken as HTML."""
+    one_line = " ".join(text.split())
+    return one_line.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

@@ -1,0 +1,137 @@
+"""Results: append-only JSON lines, one per (variant, seed), and what claims read from them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vggbn.errors import UserError
+from vggbn.stats import StepsReached, leave_one_out, smoothed, steps_to_target
+
+Line = dict[str, Any]
+
+
+def append(path: Path, line: Line) -> None:
+    """Add one line and force it to disk. A torn last line of a killed writer is cut off first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as file:
+        _cut_torn_line(file)
+        file.write((json.dumps(line) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _cut_torn_line(file) -> None:
+    file.seek(0)
+    whole = file.read()
+    file.truncate(whole.rfind(b"\n") + 1)
+
+
+def read(path: Path) -> list[Line]:
+    """All whole lines; none if there is no file. UserError names the line that is damaged."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    lines = []
+    for number, raw in enumerate(text[: text.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            line = json.loads(raw)
+            line["variant"], line["seed"], line["id"], line["setting"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{path}, line {number}, is damaged: delete that line and run again."
+            ) from None
+        lines.append(line)
+    return lines
+
+
+class MissingRuns(Exception):
+    """A claim needs a variant, or seeds of it, that have not been run."""
+
+
+class Results:
+    """The runs of one experiment in one setting, by variant and seed.
+
+    Only lines of `setting` (code, jaxlib, device, threads) whose id is the id in `ids` count: a
+    comparison never mixes settings. `left_out` says how many others the file holds.
+    """
+
+    def __init__(self, lines: Iterable[Line], ids: Mapping[str, str], setting: dict):
+        lines = list(lines)
+        self.setting = setting
+        self.runs: dict[str, dict[int, Line]] = {name: {} for name in ids}
+        for line in lines:
+            if line["setting"] == setting and ids.get(line["variant"]) == line["id"]:
+                self.runs[line["variant"]][line["seed"]] = line
+        self.left_out = len(lines) - sum(map(len, self.runs.values()))
+        self._refuse_mixed_data()
+
+    def _refuse_mixed_data(self) -> None:
+        """One seed of every variant must have seen the same arrays."""
+        digests: dict[int, set[str]] = {}
+        for seeds in self.runs.values():
+            for seed, line in seeds.items():
+                digests.setdefault(seed, set()).add(line["data"]["digest"])
+        if any(len(found) > 1 for found in digests.values()):
+            raise UserError(
+                "these results were made from different data under one name: "
+                "give the new data its own --out."
+            )
+
+    def __contains__(self, job: tuple[str, int]) -> bool:
+        variant, seed = job
+        return seed in self.runs.get(variant, {})
+
+    def lines(self) -> list[Line]:
+        return [line for seeds in self.runs.values() for line in seeds.values()]
+
+    def seeds(self, *variants: str) -> list[int]:
+        """The seeds that all `variants` have. MissingRuns if there are none."""
+        sets = [set(self.runs.get(variant, ())) for variant in variants]
+        shared = sorted(set.intersection(*sets))
+        if not shared:
+            raise MissingRuns(f"needs runs of {', '.join(variants)}")
+        return shared
+
+    def final(self, variant: str, score: str = "test_accuracy") -> dict[int, float]:
+        """A final score by seed, as a fraction of 1."""
+        return {seed: line["final"][score] for seed, line in sorted(self.runs[variant].items())}
+
+    def curve(self, variant: str, seed: int, name: str = "val_accuracy"):
+        """(steps, values) of one learning curve."""
+        history = self.runs[variant][seed]["history"]
+        return [r["step"] for r in history], [r[name] for r in history]
+
+    def best(self, variant: str, seed: int) -> float:
+        """The best point of the smoothed validation curve."""
+        values = smoothed(self.curve(variant, seed)[1])
+        return float(np.nanmax(values)) if np.isfinite(values).any() else math.nan
+
+    def targets(self, baseline: str) -> dict[int, float]:
+        """For each seed the mean over the OTHER seeds of the baseline's best."""
+        best = {seed: self.best(baseline, seed) for seed in self.seeds(baseline)}
+        if len(best) < 2 or not all(map(math.isfinite, best.values())):
+            raise MissingRuns(f"needs two seeds of {baseline}, all of which learn")
+        return leave_one_out(best)
+
+    def to_target(self, variant: str, targets: Mapping[int, float]) -> dict[int, StepsReached]:
+        """Steps to each seed's target, censored at the budget."""
+        reached = {}
+        for seed, target in targets.items():
+            if (variant, seed) in self:
+                steps, values = self.curve(variant, seed)
+                budget = self.runs[variant][seed]["recipe"]["steps"]
+                reached[seed] = steps_to_target(steps, values, target, budget)
+        return reached
+
+
+def newest_setting(lines: list[Line]) -> dict | None:
+    """The setting of the last line: what a published file was made in."""
+    return lines[-1]["setting"] if lines else None

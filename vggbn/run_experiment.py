@@ -1,0 +1,152 @@
+"""The command line of every experiment: plan, run what is missing, judge, report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from vggbn import pool, results, runs
+from vggbn.errors import UserError
+from vggbn.experiment import Experiment, Plan, build_report, make_plan, read_sweep, variant_edits
+from vggbn.recipe import Recipe, parse_edit
+from vggbn.report import verdict_table, write_html
+from vggbn.results import Results
+from vggbn.sweep import run_sweep
+from vggbn.train_many import train_many, worker_setting
+
+INTERRUPTED = 130
+
+
+def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 a run failed, 2 a mistake of the user's."""
+    try:
+        sys.exit(run(experiment, sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}. Finished runs are kept.", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nStopped. Finished runs are kept; the same command goes on.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def run(experiment: Experiment, argv: Sequence[str]) -> int:
+    """What `main` does, as a function: returns the exit status, raises UserError."""
+    args = _parser(experiment).parse_args(argv)
+    plan = make_plan(
+        experiment,
+        args.size,
+        out=args.out,
+        data=args.data,
+        edits=dict(parse_edit(text) for text in args.set),
+        seeds=args.seeds,
+        only=args.only,
+    )
+    if args.list:
+        print(listing(plan))
+        return 0
+    store = runs.Store(args.out / "runs", args.data_dir)
+    workers = pool.default_workers() if args.jobs is None else args.jobs
+    if workers < 1:
+        raise UserError(f"--jobs must be 1 or more, not {workers}.")
+    runs.load_data(plan.base, 0, store)  # a mistake in --data shows before anything is trained
+    if args.sweep:
+        return run_sweep(plan, store, workers)
+    return run_plan(plan, store, workers)
+
+
+def _parser(experiment: Experiment) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"python -m experiments.{experiment.name}",
+        description=f"{experiment.title}. {experiment.question}",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--size", default="small", help=f"one of {', '.join(experiment.sizes)}")
+    add("--data", help="mnist5k, digits, a TFDS name, or folder:PATH (default: the size's own)")
+    add("--data-dir", help="folder of prepared TFDS sets")
+    add("--seeds", type=int, help="number of seeds (default: the size's own)")
+    add("--only", nargs="+", metavar="VARIANT", help="only these variants")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="edit the baseline")
+    add("--out", type=Path, default=Path("out"), help="folder of results and trained runs")
+    add("--jobs", type=int, help="worker processes (default: one a core; one on a GPU or TPU)")
+    add("--list", action="store_true", help="print variants and claims, run nothing")
+    add("--sweep", action="store_true", help="search the learning rates instead")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UserError(f"{message} (--help lists the flags).")
+
+
+def listing(plan: Plan) -> str:
+    """The baseline, the variants as edits of it, and the claims."""
+    rows = [f"{plan.experiment.title}, --size {plan.size}, {len(plan.seeds)} seeds", "", "variants:"]
+    for name, edits in variant_edits(plan).items():
+        text = ", ".join(f"{k} {old} → {new}" for k, (old, new) in edits.items())
+        rows.append(f"  {name:22s} {text or '(the baseline)'}")
+    rows += ["", "baseline:"]
+    rows += [f"  {k:22s} {getattr(plan.base, k)}" for k in plan.base.__dataclass_fields__]
+    rows += ["", "claims:"]
+    rows += [f"  {c.id:22s} {c.sentence}\n{'':25s}{c.criterion}" for c in plan.experiment.claims]
+    return "\n".join(rows)
+
+
+def run_plan(plan: Plan, store: runs.Store, workers: int) -> int:
+    """Run the missing (variant, seed) pairs, then judge and report."""
+    began = time.perf_counter()
+    setting = worker_setting()
+    found = Results(results.read(plan.results_path), plan.ids(), setting)
+    missing = [
+        (name, seed) for seed in plan.seeds for name in plan.variants if (name, seed) not in found
+    ]
+    done = len(plan.seeds) * len(plan.variants) - len(missing)
+    print(budget(plan, [plan.variants[name] for name, _ in missing], done, workers))
+    failures = train_missing(plan, store, missing, workers)
+    found = Results(results.read(plan.results_path), plan.ids(), setting)
+    report = build_report(plan, found)
+    write_html(plan.folder / "report.html", report)
+    print("\n" + verdict_table(report.judgements))
+    print(f"\n{plan.folder / 'report.html'}   {plan.results_path}")
+    print(f"{len(missing)} runs in {(time.perf_counter() - began) / 60:.1f} min")
+    return 1 if failures else 0
+
+
+def budget(plan: Plan, missing: list[Recipe], done: int, workers: int) -> str:
+    """What is about to be run: runs, images, and the time if a sweep has measured the rate."""
+    images = sum(recipe.steps * recipe.batch for recipe in missing)
+    text = (
+        f"{plan.experiment.title}: {len(plan.variants)} variants × {len(plan.seeds)} seeds, "
+        f"{done} runs found, {len(missing)} to do: {images / 1e6:.2f} million training images, "
+        f"{workers} process(es)"
+    )
+    record = read_sweep(plan)
+    if record and missing:
+        minutes = images / (record["images_per_second"] * workers) / 60
+        text += f"; about {minutes:.0f} min at the {record['images_per_second']:.0f} images/s a "
+        text += "process that the sweep measured"
+    return text
+
+
+def train_missing(
+    plan: Plan, store: runs.Store, missing: list[tuple[str, int]], workers: int
+) -> int:
+    """Train (or find) each run and append its line; returns how many failed."""
+    wanted = {
+        f"{name} seed {seed}": (plan.variants[name], seed, store) for name, seed in missing
+    }
+    variant = {f"{name} seed {seed}": name for name, seed in missing}
+
+    def write(name: str, record: dict) -> None:
+        head = {"experiment": plan.experiment.name, "size": plan.size, "variant": variant[name]}
+        results.append(plan.results_path, head | record)
+
+    return train_many(wanted, workers, write)

@@ -1,0 +1,172 @@
+"""A trained run lives once, by recipe id and seed: `get_run` trains it or finds it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from vggbn import checkpoint, data, provenance, train
+from vggbn.data.augment import pixel_moments
+from vggbn.errors import UserError
+from vggbn.evaluate import evaluate
+from vggbn.recipe import Recipe, Static
+
+Progress = Callable[[dict], None]
+
+
+class Store(NamedTuple):
+    """Where runs live and data come from."""
+
+    runs: Path
+    data_dir: str | None = None
+
+    def folder(self, recipe: Recipe, seed: int) -> Path:
+        return self.runs / recipe.id / f"seed{seed}"
+
+
+class Run(NamedTuple):
+    """A trained net: its record, its weights and what its training set was standardised by."""
+
+    record: dict[str, Any]
+    params: Any
+    stats: Any
+    mean_C: np.ndarray
+    std: np.ndarray
+
+
+def get_run(
+    recipe: Recipe, seed: int, store: Store, on_evaluation: Progress = lambda record: None
+) -> Run:
+    """The run of this recipe and seed by today's code on this device, trained if need be."""
+    if find_record(recipe, seed, store) is None:
+        train_run(recipe, seed, store, on_evaluation)
+    return load_run(store.folder(recipe, seed))
+
+
+def load_run(folder: Path) -> Run:
+    """The run saved in `folder`. UserError: no run there, or its files are damaged."""
+    path = Path(folder) / "run.json"
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"no run at {folder}: give a folder that holds run.json.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); train the run again.") from None
+    weights = checkpoint.load(Path(folder) / "weights")
+    return Run(record, weights["params"], weights["stats"], weights["mean"], weights["std"])
+
+
+def find_record(recipe: Recipe, seed: int, store: Store) -> dict | None:
+    """The record of a finished run made in this setting (code, jaxlib, device, threads)."""
+    path = store.folder(recipe, seed) / "run.json"
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return record if record["setting"] == provenance.setting() else None
+
+
+def train_run(
+    recipe: Recipe, seed: int, store: Store, on_evaluation: Progress = lambda record: None
+) -> dict:
+    """Train, evaluate and save one run; returns its record, which is also its run.json."""
+    began = time.perf_counter()
+    dataset = load_data(recipe, seed, store)
+    fixed = train.static_of(recipe, dataset)
+    fit = train.fit(recipe, seed, dataset, on_evaluation=on_evaluation)
+    record = {
+        "id": recipe.id,
+        "seed": seed,
+        "recipe": asdict(recipe),
+        **_outcome(recipe, seed, dataset, fixed, fit),
+        "history": fit.history,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(fit.state.params)),
+        "data": _data_facts(dataset),
+        "setting": provenance.setting(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": {k: round(v, 3) for k, v in fit.seconds.items()},
+    }
+    record["seconds"]["all"] = round(time.perf_counter() - began, 3)
+    _save(store.folder(recipe, seed), record, fit.state, dataset)
+    return record
+
+
+def load_data(recipe: Recipe, seed: int, store: Store) -> data.Dataset:
+    """The recipe's data set, cut for this seed where the recipe's split depends on it."""
+    fold = seed if recipe.split == "folds" else 0
+    return _load(recipe.data, recipe.image_size, recipe.fit, recipe.split, fold, store)
+
+
+@lru_cache(maxsize=1)
+def _load(name, image_size, fit, split, seed, store) -> data.Dataset:
+    return data.load(
+        name,
+        image_size=image_size,
+        fit=fit,
+        split=split,
+        seed=seed,
+        data_dir=store.data_dir,
+        cache_dir=str(store.runs.parent / "cache"),
+    )
+
+
+def _outcome(recipe, seed, dataset, fixed: Static, fit: train.Fit) -> dict:
+    """status, diverged_at, end_lr and the final scores; a diverged run scores what it ended with."""
+    diverged_at = int(fit.state.diverged_at)
+    scores = _final_scores(recipe, seed, dataset, fixed, fit.state)
+    return {
+        "status": "ok" if diverged_at < 0 else f"diverged at step {diverged_at}",
+        "diverged_at": None if diverged_at < 0 else diverged_at,
+        "end_lr": fit.history[-1]["lr"],
+        "final": scores,
+    }
+
+
+def _final_scores(recipe, seed, dataset, fixed, state):
+    """Validation and test with the moving averages, and test with Algorithm 2's statistics."""
+    mean_C, std = pixel_moments(dataset.train.images_NHWC)
+    population = train.population_stats(recipe, seed, dataset, state)
+
+    def scores(stats, split):
+        return evaluate(fixed, state.params, stats, split, mean_C, std)
+
+    validation = scores(state.batch_stats, dataset.validation)
+    test = scores(state.batch_stats, dataset.test)
+    return {
+        "val_accuracy": validation["accuracy"],
+        "test_accuracy": test["accuracy"],
+        "test_top5": test["top5"],
+        "test_loss": test["loss"] if math.isfinite(test["loss"]) else None,
+        "test_n": test["n"],
+        "test_accuracy_population": scores(population, dataset.test)["accuracy"],
+    }
+
+
+def _data_facts(dataset: data.Dataset) -> dict:
+    sizes = {name: len(getattr(dataset, name)) for name in ("train", "validation", "test")}
+    return {"name": dataset.name, "note": dataset.note, "digest": dataset.digest, **sizes} | {
+        "classes": len(dataset.classes)
+    }
+
+
+def _save(folder: Path, record: dict, state: train.TrainState, dataset: data.Dataset) -> None:
+    """Weights first, then the record: a run.json promises that its weights are there."""
+    mean_C, std = pixel_moments(dataset.train.images_NHWC)
+    (folder / "run.json").unlink(missing_ok=True)
+    weights = {"params": state.params, "stats": state.batch_stats, "mean": mean_C, "std": std}
+    checkpoint.save(folder / "weights", weights)
+    part = folder / "run.json.part"
+    part.write_text(json.dumps(record, allow_nan=True) + "\n")
+    os.replace(part, folder / "run.json")

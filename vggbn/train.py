@@ -1,0 +1,285 @@
+"""TrainState, one jitted step, one loop."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vggbn import norm, optim
+from vggbn.data import Dataset, batch_indices
+from vggbn.data.augment import augment, colour_pca, pixel_moments
+from vggbn.evaluate import evaluate
+from vggbn.layers import cross_entropy
+from vggbn.models import MODELS
+from vggbn.norm import warm_decay
+from vggbn.recipe import Recipe, Static, static
+
+TRACES: Counter[Static] = Counter()  # how often the train step of a static recipe was traced
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that changes from step to step; the step index is the only clock (D4)."""
+
+    step: Any  # int32
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    loss_sum: Any  # float32, over all steps so far: the log takes differences
+    correct: Any  # float32, training examples classified right so far
+    diverged_at: Any  # int32: the first step whose loss was not finite, or -1
+
+
+class Hyper(NamedTuple):
+    """The numbers of a step: arguments, not constants, so that variants share a compilation."""
+
+    lr: float
+    l2: float
+    momentum: float
+    dropout: float
+    decay: float
+    distortion: float
+
+
+class DeviceData(NamedTuple):
+    """A training set on the device: uint8 images [N, H, W, C], labels [N], and its statistics."""
+
+    images_NHWC: Any
+    labels_N: Any
+    mean_C: Any
+    std: Any
+    pca_CC: Any
+
+
+@lru_cache(maxsize=1)
+def on_device(dataset: Dataset) -> DeviceData:
+    """The training split on the default device; the last data set stays there for the next run."""
+    images_NHWC = dataset.train.images_NHWC
+    mean_C, std = pixel_moments(images_NHWC)
+    pca_CC = colour_pca(images_NHWC)
+    return DeviceData(*jax.device_put((images_NHWC, dataset.train.labels_N, mean_C, std, pca_CC)))
+
+
+def _keys(seed: int):
+    """(key of the initial weights, key of everything that is drawn at a step).
+
+    XLA's own generator: threefry takes 2 s to compile for every shape drawn on a CPU, this 0.1 s.
+    """
+    return jax.random.split(jax.random.key(seed, impl="rbg"))
+
+
+def static_of(recipe: Recipe, dataset: Dataset) -> Static:
+    """What the recipe's step is compiled for on this data set."""
+    image = dataset.train.images_NHWC.shape[1:]
+    return static(recipe, image=image, classes=len(dataset.classes), flip=dataset.flip)
+
+
+def init_state(recipe: Recipe, fixed: Static, seed: int) -> TrainState:
+    """Step 0. Runs with one seed and one architecture start from the same weights."""
+    init_key, _ = _keys(seed)
+    params, stats = _initialise(fixed.model, fixed.net, recipe.init)(init_key)
+    opt_state = optim.sgd(recipe.lr, recipe.l2, recipe.momentum, l2_on=recipe.l2_on).init(params)
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        batch_stats=stats,
+        opt_state=opt_state,
+        loss_sum=jnp.float32(0),
+        correct=jnp.float32(0),
+        diverged_at=jnp.int32(-1),
+    )
+
+
+@lru_cache
+def _initialise(model: str, net, initialiser: str) -> Callable:
+    init = MODELS[model](net).init
+    return jax.jit(lambda key: init(key, initialiser))
+
+
+@lru_cache
+def train_step(fixed: Static) -> Callable:
+    """step(state, key, data, indices, hyper) -> state, jitted, the old state donated."""
+    model = MODELS[fixed.model](fixed.net)
+
+    def loss_and_more(params, stats, x_NHWC, labels_N, key, hyper, decay):
+        logits, stats = model.apply(
+            params, stats, x_NHWC, train=True, key=key, dropout=hyper.dropout, decay=decay
+        )
+        return cross_entropy(logits, labels_N).mean(), (logits, stats)
+
+    def step(state, key, data, indices_N, hyper):
+        TRACES[fixed] += 1
+        crop_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        labels_N = data.labels_N[indices_N]
+        x_NHWC = augmented(fixed, data, indices_N, crop_key, hyper.distortion)
+        (loss, (logits, stats)), grads = jax.value_and_grad(loss_and_more, has_aux=True)(
+            state.params,
+            state.batch_stats,
+            x_NHWC,
+            labels_N,
+            dropout_key,
+            hyper,
+            warm_decay(hyper.decay, state.step),
+        )
+        tx = optim.sgd(hyper.lr, hyper.l2, hyper.momentum, l2_on=fixed.l2_on)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        first_bad = ~jnp.isfinite(loss) & (state.diverged_at < 0)
+        return TrainState(
+            step=state.step + 1,
+            params=jax.tree.map(jnp.add, state.params, updates),
+            batch_stats=stats,
+            opt_state=opt_state,
+            loss_sum=state.loss_sum + loss,
+            correct=state.correct + (logits.argmax(-1) == labels_N).sum(),
+            diverged_at=jnp.where(first_bad, state.step, state.diverged_at),
+        )
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def augmented(fixed: Static, data: DeviceData, indices_N, key, distortion):
+    """The training images at `indices_N`, cropped, mirrored, colour-shifted, standardised."""
+    return augment(
+        key,
+        data.images_NHWC[indices_N],
+        pad=fixed.crop_pad,
+        flip=fixed.flip,
+        amount=distortion,
+        mean_C=data.mean_C,
+        std=data.std,
+        pca_CC=data.pca_CC,
+    )
+
+
+# --- the loop ------------------------------------------------------------------------------------
+
+
+class Fit(NamedTuple):
+    """What `fit` returns: the state reached, the learning curve, and where the time went."""
+
+    state: TrainState
+    history: list[dict]
+    seconds: dict[str, float]
+
+
+def fit(
+    recipe: Recipe,
+    seed: int,
+    dataset: Dataset,
+    *,
+    state: TrainState | None = None,
+    history: list[dict] | tuple = (),
+    stop: int | None = None,
+    on_evaluation: Callable[[dict], None] = lambda record: None,
+) -> Fit:
+    """Train to step `stop` (default: recipe.steps), from `state` and `history` if they are given.
+
+    Each record of the history has step, lr, train_loss, train_accuracy (means since the record
+    before), val_loss, val_accuracy. A loss that is not finite ends the run at the next evaluation;
+    state.diverged_at tells the step.
+    """
+    fixed, data = static_of(recipe, dataset), on_device(dataset)
+    start = time.perf_counter()
+    state = init_state(recipe, fixed, seed) if state is None else state
+    history, seconds = list(history), {"compile": 0.0, "evaluation": 0.0}
+    step_fn, due, n = train_step(fixed), set(evaluation_steps(recipe)), len(dataset.train)
+    _, key = _keys(seed)
+    before = _progress(state)
+    for step in range(int(state.step), recipe.steps if stop is None else stop):
+        indices_N = batch_indices(seed, step, n=n, batch=recipe.batch, shuffle=recipe.shuffle)
+        hyper, traces = hyper_at(recipe, step, history), TRACES[fixed]
+        began = time.perf_counter()
+        state = step_fn(state, key, data, indices_N, hyper)
+        if TRACES[fixed] > traces:
+            seconds["compile"] += time.perf_counter() - began
+        if step + 1 not in due:
+            continue
+        jax.block_until_ready(state)
+        began = time.perf_counter()
+        now = _progress(state)
+        history.append(_record(recipe, fixed, state, dataset, data, hyper, before, now))
+        before = now
+        seconds["evaluation"] += time.perf_counter() - began
+        on_evaluation(history[-1])
+        if state.diverged_at >= 0:
+            break
+    jax.block_until_ready(state)
+    seconds["total"] = time.perf_counter() - start
+    return Fit(state, history, seconds)
+
+
+def evaluation_steps(recipe: Recipe) -> list[int]:
+    """About recipe.evaluations log-spaced steps from 10 on; the last step is one of them."""
+    spaced = np.geomspace(min(10, recipe.steps), recipe.steps, recipe.evaluations)
+    return sorted({round(step) for step in spaced})
+
+
+def hyper_at(recipe: Recipe, step: int, history: list[dict]) -> Hyper:
+    """The numbers of one step, float32."""
+    lr = optim.learning_rate(
+        recipe.schedule,
+        step,
+        lr=recipe.lr,
+        factor=recipe.lr_factor,
+        every=recipe.lr_every,
+        validation=tuple(record["val_accuracy"] for record in history),
+    )
+    numbers = (lr, recipe.l2, recipe.momentum, recipe.dropout, recipe.bn_decay, recipe.distortion)
+    return Hyper(*map(np.float32, numbers))
+
+
+def _progress(state):
+    return int(state.step), float(state.loss_sum), float(state.correct)
+
+
+def _record(recipe, fixed, state, dataset, data, hyper, before, now):
+    steps, loss, correct = (b - a for a, b in zip(before, now, strict=True))
+    scores = evaluate(
+        fixed, state.params, state.batch_stats, dataset.validation, data.mean_C, data.std
+    )
+    return {
+        "step": now[0],
+        "lr": float(hyper.lr),
+        "train_loss": loss / steps,
+        "train_accuracy": correct / (steps * recipe.batch),
+        "val_loss": scores["loss"],
+        "val_accuracy": scores["accuracy"],
+    }
+
+
+def population_stats(recipe: Recipe, seed: int, dataset: Dataset, state: TrainState):
+    """Algorithm 2 over recipe.population_batches training batches that follow the last step's."""
+    fixed, data = static_of(recipe, dataset), on_device(dataset)
+    _, key = _keys(seed)
+
+    def apply(params, stats, step, *, train, decay):
+        indices_N = batch_indices(
+            seed, step, n=len(dataset.train), batch=recipe.batch, shuffle="fresh"
+        )
+        moments = batch_moments(fixed)
+        distortion = np.float32(recipe.distortion)
+        return None, moments(params, stats, jax.random.fold_in(key, step), data, indices_N, distortion)
+
+    steps = range(recipe.steps, recipe.steps + recipe.population_batches)
+    return norm.population_stats(apply, state.params, state.batch_stats, steps)
+
+
+@lru_cache
+def batch_moments(fixed: Static) -> Callable:
+    """moments(params, stats, key, data, indices, distortion) -> the batch's own statistics."""
+    model = MODELS[fixed.model](fixed.net)
+
+    @jax.jit
+    def moments(params, stats, key, data, indices_N, distortion):
+        x_NHWC = augmented(fixed, data, indices_N, key, distortion)
+        return model.apply(params, stats, x_NHWC, train=True, decay=0.0)[1]
+
+    return moments

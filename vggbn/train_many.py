@@ -1,0 +1,64 @@
+"""Many (recipe, seed) runs, trained or found by a pool of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vggbn import pool, provenance, runs
+from vggbn.progress import Progress
+from vggbn.recipe import Recipe, static
+
+Wanted = dict[str, tuple[Recipe, int, runs.Store]]
+
+
+def train_many(wanted: Wanted, workers: int, write: Callable[[str, dict], None]) -> int:
+    """Train or find every run of {name: (recipe, seed, store)}; write(name, record) each as it ends.
+
+    Returns how many failed. UserError from a worker ends the whole; what was written stays.
+    """
+    if not wanted:
+        return 0
+    batch = next(iter(wanted.values()))[0].batch
+    progress = Progress({name: recipe.steps for name, (recipe, *_) in wanted.items()}, batch)
+
+    def finish(job, record):
+        write(job.name, record)
+        progress.finished(job.name, record)
+
+    events = pool.Events(
+        on_report=lambda job, report: progress.report(job.name, report),
+        on_result=finish,
+        on_failure=lambda job, text: progress.failed(job.name, text),
+    )
+    jobs = [pool.Job(name, compile_key(job[0]), job) for name, job in wanted.items()]
+    pool.run_jobs(jobs, _train, events, workers=workers)
+    return progress.close()
+
+
+def _train(payload, report) -> dict:
+    """One run, in a worker."""
+    recipe, seed, store = payload
+    found = runs.find_record(recipe, seed, store)
+    return runs.train_run(recipe, seed, store, report) if found is None else found
+
+
+def compile_key(recipe: Recipe):
+    """Equal for recipes that share a compilation on one data set."""
+    size = recipe.image_size
+    return static(recipe, image=(size, size, 0), classes=0, flip=True)
+
+
+def worker_setting() -> dict:
+    """The setting of a run in a worker: threads differ from this process's."""
+    answers: list[dict] = []
+    events = pool.Events(
+        on_report=lambda job, report: None,
+        on_result=lambda job, answer: answers.append(answer),
+        on_failure=lambda job, text: None,
+    )
+    pool.run_jobs([pool.Job("setting", None, None)], _setting, events, workers=1)
+    return answers[0]
+
+
+def _setting(payload, report) -> dict:
+    return provenance.setting()
