@@ -1,7 +1,7 @@
-"""Batch Normalization (Ioffe & Szegedy 2015, arXiv 1502.03167) as pure functions, and the other norms.
+"""Batch Normalization (Ioffe & Szegedy 2015, arXiv 1502.03167) as pure functions, and other norms.
 
-A norm is `apply(x, params, stats, *, train, ...) -> (y, stats)`: one switch, the same return in both
-modes. The trees are `flax.linen.BatchNorm`'s: params {scale, bias}, stats {mean, var}, each [C].
+A norm is `apply(x, params, stats, *, train, ...) -> (y, stats)`: one switch, the same return in
+both modes. The trees are `flax.linen.BatchNorm`'s: params {scale, bias}, stats {mean, var}, all [C].
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def batch_norm_init(channels: int, dtype=jnp.float32) -> tuple[Tree, Tree]:
 def batch_norm(
     x, params, stats, *, train, decay=0.9, eps=1e-5, unbiased=True, mask=None, groups=1
 ):
-    """BN over all axes but the last (section 3.2: m' = m·p·q values a feature map). Returns (y, stats).
+    """BN over all axes but the last (section 3.2: m' = m·p·q values a feature map): (y, stats).
 
     x [N, ..., C], any float dtype; statistics are at least float32; y has x's dtype and shape.
     train    True: Algorithm 1, with the batch's biased variance, and the moving averages step on;
@@ -62,7 +62,7 @@ def batch_norm(
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _normalise(x, scale, bias, weight, eps):
-    """Algorithm 1 on x [G, n, ..., C] within each group: y, mean [G, C], biased variance, m [G, 1]."""
+    """Algorithm 1 on x [G, n, ..., C] within groups: y, mean [G, C], biased variance, m [G, 1]."""
     return _normalise_fwd(x, scale, bias, weight, eps)[0]
 
 
@@ -114,7 +114,7 @@ def _moments(x, weight):
 
 
 def _affine(x, params, stats, eps):
-    """y = gamma (x - E[x]) / sqrt(Var[x] + eps) + beta; the mean goes first, so offsets cost nothing."""
+    """y = gamma (x - E[x]) / sqrt(Var[x] + eps) + beta; mean first, so that offsets cost nothing."""
     gain = params["scale"] / jnp.sqrt(stats["var"] + eps)
     centred = x.astype(_stat_dtype(x)) - _channels(stats["mean"], x)
     return (centred * _channels(gain, x) + _channels(params["bias"], x)).astype(x.dtype)
