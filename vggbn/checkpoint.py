@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def save(path: Path, tree: Any) -> None:
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path, tree, force=True)
+        checkpointer.save(path, tree, force=True, custom_metadata={"digest": digest(tree)})
         checkpointer.wait_until_finished()
 
 
@@ -33,7 +34,11 @@ def load(path: Path, like: Any = None) -> Any:
     abstract = None if like is None else jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(path, abstract)
+            tree = checkpointer.restore(path, abstract)
+            saved = checkpointer.metadata(path).custom_metadata.get("digest")
+        if saved not in (None, digest(tree)):  # None: the metadata are lost, not the arrays
+            raise ValueError("the arrays are not those that were saved")
+        return tree
     except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
@@ -41,3 +46,13 @@ def load(path: Path, like: Any = None) -> Any:
         ) from error
 
 
+def digest(tree: Any) -> str:
+    """sha256 over the leaves of a pytree, in no order: TensorStore does not notice a changed byte."""
+    import jax
+    import numpy as np
+
+    leaves = map(np.asarray, jax.tree.leaves(tree))
+    facts = sorted(
+        hashlib.sha256(f"{a.dtype}{a.shape}".encode() + a.tobytes()).digest() for a in leaves
+    )
+    return hashlib.sha256(b"".join(facts)).hexdigest()
