@@ -1,1 +1,1 @@
-"""One file = one figure, table or claim group of a paper. `python -m experiments.<name>` runs it."""
+"""One file = one figure, table or claim group of a paper: `python -m experiments.<name>`."""

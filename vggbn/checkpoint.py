@@ -47,7 +47,7 @@ def load(path: Path, like: Any = None) -> Any:
 
 
 def digest(tree: Any) -> str:
-    """sha256 over the leaves of a pytree, in no order: TensorStore does not notice a changed byte."""
+    """sha256 over the leaves, in no order: TensorStore does not notice a byte that has changed."""
     import jax
     import numpy as np
 

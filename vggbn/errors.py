@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """One clear sentence: what is wrong and what to do. The command line prints it and exits with 2."""
+    """One clear sentence: what is wrong and what to do. Command lines print it and exit with 2."""
 
 
 def unknown(kind: str, name: str, valid) -> UserError:

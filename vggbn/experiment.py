@@ -149,13 +149,22 @@ def make_plan(
     if data and data != base.data:
         base = edited(base, {"data": data, **(ANY_IMAGES if data != "digits" else {})})
     base = edited(base, edits or {})
-    variants = experiment.variants(base, chosen.tuned)
+    variants = _variants(experiment, base, chosen.tuned, edits or {})
     names = _names(only, chosen.arms, variants)
     n = chosen.seeds if seeds is None else seeds
     if n < 1:
         raise UserError(f"--seeds must be 1 or more, not {n}.")
     folder = out / experiment.name / f"{size}-{label(base, experiment, edits)}"
     return Plan(experiment, size, base, {k: variants[k] for k in names}, range(n), folder)
+
+
+def _variants(experiment, base, tuned, edits) -> dict[str, Recipe]:
+    """The experiment's own; an edit of the user's may have made one of them impossible."""
+    try:
+        return experiment.variants(base, tuned)
+    except UserError as error:
+        text = " ".join(f"{k}={v}" for k, v in edits.items())
+        raise UserError(f"with --set {text} an arm of {experiment.name} is lost: {error}") from None
 
 
 def edited(base: Recipe, edits: Mapping[str, Any]) -> Recipe:
@@ -234,13 +243,16 @@ def _sweep_curves(plan: Plan) -> dict[str, dict[float, list[float]]]:
     if record is None:
         return {}
     return {
-        arm: {float(rate): [math.nan if v is None else v for v in values] for rate, values in r.items()}
+        arm: {
+            float(rate): [math.nan if v is None else v for v in values]
+            for rate, values in r.items()
+        }
         for arm, r in record["accuracy"].items()
     }
 
 
 def read_sweep(plan: Plan) -> dict | None:
-    """The record of the sweep for this size and data set: the user's own, else the published one."""
+    """The record of the sweep for this size and data set: the user's own, else the published."""
     published = PUBLISHED / plan.experiment.name / plan.folder.name / plan.sweep_path.name
     for path in (plan.sweep_path, published):
         if path.exists():

@@ -1,10 +1,9 @@
 """Convolution, dense, pooling, LRN, dropout, activations, the loss and the initialisers.
 
-Everything is NHWC and HWIO, cross-correlation (no kernel flip), float32 unless the input says other.
+Everything is NHWC and HWIO, cross-correlation (no kernel flip), in the dtype of the input.
 """
 
 from __future__ import annotations
-
 
 import jax
 import jax.numpy as jnp

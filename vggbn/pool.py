@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from contextlib import contextmanager
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
@@ -80,7 +81,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_child, args=(theirs, self.work), daemon=True)
-        with _environment({} if accelerated() else SINGLE_THREAD):
+        with _environment({} if accelerated() else SINGLE_THREAD), _no_interrupt():
             self.process.start()
         theirs.close()
 
@@ -118,6 +119,17 @@ def _environment(changes: dict[str, str]):
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _no_interrupt():
+    """A child started in here never sees Ctrl-C, not even while it imports."""
+    resource_tracker.ensure_running()  # its own start would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _next_job(pending: list[Job], worker: _Worker, crew: list[_Worker]) -> Job:
@@ -169,4 +181,7 @@ def _child(connection, work: Callable) -> None:
             answer = "user error", str(error)
         except Exception:
             answer = "failure", traceback.format_exc()
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except OSError:  # the parent was killed: nobody waits
+            return

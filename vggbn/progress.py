@@ -18,7 +18,7 @@ class Progress:
         self.running: dict[str, dict] = {}
         self.done_steps, self.done, self.failures = 0, 0, 0
         self.width = max(map(len, steps))
-        print(f"{'run':{self.width}s}  val %   test %   min", file=self.stream)
+        print(f"{'run':{self.width}s}  val %   test %     min", file=self.stream)
 
     def report(self, name: str, record: dict) -> None:
         """A run has evaluated itself: `record` is a line of its learning curve."""
@@ -29,7 +29,7 @@ class Progress:
         final = record["final"]
         row = (
             f"{name:{self.width}s}  {100 * final['val_accuracy']:5.1f}   "
-            f"{100 * final['test_accuracy']:5.1f}   {record['seconds']['all'] / 60:5.2f}"
+            f"{100 * final['test_accuracy']:6.1f}   {record['seconds']['all'] / 60:5.2f}"
         )
         self._row(name, row if record["status"] == "ok" else f"{row}   {record['status']}")
 

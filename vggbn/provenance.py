@@ -13,7 +13,16 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 # The modules that decide numbers; reports and command lines may change without new runs.
-NUMERIC = ("norm.py", "layers.py", "models", "data", "optim.py", "recipe.py", "train.py", "evaluate")
+NUMERIC = (
+    "norm.py",
+    "layers.py",
+    "models",
+    "data",
+    "optim.py",
+    "recipe.py",
+    "train.py",
+    "evaluate",
+)
 
 
 @cache

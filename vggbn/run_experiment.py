@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from vggbn import pool, results, runs
+from vggbn.data import batch_indices
 from vggbn.errors import UserError
 from vggbn.experiment import Experiment, Plan, build_report, make_plan, read_sweep, variant_edits
 from vggbn.recipe import Recipe, parse_edit
@@ -55,10 +57,24 @@ def run(experiment: Experiment, argv: Sequence[str]) -> int:
     workers = pool.default_workers() if args.jobs is None else args.jobs
     if workers < 1:
         raise UserError(f"--jobs must be 1 or more, not {workers}.")
-    runs.load_data(plan.base, 0, store)  # a mistake in --data shows before anything is trained
+    refuse_mistakes(plan, store)
     if args.sweep:
         return run_sweep(plan, store, workers)
     return run_plan(plan, store, workers)
+
+
+def refuse_mistakes(plan: Plan, store: runs.Store) -> None:
+    """UserError, before anything is trained, for an --out, data or a batch that cannot be used."""
+    out = store.runs.parent
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise UserError(
+            f"--out {out} cannot be written ({error.strerror}): name another folder."
+        ) from None
+    train = runs.load_data(plan.base, 0, store).train
+    batch_indices(0, 0, n=len(train), batch=plan.base.batch, shuffle=plan.base.shuffle)
 
 
 def _parser(experiment: Experiment) -> argparse.ArgumentParser:
@@ -89,7 +105,11 @@ class _Parser(argparse.ArgumentParser):
 
 def listing(plan: Plan) -> str:
     """The baseline, the variants as edits of it, and the claims."""
-    rows = [f"{plan.experiment.title}, --size {plan.size}, {len(plan.seeds)} seeds", "", "variants:"]
+    rows = [
+        f"{plan.experiment.title}, --size {plan.size}, {len(plan.seeds)} seeds",
+        "",
+        "variants:",
+    ]
     for name, edits in variant_edits(plan).items():
         text = ", ".join(f"{k} {old} → {new}" for k, (old, new) in edits.items())
         rows.append(f"  {name:22s} {text or '(the baseline)'}")
@@ -140,9 +160,7 @@ def train_missing(
     plan: Plan, store: runs.Store, missing: list[tuple[str, int]], workers: int
 ) -> int:
     """Train (or find) each run and append its line; returns how many failed."""
-    wanted = {
-        f"{name} seed {seed}": (plan.variants[name], seed, store) for name, seed in missing
-    }
+    wanted = {f"{name} seed {seed}": (plan.variants[name], seed, store) for name, seed in missing}
     variant = {f"{name} seed {seed}": name for name, seed in missing}
 
     def write(name: str, record: dict) -> None:

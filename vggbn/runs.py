@@ -58,9 +58,10 @@ def load_run(folder: Path) -> Run:
     path = Path(folder) / "run.json"
     try:
         record = json.loads(path.read_text())
+        record["recipe"], record["seed"], record["data"]
     except FileNotFoundError:
         raise UserError(f"no run at {folder}: give a folder that holds run.json.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); train the run again.") from None
     weights = checkpoint.load(Path(folder) / "weights")
     return Run(record, weights["params"], weights["stats"], weights["mean"], weights["std"])
@@ -71,9 +72,9 @@ def find_record(recipe: Recipe, seed: int, store: Store) -> dict | None:
     path = store.folder(recipe, seed) / "run.json"
     try:
         record = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return record if record["setting"] == provenance.setting() else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return record if record["setting"] == provenance.setting() else None
 
 
 def train_run(
@@ -123,7 +124,7 @@ def _load(name, image_size, fit, split, seed, store) -> data.Dataset:
 
 
 def _outcome(recipe, seed, dataset, fixed: Static, fit: train.Fit) -> dict:
-    """status, diverged_at, end_lr and the final scores; a diverged run scores what it ended with."""
+    """status, diverged_at, end_lr, final scores; a diverged run scores what it ended with."""
     diverged_at = int(fit.state.diverged_at)
     scores = _final_scores(recipe, seed, dataset, fixed, fit.state)
     return {

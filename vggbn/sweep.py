@@ -24,7 +24,9 @@ def run_sweep(plan: Plan, store: runs.Store, workers: int) -> int:
         for rate in sweep.rates
         for seed in range(sweep.seeds)
     }
-    wanted = {name: (_recipe(plan, arm, rate), seed, store) for name, (arm, rate, seed) in cells.items()}
+    wanted = {
+        name: (_recipe(plan, arm, rate), seed, store) for name, (arm, rate, seed) in cells.items()
+    }
     records: dict[str, dict] = {}
     if failures := train_many(wanted, workers, records.__setitem__):
         return 1 if failures else 0

@@ -39,14 +39,14 @@ class TrainState:
 
 
 class Hyper(NamedTuple):
-    """The numbers of a step: arguments, not constants, so that variants share a compilation."""
+    """The numbers of a step, float32 scalars: arguments, so that variants share a compilation."""
 
-    lr: float
-    l2: float
-    momentum: float
-    dropout: float
-    decay: float
-    distortion: float
+    lr: Any
+    l2: Any
+    momentum: Any
+    dropout: Any
+    decay: Any
+    distortion: Any
 
 
 class DeviceData(NamedTuple):
@@ -184,11 +184,12 @@ def fit(
 
     Each record of the history has step, lr, train_loss, train_accuracy (means since the record
     before), val_loss, val_accuracy. A loss that is not finite ends the run at the next evaluation;
-    state.diverged_at tells the step.
+    state.diverged_at tells the step. A given `state` is used up: the step donates its buffers.
     """
     fixed, data = static_of(recipe, dataset), on_device(dataset)
     start = time.perf_counter()
-    state = init_state(recipe, fixed, seed) if state is None else state
+    if state is None:
+        state = init_state(recipe, fixed, seed)
     history, seconds = list(history), {"compile": 0.0, "evaluation": 0.0}
     step_fn, due, n = train_step(fixed), set(evaluation_steps(recipe)), len(dataset.train)
     _, key = _keys(seed)
@@ -266,7 +267,9 @@ def population_stats(recipe: Recipe, seed: int, dataset: Dataset, state: TrainSt
         )
         moments = batch_moments(fixed)
         distortion = np.float32(recipe.distortion)
-        return None, moments(params, stats, jax.random.fold_in(key, step), data, indices_N, distortion)
+        return None, moments(
+            params, stats, jax.random.fold_in(key, step), data, indices_N, distortion
+        )
 
     steps = range(recipe.steps, recipe.steps + recipe.population_batches)
     return norm.population_stats(apply, state.params, state.batch_stats, steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vggbn import pool, provenance, runs
+from vggbn.errors import UserError
 from vggbn.progress import Progress
 from vggbn.recipe import Recipe, static
 
@@ -12,7 +13,7 @@ Wanted = dict[str, tuple[Recipe, int, runs.Store]]
 
 
 def train_many(wanted: Wanted, workers: int, write: Callable[[str, dict], None]) -> int:
-    """Train or find every run of {name: (recipe, seed, store)}; write(name, record) each as it ends.
+    """Train or find each run of {name: (recipe, seed, store)}; write(name, record) as it ends.
 
     Returns how many failed. UserError from a worker ends the whole; what was written stays.
     """
@@ -54,10 +55,15 @@ def worker_setting() -> dict:
     events = pool.Events(
         on_report=lambda job, report: None,
         on_result=lambda job, answer: answers.append(answer),
-        on_failure=lambda job, text: None,
+        on_failure=_refuse_device,
     )
     pool.run_jobs([pool.Job("setting", None, None)], _setting, events, workers=1)
     return answers[0]
+
+
+def _refuse_device(job, text: str) -> None:
+    reason = text.strip().splitlines()[-1]
+    raise UserError(f"jax does not start in a worker process ({reason}); see JAX_PLATFORMS.")
 
 
 def _setting(payload, report) -> dict:

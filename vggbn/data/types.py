@@ -66,6 +66,6 @@ def digest_of(*splits: Split) -> str:
     for split in splits:
         sha.update(repr(split.images_NHWC.shape).encode())
         # '<i4': the same bytes on every machine.
-        sha.update(np.ascontiguousarray(split.labels_N, "<i4"))
-        sha.update(np.ascontiguousarray(split.images_NHWC))
+        sha.update(np.ascontiguousarray(split.labels_N, "<i4").tobytes())
+        sha.update(np.ascontiguousarray(split.images_NHWC).data)
     return sha.hexdigest()[:16]

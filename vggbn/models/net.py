@@ -16,9 +16,9 @@ from vggbn.norm import NORMS
 class Net:
     """The static description of a net: whatever changes it needs a new compilation.
 
-    image is (height, width, channels); width multiplies the paper's channel counts; fc is the width
-    of the hidden fully connected layers; bias_before_norm keeps the bias that BN makes redundant (BN
-    3.2).
+    image is (height, width, channels); width multiplies the paper's channel counts; fc is the
+    width of the hidden fully connected layers; bias_before_norm keeps the bias that BN makes
+    redundant (BN 3.2).
     """
 
     image: tuple[int, int, int]
