@@ -89,13 +89,13 @@ format: install-dev  ## let ruff put imports and layout in order
 	@$(PY) -m ruff check --fix-only .
 	@$(PY) -m ruff format .
 
-claims: install  ## the ledger: every claim of the papers and where it is judged
-	@$(PY) -m vggbn.claims $(ARGS)
+claims: install  ## print the published verdicts
+	@$(PY) -m vggbn.publish --claims $(ARGS)
 
 report: install  ## write RESULTS.md anew from the committed results
 	@$(PY) -m vggbn.publish $(ARGS)
 
-bench: install  ## time one training step
+bench: install  ## this suite against stock JAX and Flax
 	@$(PY) benchmarks/step.py $(ARGS)
 
 data:  ## prepare a TFDS set once: make data DATASET=cifar10 [DATA_DIR=...]

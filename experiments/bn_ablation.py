@@ -89,16 +89,16 @@ MARGIN = 1.0  # percentage points
 POINTS = 100  # an accuracy of 1
 
 
-def difference(results: Results, plus: str, minus: str) -> list[float]:
-    """Final test accuracy of `plus` less that of `minus`, in points, by shared seed."""
-    seeds = results.seeds(plus, minus)
+def difference(results: Results, plus: str, minus: str, *others: str) -> list[float]:
+    """Final test accuracy of `plus` less that of `minus`, in points, by seed that all arms share."""
+    seeds = results.seeds(plus, minus, *others)
     ours, theirs = results.final(plus), results.final(minus)
     return [POINTS * (ours[seed] - theirs[seed]) for seed in seeds]
 
 
 def speed_up(results: Results, slow: str, fast: str, target: str):
     """Interval of log(steps of slow / steps of fast) to the target set by the arm `target`."""
-    results.seeds(slow, fast)
+    results.seeds(slow, fast, target)
     targets = results.targets(target)
     a, b = results.to_target(slow, targets), results.to_target(fast, targets)
     seeds = sorted(a.keys() & b.keys())
@@ -121,8 +121,9 @@ def fails(line: dict) -> bool:
 
 def judge_bn_16(results: Results) -> Verdict:
     rates = ("lr_x5", "lr_x30")
-    seeds = results.seeds("base", *(f"{arm}+{rate}" for arm in ("base", "bn") for rate in rates))
-    gaps = {rate: difference(results, f"bn+{rate}", f"base+{rate}") for rate in rates}
+    arms = ("base", *(f"{arm}+{rate}" for arm in ("base", "bn") for rate in rates))
+    seeds = results.seeds(*arms)
+    gaps = {rate: difference(results, f"bn+{rate}", f"base+{rate}", *arms) for rate in rates}
     interval = paired_interval([max(gaps[rate][i] for rate in rates) for i in range(len(seeds))])
     broken = {
         f"{arm}+{rate}": sum(fails(results.runs[f"{arm}+{rate}"][seed]) for seed in seeds)
@@ -272,11 +273,11 @@ CORE = tuple(
 ) + ("bn+all-lr_x5", "bn+all", "bn+all+lr_x30", "base+all")
 
 SIZES = {
-    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 0.35}, tuned=SMALL, arms=CORE),
+    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 0.33}, tuned=SMALL, arms=CORE),
     "small": Size(seeds=3, edits={}, tuned=SMALL, arms=CORE),
     "full": Size(
         seeds=5,
-        edits={"image_size": 32, "fit": "pad", "crop_pad": 4},
+        edits={"image_size": 32, "fit": "pad", "crop_pad": 4, "width": 1 / 16},
         tuned=FULL,
     ),
 }

@@ -79,12 +79,27 @@ def test_the_dense_form_holds_on_every_map(side, height, width):
         assert relative_error(a, b) <= 1e-5
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("side", [1, 3, 5])
-def test_conv_on_a_larger_map_by_loops(side):
-    kernel, x, dy = normal(side, side, 3, 4), normal(2, 6, 9, 3), normal(2, 6, 9, 4)
+def test_conv_on_a_larger_map_by_loops(side, channels):
+    kernel, x = normal(side, side, channels, 4), normal(2, 6, 9, channels)
+    dy = normal(2, 6, 9, 4, seed=1)
+    # a grey image is the other cliff of XLA's convolution on CPU
+    own = "conv_general_dilated" in str(jax.make_jaxpr(conv)(kernel, x))
+    assert own == (channels > 1)
     ours, expected = with_gradients(conv)(kernel, x, dy), conv_64(kernel, x, dy)
-    for a, b in zip(ours, expected, strict=True):
+    for a, b in zip((conv(kernel, x), *ours), (expected[0], *expected), strict=True):
         assert relative_error(a, b) <= 1e-5
+
+
+def test_an_even_kernel_is_xlas():
+    for shape in ((1, 3, 3, 1), (1, 1, 1, 2)):
+        kernel, x = normal(2, 2, shape[-1], 3), normal(*shape)
+        expected = np.zeros((*shape[:3], 3))
+        padded = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))  # SAME pads the end first
+        for i, j in np.ndindex(2, 2):
+            expected += padded[:, i : i + shape[1], j : j + shape[2]] @ kernel[i, j]
+        assert relative_error(conv(kernel, x), expected) <= 1e-6
 
 
 def test_stride_padding_and_bias_of_conv():
@@ -132,7 +147,8 @@ def test_max_pool_equals_xlas_exactly(shape, values):
     for ours, theirs in ((alone, expected), (y, expected), (dx, d_expected)):
         np.testing.assert_array_equal(ours, theirs)
     # every window's gradient arrives, once; what the pool drops gets none
-    np.testing.assert_allclose(np.sum(dx, dtype=np.float64), dy.sum(dtype=np.float64), rtol=1e-5)
+    dx = np.asarray(dx, np.float64)
+    np.testing.assert_allclose(dx.sum(), dy.sum(dtype=np.float64), rtol=1e-5)
     assert np.count_nonzero(dx) == dy.size
 
 
@@ -228,8 +244,7 @@ def test_dropout_at_rate_zero_is_the_identity():
     np.testing.assert_array_equal(layers.dropout(jax.random.key(0, impl="rbg"), x, 0.0), x)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_the_rate_of_dropout_may_be_traced(dtype):
+def test_the_rate_of_dropout_may_be_traced():
     traces = []
 
     @jax.jit
@@ -237,11 +252,10 @@ def test_the_rate_of_dropout_may_be_traced(dtype):
         traces.append(rate)
         return layers.dropout(key, x, rate)
 
-    key, x = jax.random.key(1, impl="rbg"), jnp.ones((64, 64), dtype)
+    key, x = jax.random.key(1, impl="rbg"), jnp.ones((64, 64))
     for rate in (0.0, 0.25, 0.5):
         y = traced(key, x, np.float32(rate))
         np.testing.assert_array_equal(y, layers.dropout(key, x, rate))
-        assert y.dtype == dtype
     assert len(traces) == 1
 
 

@@ -5,13 +5,13 @@ them broken copies of it. Errors are normwise and relative, channel by channel.
 """
 
 import math
+import os
 import subprocess
 import sys
 import textwrap
 from functools import cache, partial
 from typing import NamedTuple
 
-import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,8 +23,13 @@ from tests.conftest import ROOT
 from vggbn.norm import NORMS, batch_norm, batch_norm_init, fold, population_stats, warm_decay
 
 EPS = 1e-5
-TOLERANCE = {"float32": 1e-6, "bfloat16": 1e-6, "float16": 1e-6, "float64": 1e-10}
+PRECISE = np.finfo(np.longdouble).eps < 1e-18  # not on every machine
+TOLERANCE = {"float32": 1e-6, "float64": 1e-13 if PRECISE else 1e-9}
+# y and dx are rounded to 16 bits, beyond which 1e-6 is allowed as well. The values of x are few,
+# so that what XLA's sums round is the same over and over, and shows in the statistics.
+TOLERANCE |= {"bfloat16": 2e-5, "float16": 2e-5}
 GARBAGE = (np.nan, np.inf, 3e38)
+SHAPE = (24, 3, 4)  # one for all checks: op by op, every new shape is compiled anew
 
 
 # --- the paper, word for word, in float64 NumPy -------------------------------------------------
@@ -51,9 +56,9 @@ def norm_C(a):
 
 def algorithm_1(x, scale, bias, dy, eps=EPS):
     """Algorithm 1 and the six gradients as printed in section 3, over all axes but the last."""
-    shape = x.shape
-    x, dy = (a.astype(np.float64).reshape(-1, shape[-1]) for a in (x, dy))
-    scale, bias, m = scale.astype(np.float64), bias.astype(np.float64), len(x)
+    shape, wide = x.shape, np.longdouble if x.dtype == np.float64 else np.float64
+    x, dy = (a.astype(wide).reshape(-1, shape[-1]) for a in (x, dy))
+    scale, bias, m = scale.astype(wide), bias.astype(wide), len(x)
     mean = x.sum(0) / m
     var = ((x - mean) ** 2).sum(0) / m
     x_hat = (x - mean) / np.sqrt(var + eps)
@@ -81,7 +86,7 @@ def relative(error, size):
 
 def excess(ours, exact):
     """|ours - exact| beyond the half ulp that rounding to ours' own 16-bit format costs."""
-    error = np.abs(ours.astype(np.float64) - exact)
+    error = np.abs(ours.astype(exact.dtype) - exact)
     if ours.dtype.itemsize > 2:
         return error
     limits = jnp.finfo(ours.dtype)
@@ -105,12 +110,13 @@ def worst_errors(got, x, params, stats, dy, *, decay, unbiased=True, mask=None, 
             error = relative(norm_C(excess(ours[rows], getattr(exact, name))), size)
             worst[name] = max(worst[name], error)
     assert not np.any(dx[~mask]), "a masked row got a gradient"
+    assert not np.any(y[~mask]), "a masked row put something out"
 
     def total(field):
         zero = np.zeros(x.shape[-1])
         return sum((getattr(exact, field) for exact, _ in references), zero)
 
-    for name in ("scale", "bias"):
+    for name in ("scale", "bias"):  # their gradients
         error = np.abs(d_params[name] - total(f"d_{name}"))
         worst[name] = relative(error, total(f"size_d_{name}"))
     for name in ("mean", "var"):
@@ -142,19 +148,35 @@ def step(norm, x, params, stats, dy, decay, mask=None, *, groups=1, unbiased=Tru
     return y, new, dx, d_params
 
 
-def random_case(rng, shape, dtype="float32", ratio=1.0, std=1.0, outlier=False, mask=None):
+# Compiled, which is faster than op by op wherever shapes are new.
+STATIC = ("groups", "unbiased", "eps")
+STEP = jax.jit(partial(step, vggbn.norm), static_argnames=STATIC)
+TRAIN = jax.jit(partial(batch_norm, train=True), static_argnames=STATIC)
+
+
+def random_case(
+    rng, shape, dtype="float32", ratio=1.0, std=1.0, outlier=False, binary=False, mask=None
+):
     """x, params, stats, dy: x has this mean/std, and garbage where the mask says that it may."""
     channels = shape[-1]
     offset = ratio * std * rng.choice([-1.0, 1.0], channels) * rng.uniform(0.5, 1, channels)
-    x = std * rng.normal(size=shape) + offset
+    x = (
+        std
+        * (
+            rng.random(shape) < rng.uniform(0.1, 0.9, channels)
+            if binary
+            else rng.normal(size=shape)
+        )
+        + offset
+    )
     if outlier:
         x[0] += 1e3 * std
+    dy = rng.normal(size=shape)
     if mask is not None:
-        x[~mask] = rng.choice(GARBAGE)
+        x[~mask], dy[~mask] = rng.choice(GARBAGE, 2)
     with np.errstate(over="ignore"):  # 3e38 in float16
-        x, dy = (np.asarray(a).astype(jnp.dtype(dtype)) for a in (x, rng.normal(size=shape)))
-    if mask is not None:
-        dy[~mask] = 0  # no loss looks at padding
+        # float64, too, is of float32's numbers: a constant is one, and sums of a few are exact
+        x, dy = (a.astype(np.float32).astype(jnp.dtype(dtype)) for a in (x, dy))
     wide = np.float64 if dtype == "float64" else np.float32
     scale = rng.choice([-1.0, 1.0], channels) * rng.uniform(0.5, 2, channels)
     params = {"scale": scale.astype(wide), "bias": rng.uniform(-1, 1, channels).astype(wide)}
@@ -188,25 +210,41 @@ def assert_equal_trees(ours, theirs):
 def check_algorithm_1(norm):
     rng = np.random.default_rng(1)
     for ratio, std in ((0, 1.0), (1, 1e-3), (1e5, 1.0), (1e5, 30.0)):
-        x, params, stats, dy = random_case(rng, (64, 3, 7), ratio=ratio, std=std)
+        x, params, stats, dy = random_case(rng, SHAPE, ratio=ratio, std=std)
         got = step(norm, x, params, stats, dy, 0.75)
         errors = worst_errors(got, x, params, stats, dy, decay=0.75)
         assert max(errors.values()) <= 1e-6, (ratio, std, errors)
 
 
 def check_outlier(norm):
-    x, params, stats, dy = random_case(
-        np.random.default_rng(2), (64, 3, 5), ratio=1e5, outlier=True
-    )
-    errors = worst_errors(
-        step(norm, x, params, stats, dy, 0.0), x, params, stats, dy, decay=0, unbiased=True
-    )
+    rng = np.random.default_rng(2)
+    x, params, stats, dy = random_case(rng, SHAPE, ratio=1e5, outlier=True)
+    errors = worst_errors(step(norm, x, params, stats, dy, 0.0), x, params, stats, dy, decay=0.0)
     assert max(errors.values()) <= 1e-6, errors
 
 
+def check_compiled(norm):
+    """What XLA makes of it: it may compute a value twice, not the same each time."""
+    rng, run = np.random.default_rng(14), jax.jit(partial(step, norm, groups=3))
+    for _ in range(3):
+        mask = rng.random(24) < 0.8
+        x, params, stats, dy = random_case(rng, (24, 7), ratio=1e5, mask=mask)
+        errors = worst_errors(
+            run(x, params, stats, dy, 0.5, mask),
+            x,
+            params,
+            stats,
+            dy,
+            decay=0.5,
+            mask=mask,
+            groups=3,
+        )
+        assert max(errors.values()) <= 1e-6, errors
+
+
 def check_groups(norm):
-    x, params, stats, dy = random_case(np.random.default_rng(3), (12, 2, 3))
-    x *= np.linspace(0.1, 3, 12, dtype=np.float32).reshape(-1, 1, 1)  # each group is another one
+    x, params, stats, dy = random_case(np.random.default_rng(3), SHAPE)
+    x *= np.linspace(0.1, 3, 24, dtype=np.float32).reshape(-1, 1, 1)  # each group is another one
     choices = {"groups": 3, "unbiased": False}
     got = step(norm, x, params, stats, dy, 0.5, **choices)
     errors = worst_errors(got, x, params, stats, dy, decay=0.5, **choices)
@@ -215,19 +253,19 @@ def check_groups(norm):
 
 def check_mask(norm):
     rng = np.random.default_rng(4)
-    mask = np.arange(12) % 3 > 0
-    mask[8:] = False  # with three groups the last is padding alone
+    mask = np.arange(24) % 3 > 0
+    mask[16:] = False  # with three groups the last is padding alone
     for groups in (1, 3):
-        x, params, stats, dy = random_case(rng, (12, 2, 3), ratio=3, mask=mask)
+        x, params, stats, dy = random_case(rng, SHAPE, ratio=3, mask=mask)
         got = step(norm, x, params, stats, dy, 0.5, mask, groups=groups)
         errors = worst_errors(got, x, params, stats, dy, decay=0.5, mask=mask, groups=groups)
         assert max(errors.values()) <= 1e-6, errors
 
 
 def check_padding_alone(norm):
-    x, params, stats, dy = random_case(np.random.default_rng(5), (4, 3), mask=np.zeros(4, bool))
-    y, new, dx, d_params = step(norm, x, params, stats, dy, 0.5, np.zeros(4, bool))
-    assert np.isfinite(y).all()
+    x, params, stats, dy = random_case(np.random.default_rng(5), SHAPE, mask=np.zeros(24, bool))
+    y, new, dx, d_params = step(norm, x, params, stats, dy, 0.5, np.zeros(24, bool))
+    assert not np.any(y)
     assert not np.any(dx)
     assert not any(np.any(d) for d in d_params.values())
     assert_equal_trees(new, stats)
@@ -245,7 +283,7 @@ def check_single_value(norm):
 
 
 def check_constant_input(norm):
-    x, params, stats, dy = random_case(np.random.default_rng(7), (9, 5, 4), ratio=1e4)
+    x, params, stats, dy = random_case(np.random.default_rng(7), SHAPE, ratio=1e4)
     x = np.broadcast_to(x[:1, :1], x.shape)
     y, new, dx, _ = step(norm, x, params, stats, dy, 0.0)
     assert_close(y, np.broadcast_to(params["bias"], y.shape), 1e-6)
@@ -257,7 +295,7 @@ def check_constant_input(norm):
 
 def check_evaluation(norm):
     """Algorithm 2's affine map: (x - E[x]) / sqrt(Var[x] + eps), and the statistics stay."""
-    x, params, stats, _ = random_case(np.random.default_rng(8), (6, 2, 3), ratio=100, std=1e-2)
+    x, params, stats, _ = random_case(np.random.default_rng(8), SHAPE, ratio=100, std=1e-2)
     y, same = norm.batch_norm(x, params, stats, train=False, eps=1e-3)
     wide, mean, var = x.astype(np.float64), stats["mean"].astype(np.float64), stats["var"]
     x_hat = (wide - mean) / np.sqrt(var.astype(np.float64) + 1e-3)
@@ -269,7 +307,7 @@ def check_low_precision(norm):
     """A mean and a variance that bfloat16 and float16 cannot hold."""
     rng = np.random.default_rng(9)
     for dtype in ("bfloat16", "float16"):
-        x, params, stats, dy = random_case(rng, (32, 2, 3), dtype, ratio=100)
+        x, params, stats, dy = random_case(rng, SHAPE, dtype, ratio=100)
         got = step(norm, x, params, stats, dy, 0.25)
         errors = worst_errors(got, x, params, stats, dy, decay=0.25)
         assert max(errors.values()) <= 1e-6, errors
@@ -340,6 +378,7 @@ CHECKS = [
     check_population,
     check_fold,
     check_warm_decay,
+    check_compiled,
 ]
 
 
@@ -348,13 +387,13 @@ def test_norm_passes(check):
     check(vggbn.norm)
 
 
-# --- 216 random shapes, dtypes and offsets ------------------------------------------------------
+# --- 204 random shapes, dtypes and offsets ------------------------------------------------------
 
 INPUTS = [
     {"ratio": ratio, "outlier": outlier}
     for ratio in (0, 1, 1e2, 1e3, 1e4, 1e5)
     for outlier in (False, True)
-][:9] + [{"ratio": 1e5, "outlier": True}]
+]
 
 
 class Layout(NamedTuple):
@@ -367,7 +406,7 @@ class Layout(NamedTuple):
     unbiased: bool
 
 
-def _layouts(count=24):
+def _layouts(count=15):
     rng = np.random.default_rng(0)
     dtypes = ["float32", "bfloat16", "float32", "float64", "float32", "float16"]
     for i in range(count):
@@ -379,7 +418,11 @@ def _layouts(count=24):
         yield Layout((n, *spatial, channels), dtype, groups, masked, i % 3 > 0)
 
 
-LAYOUTS = list(_layouts())
+LAYOUTS = [
+    Layout((1, 4), "float32", 1, False, True),
+    Layout((32, 14, 14, 8), "float32", 1, False, False),
+    *_layouts(),
+]
 LARGE = [  # m of a million and more; the masked one still counts 1,036,800 values
     Layout((1_000_003, 2), "float32", 1, False, True),
     Layout((9, 360, 360, 1), "float32", 1, True, True),
@@ -403,7 +446,6 @@ def _compare(layout, inputs, rng):
             decay = float(rng.choice([0.0, 0.5, 0.9]))
             got = run(x, params, stats, dy, decay, mask)
             assert got[0].dtype == got[2].dtype == x.dtype
-            assert np.isfinite(np.asarray(got[0], np.float32)).all()
             errors = worst_errors(
                 got, x, params, stats, dy, decay=decay, unbiased=unbiased, mask=mask, groups=groups
             )
@@ -428,6 +470,15 @@ def test_random_shapes_dtypes_and_offsets(i):
     layout = LAYOUTS[i]
     worst = _compare(layout, INPUTS, np.random.default_rng(100 + i))
     assert max(worst.values()) <= TOLERANCE[layout.dtype], (layout, worst)
+    assert max(worst["y"], worst["dx"]) <= 1e-6, (layout, worst)
+
+
+def test_pixels_of_two_values():
+    """Equal numbers: what a running sum rounds is the same every time, and adds up."""
+    layout = Layout((32, 14, 14, 128), "float32", 1, False, True)
+    inputs = [{"ratio": ratio, "binary": True} for ratio in (0, 1e4, 1e5)]
+    worst = _compare(layout, inputs, np.random.default_rng(300))
+    assert max(worst.values()) <= 1e-6, worst
 
 
 @pytest.mark.parametrize("i", range(len(LARGE)))
@@ -443,27 +494,33 @@ def test_a_million_values(i):
 @pytest.mark.parametrize("masked", [False, True])
 def test_equals_flax(masked):
     """Flax keeps the biased variance in its running average (and has no m/(m-1))."""
-    layer = flax.linen.BatchNorm(
+    from flax import linen  # not above: the process of the sharding test has no need of it
+
+    layer = linen.BatchNorm(
         use_running_average=False, momentum=0.9, epsilon=EPS, use_fast_variance=False
     )
     rng = np.random.default_rng(20)
     mask = np.arange(6) > 1 if masked else None
     _, params, stats, _ = random_case(rng, (6, 3, 2, 4))
-    stats = theirs = jax.tree.map(jnp.asarray, batch_norm_init(4)[1])
+    stats = theirs = batch_norm_init(4)[1]
+
+    @jax.jit
+    def flax_step(x, params, stats, dy):
+        def apply(x, params):
+            wide = None if mask is None else mask.reshape(-1, 1, 1, 1)
+            variables = {"params": params, "batch_stats": stats}
+            return layer.apply(variables, x, mask=wide, mutable=["batch_stats"])
+
+        y, vjp, new = jax.vjp(apply, x, params, has_aux=True)
+        return y, new["batch_stats"], *vjp(dy)
+
     for _ in range(3):
         x, dy = rng.normal(size=(2, 6, 3, 2, 4)).astype(np.float32) * 3 + 2
         if masked:
             dy[~mask] = 0
 
-        def flax_apply(x, params, stats=theirs):
-            wide = None if mask is None else mask.reshape(-1, 1, 1, 1)
-            variables = {"params": params, "batch_stats": stats}
-            return layer.apply(variables, x, mask=wide, mutable=["batch_stats"])
-
-        y, stats, dx, d_params = step(vggbn.norm, x, params, stats, dy, 0.9, mask, unbiased=False)
-        their_y, vjp, new = jax.vjp(flax_apply, x, params, has_aux=True)
-        their_dx, their_d_params = vjp(dy)
-        theirs = new["batch_stats"]
+        y, stats, dx, d_params = STEP(x, params, stats, dy, 0.9, mask, unbiased=False)
+        their_y, theirs, their_dx, their_d_params = flax_step(x, params, theirs, dy)
         keep = slice(None) if mask is None else mask
         assert_close((y[keep], stats, d_params), (their_y[keep], theirs, their_d_params), 1e-6)
         assert_close(dx, their_dx, 1e-6)
@@ -471,9 +528,10 @@ def test_equals_flax(masked):
 
 
 def test_variable_tree_is_flaxs():
-    theirs = flax.linen.BatchNorm(use_running_average=False).init(
-        jax.random.key(0), np.zeros((2, 5), np.float32)
-    )
+    from flax import linen
+
+    x = np.zeros((2, 5), np.float32)
+    theirs = linen.BatchNorm(use_running_average=False).init(jax.random.key(0), x)
     params, stats = batch_norm_init(5)
     assert_equal_trees({"params": params, "batch_stats": stats}, theirs)
     leaves = jax.tree.leaves((params, stats))
@@ -502,10 +560,10 @@ def test_equals_torch(case, dtype):
         tolerance = {"float32": 2e-6, "float64": 1e-13}[dtype]
         params = {name: golden[name].astype(dtype) for name in ("scale", "bias")}
         stats = batch_norm_init(params["scale"].size, dtype)[1]
-        run = jax.jit(partial(step, vggbn.norm, eps=eps))
         for i in range(len(golden["x"])):
+            weight = i / (i + 1) if decay == 1 else decay  # torch's momentum None: the plain mean
             x, dy = golden["x"][i].astype(dtype), golden["dy"][i].astype(dtype)
-            y, stats, dx, d_params = run(x, params, stats, dy, warm_decay_if(decay == 1, decay, i))
+            y, stats, dx, d_params = STEP(x, params, stats, dy, weight, eps=eps)
             ours = {"y": y, "dx": dx, "mean": stats["mean"], "var": stats["var"]}
             ours |= {"d_scale": d_params["scale"], "d_bias": d_params["bias"]}
             theirs = {name: golden[f"{dtype}/{name}"][i] for name in ours}
@@ -517,51 +575,42 @@ def test_equals_torch(case, dtype):
         assert_close(y_eval, golden[f"{dtype}/y_eval"], tolerance)
 
 
-def warm_decay_if(warm, decay, i):
-    # torch's momentum None; a Python number, because float32's 1/3 would show in float64
-    return i / (i + 1) if warm else decay
-
-
 # --- gradients ----------------------------------------------------------------------------------
 
 
-def plain(x, params, stats, *, decay=0.9, eps=EPS, mask=None, groups=1, unbiased=True):
-    """BN by the textbook, for JAX to differentiate: groups in a loop, padding read as zeros."""
-    ys, means, variances = [], [], []
-    mask = np.ones(len(x), bool) if mask is None else mask
+def plain(x, params, stats, *, decay=0.9, eps=EPS, mask=None, groups=1):
+    """BN by the textbook, for JAX to differentiate: groups in a loop, zeros for padding."""
+    y, means, variances = jnp.zeros_like(x), [], []
     for rows in np.split(np.arange(len(x)), groups):
-        kept = x[rows[mask[rows]]].reshape(-1, x.shape[-1])
+        rows = rows if mask is None else rows[mask[rows]]
+        kept = x[rows].reshape(-1, x.shape[-1])
         mean = kept.mean(0, keepdims=True)
         var = ((kept - mean) ** 2).mean(0, keepdims=True)
-        all_rows = jnp.where(mask[rows].reshape((-1,) + (1,) * (x.ndim - 1)), x[rows], 0)
-        flat = all_rows.reshape(-1, x.shape[-1])
-        y = params["scale"][None] * (flat - mean) / jnp.sqrt(var + eps) + params["bias"][None]
-        ys.append(y.reshape(x[rows].shape))
+        kept = params["scale"][None] * (kept - mean) / jnp.sqrt(var + eps) + params["bias"][None]
+        y = y.at[rows].set(kept.reshape(x[rows].shape))
         means.append(mean[0])
-        variances.append(var[0] * (len(kept) / (len(kept) - 1) if unbiased else 1))
+        variances.append(var[0] * len(kept) / (len(kept) - 1))
     new = {"mean": sum(means) / groups, "var": sum(variances) / groups}
-    moved = {name: decay * stats[name] + (1 - decay) * new[name] for name in stats}
-    return jnp.concatenate(ys), moved
+    return y, {name: decay * stats[name] + (1 - decay) * new[name] for name in stats}
 
 
 GRADIENT_CASES = {
-    "dense": ((7, 3), {}),
-    "conv": ((4, 3, 2, 3), {"eps": 0.1}),
-    "groups": ((6, 2, 3), {"groups": 3}),
-    "mask": ((6, 2, 3), {"mask": np.arange(6) % 3 > 0}),
+    "dense": ((7, 3), {"eps": 0.1}),
+    "groups": ((6, 2, 2, 3), {"groups": 3}),
     "mask and groups": ((8, 2, 3), {"groups": 2, "mask": np.arange(8) % 4 > 0}),
 }
 
 
 @pytest.mark.parametrize("case", GRADIENT_CASES)
 def test_gradients_equal_finite_differences_and_autodiff(case):
-    """In float64; also for losses that look at the padding, and no gradient through the averages."""
+    """In float64, and for losses that look at the padding too."""
     shape, choices = GRADIENT_CASES[case]
     with jax.enable_x64(True):
         rng = np.random.default_rng(30)
         x, params, stats, _ = random_case(rng, shape, "float64", ratio=2)
         dy = jnp.asarray(rng.normal(size=shape))
 
+        @partial(jax.jit, static_argnums=0)
         def loss(apply, x, params):
             y, new = apply(x, params, stats, **choices)
             return (dy * y).sum() + (y**3).sum() / 3, (y, new)
@@ -590,17 +639,17 @@ def test_moving_averages_carry_no_gradient():
 # --- what the paper says of BN ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(5, 3), (4, 6, 2), (3, 4, 4, 2), (2, 3, 2, 2, 3)])
+@pytest.mark.parametrize("shape", [(5, 3), (2, 3, 2, 2, 3)])
 def test_normalised_activations_have_mean_0_and_variance_1(shape):  # BN-1
     with jax.enable_x64(True):
         x = 3 * np.random.default_rng(40).normal(size=shape) + 50
         axes = tuple(range(x.ndim - 1))
         params, stats = batch_norm_init(shape[-1], jnp.float64)
-        x_hat, _ = batch_norm(x, params, stats, train=True)
+        x_hat, _ = TRAIN(x, params, stats)
         var = x.var(axes)
         assert np.abs(x_hat.mean(axes)).max() < 1e-13
         assert_close(x_hat.var(axes), var / (var + EPS), 1e-12)
-        x_hat, _ = batch_norm(x, params, stats, train=True, eps=0.0)
+        x_hat, _ = TRAIN(x, params, stats, eps=0.0)
         assert_close(x_hat.var(axes), np.ones(shape[-1]), 1e-12)
 
 
@@ -609,17 +658,17 @@ def test_scale_and_shift_can_recover_the_identity():  # BN-3
     wide = x.astype(np.float64)
     params = {"scale": np.sqrt(wide.var((0, 1)) + EPS), "bias": wide.mean((0, 1))}
     params = jax.tree.map(np.float32, params)
-    y, _ = batch_norm(x, params, batch_norm_init(4)[1], train=True)
+    y, _ = TRAIN(x, params, batch_norm_init(4)[1])
     assert_close(y, x, 1e-6)
 
 
 def test_conv_bn_is_dense_bn_on_the_reshaped_array():  # BN-6
     x, params, stats, _ = random_case(np.random.default_rng(42), (4, 5, 3, 6))
-    image = batch_norm(x, params, stats, train=True)
-    y, new = batch_norm(x.reshape(-1, 6), params, stats, train=True)
+    image = TRAIN(x, params, stats)
+    y, new = TRAIN(x.reshape(-1, 6), params, stats)
     assert_close(image, (y.reshape(x.shape), new), 1e-6)
     assert params["scale"].shape == (6,)
-    rolled, _ = batch_norm(np.roll(x, (2, 1), (1, 2)), params, stats, train=True)
+    rolled, _ = TRAIN(np.roll(x, (2, 1), (1, 2)), params, stats)
     assert_close(rolled, np.roll(image[0], (2, 1), (1, 2)), 1e-6)
 
 
@@ -631,8 +680,8 @@ def test_a_bias_before_bn_does_nothing(size):  # BN-7
     def apply(b):
         return batch_norm(x + b.reshape(1, 1, -1), params, stats, train=True, decay=0.0)
 
-    y, vjp, new = jax.vjp(apply, b, has_aux=True)
-    without, old = apply(0 * b)
+    y, vjp, new = jax.vjp(jax.jit(apply), b, has_aux=True)
+    without, old = jax.jit(apply)(0 * b)
     assert_close(y, without, 1e-5)  # x + b is rounded
     assert_close(new["mean"] - old["mean"], b, 1e-5)
     assert_close(new["var"], old["var"], 1e-5)
@@ -649,10 +698,14 @@ def test_scale_invariance(a):  # BN-8, section 3.3
         def layer(w, u, eps=0.0):
             return batch_norm(u @ w, params, stats, train=True, eps=eps)[0]
 
-        assert_close(layer(a * w, u), layer(w, u), 1e-12)
-        jacobian = jax.jacrev(layer, argnums=1)
+        def loss(w, eps=0.0):
+            return (dy * layer(w, u, eps)).sum()
+
+        layer = jax.jit(layer, static_argnums=2)
+        jacobian = jax.jit(jax.jacrev(layer, argnums=1))
         assert_close(jacobian(a * w, u), jacobian(w, u), 1e-12)
-        gradient = lambda w, eps=0.0: jax.grad(lambda w: (dy * layer(w, u, eps)).sum())(w)  # noqa: E731
+        gradient = jax.jit(jax.grad(loss), static_argnums=1)
+        assert_close(layer(a * w, u), layer(w, u), 1e-12)
         assert_close(gradient(a * w), gradient(w) / a, 1e-12)
         # so each unit's gradient is orthogonal to its weights
         across = np.abs((gradient(w) * w).sum(0))
@@ -665,8 +718,8 @@ def test_scale_invariance(a):  # BN-8, section 3.3
 def test_a_negative_scale_turns_the_sign():
     x, params, stats, _ = random_case(np.random.default_rng(45), (8, 3))
     params["bias"][:] = 0
-    y, _ = batch_norm(x, params, stats, train=True)
-    assert_close(batch_norm(-x, params, stats, train=True)[0], -y, 1e-6)
+    y, _ = TRAIN(x, params, stats)
+    assert_close(TRAIN(-x, params, stats)[0], -y, 1e-6)
 
 
 # --- Algorithm 2, moving averages, evaluation ---------------------------------------------------
@@ -678,9 +731,11 @@ def test_population_variance_is_unbiased():  # BN-5: m = 4 and 40,000 batches fr
     params, stats = batch_norm_init(10_000)
     found = {}
     for unbiased in (True, False):
-        apply = lambda p, s, x, *, train, decay, unbiased=unbiased: batch_norm(  # noqa: E731
-            x, p, s, train=train, decay=decay, unbiased=unbiased
-        )
+
+        def apply(params, stats, x, *, train, decay, unbiased=unbiased):
+            assert train
+            return TRAIN(x, params, stats, decay=decay, unbiased=unbiased)
+
         found[unbiased] = population_stats(apply, params, stats, batches)
     assert np.mean(found[True]["mean"]) == pytest.approx(1, abs=0.04)
     assert np.mean(found[True]["var"]) == pytest.approx(9, rel=0.015)  # 3 standard errors
@@ -743,14 +798,13 @@ def test_evaluation_does_not_see_the_batch():  # BN-4
     apply = jax.jit(partial(batch_norm, train=False))
     y, new = apply(x, params, stats)
     assert_equal_trees(new, stats)
-    for i in range(6):
-        np.testing.assert_array_equal(
-            batch_norm(x[i : i + 1], params, stats, train=False)[0][0], y[i]
-        )
+    others = np.concatenate([x[:1], 100 * x[1:] - 7])
+    np.testing.assert_array_equal(apply(others, params, stats)[0][0], y[0])
+    assert_close(apply(x[3:4], params, stats)[0], y[3:4], 1e-6)
     # mask, groups and decay are of training: nothing of them is left
     choices = {"mask": np.arange(6) > 2, "groups": 4, "decay": 0.0, "unbiased": False}
     again, same = batch_norm(x, params, stats, train=False, **choices)
-    np.testing.assert_array_equal(again, y)
+    assert_close(again, y, 1e-6)
     assert same is stats
 
 
@@ -778,13 +832,13 @@ def test_fold_uses_batch_norms_own_eps():
 
 def test_groups_are_separate_calls():
     x, params, stats, dy = random_case(np.random.default_rng(60), (12, 3, 4))
-    y, new, dx, d_params = step(vggbn.norm, x, params, stats, dy, 0.5, groups=3)
-    parts = [step(vggbn.norm, x[i : i + 4], params, stats, dy[i : i + 4], 0.5) for i in (0, 4, 8)]
+    y, new, dx, d_params = STEP(x, params, stats, dy, 0.5, groups=3)
+    parts = [STEP(x[i : i + 4], params, stats, dy[i : i + 4], 0.5) for i in (0, 4, 8)]
     assert_close(y, np.concatenate([part[0] for part in parts]), 1e-6)
     assert_close(dx, np.concatenate([part[2] for part in parts]), 1e-6)
     assert_close(new, jax.tree.map(lambda *a: sum(a) / 3, *(part[1] for part in parts)), 1e-6)
     assert_close(d_params, jax.tree.map(lambda *a: sum(a), *(part[3] for part in parts)), 1e-6)
-    whole = step(vggbn.norm, x, params, stats, dy, 0.5)
+    whole = STEP(x, params, stats, dy, 0.5)
     assert np.abs(whole[0] - y).max() > 0.1
     assert np.all(new["var"] < whole[1]["var"] + 0.1)
 
@@ -797,35 +851,33 @@ def test_groups_must_cut_the_batch_evenly(groups):
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
-@pytest.mark.parametrize("jit", [False, True])
-def test_mask_is_the_same_call_on_the_rows_that_count(garbage, jit):
+def test_mask_is_the_same_call_on_the_rows_that_count(garbage):
     x, params, stats, dy = random_case(np.random.default_rng(62), (9, 2, 4), ratio=10)
     mask = np.arange(9) % 3 > 0
-    x[~mask], dy[~mask] = garbage, 0
-    run = jax.jit(partial(step, vggbn.norm)) if jit else partial(step, vggbn.norm)
-    y, new, dx, d_params = run(x, params, stats, dy, 0.5, mask)
-    kept_y, kept_new, kept_dx, kept_d_params = run(x[mask], params, stats, dy[mask], 0.5)
+    x[~mask] = dy[~mask] = garbage
+    y, new, dx, d_params = STEP(x, params, stats, dy, 0.5, mask)
+    kept_y, kept_new, kept_dx, kept_d_params = STEP(x[mask], params, stats, dy[mask], 0.5)
     assert_close(y[mask], kept_y, 1e-6)
     assert_close(dx[mask], kept_dx, 1e-6)
     assert_close((new, d_params), (kept_new, kept_d_params), 1e-6)
-    assert np.isfinite(y).all()
+    assert not np.any(y[~mask])
     assert not np.any(dx[~mask])
 
 
 def test_a_group_of_padding_has_no_say_in_the_moving_averages():
     x, params, stats, _ = random_case(np.random.default_rng(63), (12, 4), ratio=10)
     mask = np.arange(12) < 6  # the second group of three is half full, the last one empty
-    choices = {"train": True, "decay": 0.0}
-    _, new = batch_norm(x, params, stats, mask=mask, groups=3, **choices)
-    _, first = batch_norm(x[:4], params, stats, **choices)
-    _, second = batch_norm(x[4:6], params, stats, **choices)
+    choices = {"decay": 0.0}
+    _, new = TRAIN(x, params, stats, mask=mask, groups=3, **choices)
+    _, first = TRAIN(x[:4], params, stats, **choices)
+    _, second = TRAIN(x[4:6], params, stats, **choices)
     assert_close(new, jax.tree.map(lambda a, b: (a + b) / 2, first, second), 1e-6)
 
 
 def test_vmap_over_seeds_is_a_loop():
     rng = np.random.default_rng(64)
     cases = [random_case(rng, (6, 2, 3)) for _ in range(3)]
-    run = partial(step, vggbn.norm, decay=0.5, mask=np.arange(6) > 0, groups=2)
+    run = jax.jit(partial(step, vggbn.norm, decay=0.5, mask=np.arange(6) > 0, groups=2))
     looped = jax.tree.map(lambda *a: np.stack(a), *(run(*case) for case in cases))
     stacked = jax.tree.map(lambda *a: np.stack(a), *cases)
     assert_close(jax.vmap(run)(*stacked), looped, 1e-6)
@@ -845,22 +897,21 @@ mesh = Mesh(devices, "data")
 x, params, stats, dy = random_case(np.random.default_rng(0), (16, 3, 5), ratio=2)
 x *= np.linspace(0.1, 3, 16, dtype=np.float32).reshape(-1, 1, 1)  # each shard is another one
 sharded, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+results = []
 for choices in ({}, {"groups": 4}, {"mask": np.arange(16) < 11}):
-    run = partial(step, norm, decay=0.5, **choices)
+    run = jax.jit(partial(step, norm, decay=0.5, **choices))
     one = run(x, params, stats, dy)
-    four = jax.jit(run)(*jax.device_put((x, params, stats, dy), (sharded, whole, whole, sharded)))
+    four = run(*jax.device_put((x, params, stats, dy), (sharded, whole, whole, sharded)))
     assert not four[0].sharding.is_fully_replicated
     assert_close(four, one, 1e-6)
-groups = step(norm, x, params, stats, dy, 0.5, groups=4)
-assert np.abs(groups[0] - step(norm, x, params, stats, dy, 0.5)[0]).max() > 0.1
+    results.append(np.asarray(four[0]))
+assert np.abs(results[0] - results[1]).max() > 0.1
 print("equal on four devices")
 """
 
 
 def test_statistics_are_global_under_a_sharded_batch(tmp_path):
     """Under jit the batch mean is over all devices; per-device statistics are `groups`."""
-    import os
-
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
@@ -894,13 +945,16 @@ def _variables(norm, channels, dtype=None):
     return jax.tree.map(draw, params), jax.tree.map(draw, stats)
 
 
-def _value_and_grad(norm, x, params, stats, **choices):
+def _value_and_grad(norm, x, params, stats):
     def loss(x, params):
-        y, new = norm.apply(x, params, stats, train=True, **choices)
+        y, new = norm.apply(x, params, stats, train=True)
         return (y.astype(jnp.float32) ** 3).sum(), (y, new)
 
     (_, aux), gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(x, params)
     return aux, gradient
+
+
+_compiled = jax.jit(_value_and_grad, static_argnums=0)
 
 
 def _describe(tree):
@@ -923,15 +977,16 @@ def test_contract_trees_and_dtypes(norm, dtype):
     """Statistics, parameters and their gradients keep their float32; y and dx have x's dtype."""
     params, stats = _variables(norm, 4)
     x = jnp.asarray(X, dtype)
-    (y, new), (dx, d_params) = _value_and_grad(norm, x, params, stats)
+    (y, new), (dx, d_params) = _compiled(norm, x, params, stats)
     assert _describe((y, dx)) == _describe((x, x))
     assert _describe(new) == _describe(stats)
     assert _describe(d_params) == _describe(params)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((new, d_params)))
     assert np.isfinite(np.asarray(y, np.float32)).all()
-    assert norm.apply(x, params, stats, train=False)[0].dtype == x.dtype
+    evaluated, _ = jax.eval_shape(partial(norm.apply, train=False), x, params, stats)
+    assert _describe(evaluated) == _describe(x)
     # the same numbers as from float32, but for rounding y
-    (wide, _), _ = _value_and_grad(norm, x.astype(jnp.float32), params, stats)
+    (wide, _), _ = _compiled(norm, x.astype(jnp.float32), params, stats)
     error = excess(np.asarray(y), np.asarray(wide, np.float64))
     assert error.max() <= 1e-6 * np.abs(wide).max()
 
@@ -947,13 +1002,13 @@ def test_contract_evaluation_is_pure(norm):
 def test_contract_jit_equals_no_jit(norm):
     params, stats = _variables(norm, 4)
     plain = _value_and_grad(norm, X, params, stats)
-    assert_close(jax.jit(partial(_value_and_grad, norm))(X, params, stats), plain, 1e-6)
+    assert_close(_compiled(norm, X, params, stats), plain, 1e-6)
 
 
 @pytest.mark.parametrize("case", HARD)
 def test_contract_finite(norm, case):
     params, stats = _variables(norm, 4)
-    results = _value_and_grad(norm, HARD[case], params, stats)
+    results = _compiled(norm, HARD[case], params, stats)
     evaluated, _ = norm.apply(HARD[case], params, stats, train=False)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((results, evaluated)))
 
@@ -963,6 +1018,7 @@ def test_contract_gradients_equal_finite_differences(norm):
         params, stats = _variables(norm, 3, np.float64)
         x, dy = np.random.default_rng(72).normal(size=(2, 5, 2, 3))
 
+        @jax.jit
         def loss(x, params):
             y = norm.apply(x, params, stats, train=True)[0]
             return (dy * y).sum() + (y**3).sum() / 3
@@ -976,8 +1032,9 @@ def test_contract_takes_every_choice_of_batch_norm(norm):
     params, stats = _variables(norm, 4)
     choices = {"decay": 0.5, "eps": 1e-3, "unbiased": False, "mask": np.ones(6, bool), "groups": 2}
     for train in (True, False):
-        y, _ = norm.apply(X, params, stats, train=train, **choices)
-        assert y.shape == X.shape
+        apply = partial(norm.apply, train=train, **choices)
+        y, new = jax.eval_shape(apply, X, params, stats)
+        assert _describe((y, new)) == _describe((X, stats))
 
 
 @pytest.mark.parametrize("train", [True, False])

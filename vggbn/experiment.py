@@ -198,6 +198,7 @@ def variant_edits(plan: Plan) -> dict[str, dict[str, tuple[Any, Any]]]:
 
 
 def judge(plan: Plan, results: Results) -> list[Judgement]:
+    """A row for every claim of the experiment."""
     return [claim.judged(results) for claim in plan.experiment.claims]
 
 

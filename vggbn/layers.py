@@ -140,7 +140,7 @@ def local_response_norm(x_NHWC, *, k=2.0, n=5, alpha=1e-4):
 def dropout(key, x, rate):
     """Zero a fraction `rate` of x and scale the rest by 1 / (1 - rate). rate may be traced."""
     keep = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
 ACTIVATIONS = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}

@@ -12,7 +12,7 @@ import signal
 import traceback
 from collections import Counter
 from collections.abc import Callable, Hashable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
@@ -88,10 +88,8 @@ class _Worker:
     def start(self, job: Job) -> None:
         self.job = job
         self.kinds.add(job.kind)
-        try:
+        with suppress(OSError):  # it died while idle: `_hear` sees the end of the pipe
             self.connection.send(job.payload)
-        except OSError:  # it died while idle: `_hear` sees the end of the pipe
-            pass
 
     def renew(self) -> None:
         self.stop()

@@ -34,7 +34,7 @@ class TrainState:
     batch_stats: Any
     opt_state: Any
     loss_sum: Any  # float32, over all steps so far: the log takes differences
-    correct: Any  # float32, training examples classified right so far
+    correct: Any  # int32, training examples classified right so far
     diverged_at: Any  # int32: the first step whose loss was not finite, or -1
 
 
@@ -93,7 +93,7 @@ def init_state(recipe: Recipe, fixed: Static, seed: int) -> TrainState:
         batch_stats=stats,
         opt_state=opt_state,
         loss_sum=jnp.float32(0),
-        correct=jnp.float32(0),
+        correct=jnp.int32(0),
         diverged_at=jnp.int32(-1),
     )
 
@@ -183,8 +183,9 @@ def fit(
     """Train to step `stop` (default: recipe.steps), from `state` and `history` if they are given.
 
     Each record of the history has step, lr, train_loss, train_accuracy (means since the record
-    before), val_loss, val_accuracy. A loss that is not finite ends the run at the next evaluation;
-    state.diverged_at tells the step. A given `state` is used up: the step donates its buffers.
+    before, or since the restart), val_loss, val_accuracy. A loss that is not finite ends the run
+    at the next evaluation; state.diverged_at tells the step. A given `state` is used up: the step
+    donates its buffers.
     """
     fixed, data = static_of(recipe, dataset), on_device(dataset)
     start = time.perf_counter()
@@ -219,7 +220,7 @@ def fit(
 
 def evaluation_steps(recipe: Recipe) -> list[int]:
     """About recipe.evaluations log-spaced steps from 10 on; the last step is one of them."""
-    spaced = np.geomspace(min(10, recipe.steps), recipe.steps, recipe.evaluations)
+    spaced = np.geomspace(recipe.steps, min(10, recipe.steps), recipe.evaluations)
     return sorted({round(step) for step in spaced})
 
 
@@ -238,7 +239,7 @@ def hyper_at(recipe: Recipe, step: int, history: list[dict]) -> Hyper:
 
 
 def _progress(state):
-    return int(state.step), float(state.loss_sum), float(state.correct)
+    return int(state.step), float(state.loss_sum), int(state.correct)
 
 
 def _record(recipe, fixed, state, dataset, data, hyper, before, now):

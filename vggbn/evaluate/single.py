@@ -75,6 +75,7 @@ def _sums(model: str, net) -> Callable:
         own_N = jnp.take_along_axis(logits_NK, labels_N[:, None], axis=1)
         # Ties count against the net, and NaN logits are always wrong: a constant net is not right.
         rank_N = (~(logits_NK < own_N)).sum(axis=1) - 1
+        rank_N = jnp.where(jnp.isnan(own_N[:, 0]), logits_NK.shape[1] + 5, rank_N)
         loss_N = cross_entropy(logits_NK, labels_N)
         per_example = (rank_N < 1, rank_N < 5, loss_N, jnp.ones_like(loss_N))
         return jnp.stack([jnp.where(mask_N, value, 0.0).sum() for value in per_example])

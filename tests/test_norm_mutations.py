@@ -1,0 +1,144 @@
+"""Broken copies of vggbn/norm.py, one edit each: every one must fail a check of test_norm.py."""
+
+import ast
+import types
+from pathlib import Path
+
+import pytest
+
+import vggbn.norm
+from tests.test_norm import CHECKS
+
+SOURCE = Path(vggbn.norm.__file__).read_text(encoding="utf-8")
+
+MUTANTS = {  # name: (the text in norm.py, what stands there instead)
+    # the moving averages
+    "decay is the weight of the new value": (
+        "(decay * old + (1 - decay) * new)",
+        "((1 - decay) * old + decay * new)",
+    ),
+    "averages are not moved": ("(decay * old + (1 - decay) * new)", "(old + 0 * new)"),
+    "averages take the biased variance": ("    if unbiased:", "    if False:"),
+    "m/(m-1) without being asked for": ("    if unbiased:", "    if True:"),
+    "m/(m-1) of one value": ("jnp.maximum(m_G - 1, 1)", "(m_G - 1)"),
+    "averages of the first group": ("mean_GC.mean(0, where=filled_G1)", "mean_GC[0]"),
+    "averages over empty groups": ("var_GC.mean(0, where=filled_G1)", "var_GC.mean(0)"),
+    "padding alone moves the averages": ("partial(jnp.where, mask.any())", "lambda new, _: new"),
+    "warm decay remembers the start": (
+        "jnp.minimum(decay, step / (step + 1))",
+        "jnp.minimum(decay, (step + 1) / (step + 2))",
+    ),
+    "warm decay never ends": ("jnp.minimum(decay, step / (step + 1))", "step / (step + 1)"),
+    # what the batch is
+    "groups are ignored": ("x.reshape(groups, x.shape[0] // groups,", "x.reshape(1, x.shape[0],"),
+    "a mean of batch means": (
+        "x.reshape(groups, x.shape[0] // groups,",
+        "x.reshape(2 * groups, x.shape[0] // groups // 2,",
+    ),
+    "padding is let in": ("    x_G = keep(x_G)\n", ""),
+    "padding is let out": ("return keep(y_G).", "return y_G."),
+    "padding counts in m": (
+        "_sum(weight) * math.prod(x.shape[2:-1])",
+        "math.prod(x.shape[1:-1]) + 0 * _sum(weight)",
+    ),
+    "m is of rows only": ("_sum(weight) * math.prod(x.shape[2:-1])", "_sum(weight)"),
+    "padding counts in the variance": (
+        "deviation = x - shift if weight is None else (x - shift) * weight",
+        "deviation = x - shift",
+    ),
+    # the moments
+    "unbiased variance to normalise": (
+        "rstd = 1 / jnp.sqrt(var + eps)",
+        "rstd = 1 / jnp.sqrt(var * m / jnp.maximum(m - 1, 1) + eps)",
+    ),
+    "one pass": ("_sum(deviation * deviation) / m - correction**2", "_sum(x * x) / m - shift**2"),
+    "no correction": ("correction = _sum(deviation) / m", "correction = 0 * shift"),
+    "no correction of the variance": (" / m - correction**2", " / m"),
+    "no correction of x": (" - shift) - correction", " - shift)"),
+    "correction added to the mean": ("- shift) - correction", "- (shift + correction))"),
+    "shift not the same in all places": (
+        "jax.lax.reduce_precision(_sum(x) / m, limits.nexp, limits.nmant - 1)",
+        "_sum(x) / m",
+    ),
+    "statistics in 16 bits": ("jnp.promote_types(x.dtype, jnp.float32)", "x.dtype"),
+    "eps outside the root": ("rstd = 1 / jnp.sqrt(var + eps)", "rstd = 1 / (jnp.sqrt(var) + eps)"),
+    "no eps": ("rstd = 1 / jnp.sqrt(var + eps)", "rstd = 1 / jnp.sqrt(var)"),
+    "scale is left out": ("x_hat * _channels(scale, x) +", "x_hat +"),
+    "bias is left out": (" + _channels(bias, x)).astype", ").astype"),
+    # the gradient
+    "no gradient through the mean": ("(sum_dy + x_hat * sum_dy_x_hat)", "(x_hat * sum_dy_x_hat)"),
+    "no gradient through the variance": ("(sum_dy + x_hat * sum_dy_x_hat)", "sum_dy"),
+    "dx without scale": ("dx = _channels(scale, x) * rstd", "dx = rstd"),
+    "dx without 1/std": ("_channels(scale, x) * rstd *", "_channels(scale, x) *"),
+    "d_scale of one group": ("sum_dy_x_hat.sum(0).ravel()", "sum_dy_x_hat[0].ravel()"),
+    "d_bias of one group": ("sum_dy.sum(0).ravel()", "sum_dy[0].ravel()"),
+    "d_scale with x for x_hat": ("_sum(dy * x_hat)  #", "_sum(dy * x)  #"),
+    # evaluation, Algorithm 2 and folding
+    "evaluation by the batch": ("    if not train:", "    if False:"),
+    "evaluation copies the statistics": (
+        "return _affine(x, params, stats, eps), stats",
+        "return _affine(x, params, stats, eps), dict(stats)",
+    ),
+    "evaluation with eps outside the root": (
+        'gain = params["scale"] / jnp.sqrt(stats["var"] + eps)',
+        'gain = params["scale"] / (jnp.sqrt(stats["var"]) + eps)',
+    ),
+    "evaluation with params for stats": (
+        '_channels(stats["mean"], x)',
+        '_channels(params["bias"], x)',
+    ),
+    "population sum is not divided": ("lambda s: s / count", "lambda s: s"),
+    "population of the last batch": (
+        "total = batch if total is None else jax.tree.map(jnp.add, total, batch)",
+        "total = batch",
+    ),
+    "population remembers": ("train=True, decay=0.0)", "train=True, decay=0.9)"),
+    "population variances are shrunk": ("lambda s: s / count", "lambda s: s / (count + 1)"),
+    "fold forgets the bias": (
+        'linear.get("bias", jnp.zeros_like(gain_C))',
+        "jnp.zeros_like(gain_C)",
+    ),
+    "fold forgets the mean": (' - stats["mean"]\n    kernel', "\n    kernel"),
+    "fold forgets beta": ('bias_C * gain_C + params["bias"]', "bias_C * gain_C"),
+    "fold with its own eps": (
+        'gain_C = params["scale"] / jnp.sqrt(stats["var"] + eps)',
+        'gain_C = params["scale"] / jnp.sqrt(stats["var"] + 1e-5)',
+    ),
+    "fold along the wrong axis": (
+        'linear["kernel"] * _channels(gain_C, linear["kernel"])',
+        'linear["kernel"] * gain_C.mean()',
+    ),
+}
+
+
+def load(source):
+    ast.parse(source)
+    module = types.ModuleType("mutant")
+    exec(compile(source, "mutant of norm.py", "exec"), module.__dict__)
+    return module
+
+
+def failing_check(module):
+    """The name of the first check that notices; anything but an assertion is our own mistake."""
+    for check in CHECKS:
+        try:
+            check(module)
+        except AssertionError:
+            return check.__name__
+    return None
+
+
+def test_the_source_itself_passes_every_check():
+    assert failing_check(load(SOURCE)) is None
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of the numbers of broken code
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_fails(name):
+    before, after = MUTANTS[name]
+    assert SOURCE.count(before) == 1, "norm.py has changed: mend this mutant's text"
+    assert failing_check(load(SOURCE.replace(before, after))) is not None
+
+
+def test_no_two_mutants_are_the_same():
+    assert len({SOURCE.replace(*edit) for edit in MUTANTS.values()}) == len(MUTANTS)

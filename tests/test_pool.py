@@ -1,0 +1,188 @@
+"""The pool of worker processes: what runs where, what survives, what is said of the rest."""
+
+import multiprocessing
+import os
+import signal
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from tests import pool_jobs
+from vggbn import pool
+from vggbn.errors import UserError
+from vggbn.pool import Events, Job, run_jobs
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch):
+    """One thread a worker, wherever the tests run; and no worker outlives its test."""
+    monkeypatch.setattr(pool, "accelerated", lambda: False)
+    yield
+    assert multiprocessing.active_children() == []
+
+
+class Log(list):
+    """What the parent was told: (event, job name, value), in order."""
+
+    def events(self):
+        return Events(
+            *(lambda job, value, kind=kind: self.append((kind, job.name, value))
+              for kind in ("report", "result", "failure"))
+        )  # fmt: skip
+
+    def of(self, kind):
+        return {name: value for event, name, value in self if event == kind}
+
+
+def run(jobs, workers=1):
+    """jobs: (name, kind, function of pool_jobs, its argument)."""
+    log = Log()
+    run_jobs([job(*given) for given in jobs], pool_jobs.work, log.events(), workers=workers)
+    return log
+
+
+def job(name, kind, function, argument=None):
+    return Job(name, kind, (function, argument))
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_every_job_is_done_in_some_worker_and_none_here():
+    log = run([(f"job {i}", "kind", "facts", i) for i in range(6)], workers=2)
+    results = log.of("result")
+    assert [results[f"job {i}"]["argument"] for i in range(6)] == list(range(6))
+    pids = {result["pid"] for result in results.values()}
+    assert 1 <= len(pids) <= 2 and os.getpid() not in pids
+    assert all(map(gone, pids)), "workers stop when the work is done"
+
+
+def test_no_jobs_no_workers():
+    assert run([], workers=2) == []
+
+
+def test_a_worker_has_one_thread_and_the_parent_keeps_its_own(monkeypatch):
+    monkeypatch.delenv("NPROC", raising=False)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
+    before = dict(os.environ)
+    log = run([("env", 0, "environment", ["NPROC", "XLA_FLAGS"])])
+    assert log.of("result")["env"] == {
+        "NPROC": "1",
+        "XLA_FLAGS": "--xla_gpu_deterministic_ops=true --xla_cpu_multi_thread_eigen=false",
+    }
+    assert dict(os.environ) == before
+
+
+def test_a_worker_with_an_accelerator_keeps_the_environment(monkeypatch):
+    monkeypatch.setattr(pool, "accelerated", lambda: True)
+    monkeypatch.delenv("NPROC", raising=False)
+    assert run([("env", 0, "environment", ["NPROC"])]).of("result") == {"env": {"NPROC": None}}
+
+
+def test_reports_arrive_before_the_result():
+    assert run([("talk", 0, "talk", [1, 2])]) == [
+        ("report", "talk", 1),
+        ("report", "talk", 2),
+        ("result", "talk", "said"),
+    ]
+
+
+def test_one_worker_finishes_a_kind_before_the_next():
+    kinds = "ABABB"
+    log = run([(f"{i}{kind}", kind, "facts", None) for i, kind in enumerate(kinds)])
+    assert "".join(name[-1] for _, name, _ in log) == "BBBAA", "the most common kind goes first"
+
+
+def test_two_workers_take_different_kinds_while_they_can():
+    crew = [SimpleNamespace(kinds=set()) for _ in range(2)]
+    pending = [job(f"{i}{kind}", kind, "facts") for i, kind in enumerate("AAABBB")]
+    taken = []
+    for worker in crew * 3:
+        taken.append(pool._next_job(pending, worker, crew))
+        worker.kinds.add(taken[-1].kind)
+    assert [t.kind for t in taken] == list("ABABAB")
+    assert pending == []
+
+
+def test_a_kind_is_shared_when_nothing_else_is_left():
+    crew = [SimpleNamespace(kinds={"A"}), SimpleNamespace(kinds=set())]
+    pending = [job("last", "A", "facts")]
+    assert pool._next_job(pending, crew[1], crew).name == "last"
+
+
+def test_the_job_of_a_killed_worker_is_done_again(tmp_path):
+    jobs = [("killed", 0, "die", (str(tmp_path / "once"), 1)), ("other", 0, "facts", None)]
+    log = run(jobs)
+    assert log.of("result").keys() == {"killed", "other"}
+    assert log.of("result")["killed"] == 2, "it ran twice"
+    assert log.of("failure") == {}
+
+
+def test_a_job_that_kills_its_worker_twice_fails_and_the_others_go_on(tmp_path):
+    jobs = [("killer", 0, "die", (str(tmp_path / "always"), 99)), ("other", 0, "facts", None)]
+    log = run(jobs)
+    assert log.of("result").keys() == {"other"}
+    assert "died 2 times" in log.of("failure")["killer"]
+    assert (tmp_path / "always").stat().st_size == 2
+
+
+def test_an_exception_is_told_with_its_traceback_and_the_others_go_on():
+    jobs = [("bad", 0, "fail", "no such number"), ("good", 0, "facts", None)]
+    log = run(jobs)
+    assert log.of("result").keys() == {"good"}
+    text = log.of("failure")["bad"]
+    assert text.startswith("Traceback") and "ValueError: no such number" in text
+
+
+def test_a_mistake_of_the_users_ends_it_all_at_once():
+    began = time.monotonic()
+    log = Log()
+    jobs = [job("sleeper", 0, "sleep", 60), job("refused", 1, "refuse", "no such data set.")]
+    with pytest.raises(UserError, match="no such data set"):
+        run_jobs(jobs, pool_jobs.work, log.events(), workers=2)
+    assert time.monotonic() - began < 30
+    assert all(map(gone, log.of("report").values()))
+
+
+def test_an_interrupt_in_the_parent_stops_the_workers():
+    pids = []
+
+    def interrupted(_, pid):
+        pids.append(pid)
+        raise KeyboardInterrupt
+
+    events = Events(interrupted, lambda *_: None, lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs([job("sleeper", 0, "sleep", 60)], pool_jobs.work, events, workers=1)
+    assert gone(pids[0])
+
+
+def test_a_worker_does_not_hear_ctrl_c_even_while_it_imports(monkeypatch):
+    monkeypatch.setenv("POOL_JOBS_INTERRUPT", "1")
+    log = run([("calm", 0, "facts", None)])
+    assert log.of("result")["calm"]["interrupts"] == signal.SIG_IGN
+    assert log.of("failure") == {}
+
+
+def test_a_result_that_cannot_travel_is_a_failure(tmp_path):
+    log = run([("odd", 0, "unpicklable", None), ("good", 0, "facts", None)])
+    assert log.of("failure").keys() == {"odd"}
+    assert log.of("result").keys() == {"good"}
+
+
+@pytest.mark.parametrize(
+    ("platforms", "installed", "expected"),
+    [("cpu", ["libtpu"], False), ("cuda,cpu", [], True), ("", [], False), ("", ["libtpu"], True)],
+)
+def test_an_accelerator_is_seen_without_starting_jax(monkeypatch, platforms, installed, expected):
+    monkeypatch.undo()
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setattr(pool, "find_spec", lambda name: name in installed)
+    assert pool.accelerated() is expected
+    assert pool.default_workers() == (1 if expected else os.cpu_count())
