@@ -90,7 +90,7 @@ POINTS = 100  # an accuracy of 1
 
 
 def difference(results: Results, plus: str, minus: str, *others: str) -> list[float]:
-    """Final test accuracy of `plus` less that of `minus`, in points, by seed that all arms share."""
+    """Final test accuracy of `plus` less that of `minus`, in points, by seed that all share."""
     seeds = results.seeds(plus, minus, *others)
     ours, theirs = results.final(plus), results.final(minus)
     return [POINTS * (ours[seed] - theirs[seed]) for seed in seeds]
@@ -277,7 +277,7 @@ SIZES = {
     "small": Size(seeds=3, edits={}, tuned=SMALL, arms=CORE),
     "full": Size(
         seeds=5,
-        edits={"image_size": 32, "fit": "pad", "crop_pad": 4, "width": 1 / 16},
+        edits={"image_size": 32, "fit": "pad", "crop_pad": 4, "steps": 800, "lr_every": 14.0},
         tuned=FULL,
     ),
 }

@@ -18,7 +18,6 @@ from experiments.bn_ablation import BASE, CHANGES, CORE, EXPERIMENT, FULL, MARGI
 from tests.conftest import ROOT
 from tests.result_lines import SETTING, diverged, line
 from vggbn import optim, runs, sweep, train
-from vggbn.errors import UserError
 from vggbn.experiment import PUBLISHED, build_report, make_plan, variant_edits
 from vggbn.recipe import diff
 from vggbn.results import Results

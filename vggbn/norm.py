@@ -48,7 +48,7 @@ def batch_norm(x, params, stats, *, train, decay=0.9, eps=1e-5, unbiased=True, m
         weight_G = mask.reshape(x_G.shape[:2] + (1,) * (x.ndim - 1)).astype(_stat_dtype(x))
         keep = lambda a: jnp.where(weight_G > 0, a, 0)  # noqa: E731  not a product: 0 · NaN is NaN
     x_G = keep(x_G)
-    y_G, mean_GC, var_GC, m_G = _normalise(x_G, params["scale"], params["bias"], weight_G, eps)
+    y_G, mean_GC, var_GC, m_G = _normalise(x_G, params["scale"], params["bias"], weight_G, eps)  # pyright: ignore[reportGeneralTypeIssues]
     if unbiased:
         var_GC = var_GC * (m_G / jnp.maximum(m_G - 1, 1))
     filled_G1 = None if mask is None else mask.reshape(groups, -1).any(1, keepdims=True)
@@ -184,7 +184,7 @@ def layer_norm(x, params, stats, *, train, eps=1e-5, **_):
     """
     one, zero = jnp.ones(1, _stat_dtype(x)), jnp.zeros(1, _stat_dtype(x))
     rows = x.astype(one.dtype).reshape(x.shape[0], -1, 1)  # x_hat is not rounded to x's dtype
-    x_hat = _normalise(rows, one, zero, None, eps)[0].reshape(x.shape)
+    x_hat = _normalise(rows, one, zero, None, eps)[0].reshape(x.shape)  # pyright: ignore
     y = x_hat * _channels(params["scale"], x) + _channels(params["bias"], x)
     return y.astype(x.dtype), stats
 

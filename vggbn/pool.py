@@ -141,11 +141,12 @@ def _next_job(pending: list[Job], worker: _Worker, crew: list[_Worker]) -> Job:
 
 def _ready(crew: list[_Worker]):
     busy = {worker.connection: worker for worker in crew if worker.job}
-    return [busy[connection] for connection in wait(list(busy))]
+    return [busy[connection] for connection in wait(list(busy))]  # pyright: ignore
 
 
 def _hear(worker: _Worker, events: Events, pending: list[Job], attempts: Counter) -> None:
     job = worker.job
+    assert job is not None, "an idle worker has nothing to say"
     try:
         kind, value = worker.connection.recv()
     except (EOFError, ConnectionError):

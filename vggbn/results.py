@@ -43,11 +43,11 @@ def read(path: Path) -> list[Line]:
     for number, raw in enumerate(text[: text.rfind(b"\n") + 1].splitlines(), 1):
         try:
             line = json.loads(raw)
-            line["variant"], line["seed"], line["id"], line["setting"]
-        except (ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{path}, line {number}, is damaged: delete that line and run again."
-            ) from None
+            whole = {"variant", "seed", "id", "setting"} <= line.keys()
+        except (ValueError, AttributeError):
+            whole = False
+        if not whole:
+            raise UserError(f"{path}, line {number}, is damaged: delete that line and run again.")
         lines.append(line)
     return lines
 

@@ -58,10 +58,12 @@ def load_run(folder: Path) -> Run:
     path = Path(folder) / "run.json"
     try:
         record = json.loads(path.read_text())
-        record["recipe"], record["seed"], record["data"]
+        missing = {"recipe", "seed", "data"} - record.keys()
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     except FileNotFoundError:
         raise UserError(f"no run at {folder}: give a folder that holds run.json.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} cannot be read ({error}); train the run again.") from None
     weights = checkpoint.load(Path(folder) / "weights")
     return Run(record, weights["params"], weights["stats"], weights["mean"], weights["std"])

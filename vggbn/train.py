@@ -211,11 +211,11 @@ def fit(
         before = now
         seconds["evaluation"] += time.perf_counter() - began
         on_evaluation(history[-1])
-        if state.diverged_at >= 0:
+        if state.diverged_at >= 0:  # pyright: ignore
             break
     jax.block_until_ready(state)
     seconds["total"] = time.perf_counter() - start
-    return Fit(state, history, seconds)
+    return Fit(state, history, seconds)  # pyright: ignore
 
 
 def evaluation_steps(recipe: Recipe) -> list[int]:

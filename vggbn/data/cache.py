@@ -65,7 +65,7 @@ def _write(path: Path, parts: Mapping[str, Split]) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with partial.open("wb") as file:
-            np.savez(file, names=list(parts), checksum=digest_of(*parts.values()), **arrays)
+            np.savez(file, names=list(parts), checksum=digest_of(*parts.values()), **arrays)  # pyright: ignore[reportArgumentType]
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -87,7 +87,7 @@ def open_prepared(name: str, data_dir: str | None, embedded: Iterable[str]) -> P
     builder = tfds.builder_from_directory(folder)
     if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise UserError(
-            f"{folder} holds {builder.info.file_format.value} files, which only TensorFlow reads: "
+            f"{folder} holds {builder.info.file_format.value} files, which only TensorFlow reads: "  # pyright: ignore[reportOptionalMemberAccess]
             f"move it away and run make data DATASET={name}"
         )
     return Prepared(name, folder, builder, *_keys(builder.info, name, tfds))
