@@ -210,7 +210,7 @@ def build_report(plan: Plan, results: Results) -> Report:
     except MissingRuns:
         targets = {}
     return Report(
-        title=plan.experiment.title,
+        title=f"{plan.experiment.title} ({plan.size}, {plan.base.data})",
         question=plan.experiment.question,
         baseline_name=plan.experiment.baseline,
         baseline=asdict(plan.base),

@@ -42,20 +42,22 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    reports = published_reports()
     if args.claims:
-        for report in reports:
+        for report in published_reports():
             print(report.title + "\n" + verdict_table(report.judgements) + "\n")
-        return 0
-    page = "\n".join([HEAD, *(results_markdown(report) for report in reports)])
-    if not args.check:
-        PAGE.write_text(page)
+    elif args.check:
+        if not PAGE.exists() or PAGE.read_text() != page():
+            print("RESULTS.md is not what results/ says: run `make report`.", file=sys.stderr)
+            return 1
+    else:
+        PAGE.write_text(page())
         print(PAGE)
-        return 0
-    if PAGE.exists() and PAGE.read_text() == page:
-        return 0
-    print("RESULTS.md is not what results/ says: run `make report`.", file=sys.stderr)
-    return 1
+    return 0
+
+
+def page(folder: Path = PUBLISHED) -> str:
+    """The text of RESULTS.md for the results in `folder`."""
+    return "\n".join([HEAD, *(results_markdown(report) for report in published_reports(folder))])
 
 
 def published_reports(folder: Path = PUBLISHED) -> list[Report]:

@@ -55,7 +55,8 @@ def _run(args: argparse.Namespace) -> None:
     if args.split not in SPLITS:
         raise unknown("split", args.split, SPLITS)
     run = runs.load_run(args.run)
-    recipe = Recipe(**{f.name: run.record["recipe"][f.name] for f in fields(Recipe)})
+    saved = run.record["recipe"]  # of an older version, it may lack a field or have one more
+    recipe = Recipe(**{f.name: saved[f.name] for f in fields(Recipe) if f.name in saved})
     dataset = load(
         args.data,
         image_size=recipe.image_size,

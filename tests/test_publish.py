@@ -1,0 +1,69 @@
+"""RESULTS.md is what the committed results say, down to the last line of them."""
+
+import json
+import shutil
+
+import pytest
+
+from vggbn import publish
+from vggbn.errors import UserError
+
+FILES = sorted(publish.PUBLISHED.glob("*/*/results.jsonl"))
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The published results, to be damaged."""
+    ignore = shutil.ignore_patterns("runs", "cache")
+    return shutil.copytree(publish.PUBLISHED, tmp_path / "results", ignore=ignore)
+
+
+def test_results_are_published():
+    assert FILES
+
+
+def test_the_page_is_generated_from_the_results(copy):
+    assert publish.PAGE.read_text() == publish.page() == publish.page(copy)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("which", [0, 7, -1])
+def test_a_deleted_line_shows(copy, file, which):
+    path = copy / file.relative_to(publish.PUBLISHED)
+    lines = path.read_text().splitlines(keepends=True)
+    del lines[which]
+    path.write_text("".join(lines))
+    assert publish.page(copy) != publish.PAGE.read_text()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.parent.name)
+def test_an_edited_accuracy_shows(copy, file):
+    path = copy / file.relative_to(publish.PUBLISHED)
+    first, *others = path.read_text().splitlines()
+    line = json.loads(first)
+    line["final"]["test_accuracy"] -= 0.05
+    path.write_text("\n".join([json.dumps(line), *others]) + "\n")
+    assert publish.page(copy) != publish.PAGE.read_text()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.parent.name)
+def test_every_published_verdict_has_five_seeds(file):
+    assert not publish.published_report(file).provisional
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    path = tmp_path / "bn_ablation" / "full-mnist5k" / "results.jsonl"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(UserError, match="empty"):
+        publish.published_report(path)
+
+
+def test_check_fails_where_the_page_is_stale(tmp_path, monkeypatch, capsys):
+    stale = tmp_path / "RESULTS.md"
+    stale.write_text("old")
+    monkeypatch.setattr(publish, "PAGE", stale)
+    with pytest.raises(SystemExit) as exit_:
+        publish.main(["--check"])
+    assert exit_.value.code == 1
+    assert "make report" in capsys.readouterr().err
