@@ -18,7 +18,7 @@ from vggbn.stats import as_ratio, log_ratio_interval, paired_interval, verdict
 # What the sweep chose on MNIST-5k (sweep.json beside the results): better of two initialisations
 # and rate of the baseline, rate of BN.
 SMALL = {"init": "he", "lr": 0.03, "bn_lr": 0.03}
-FULL = {"init": "he", "lr": 0.03, "bn_lr": 0.1}
+FULL = {"init": "he", "lr": 0.01, "bn_lr": 0.03}
 
 # The Inception of this experiment: VGG A-LRN with dropout, L2, LRN, slow decay, batches of fixed
 # composition and full distortion. lr and init come from the sweep (SMALL, FULL).
