@@ -342,8 +342,10 @@ def test_an_experiment_from_the_first_run_to_the_report(tmp_path):
 def test_stopped_or_killed_at_any_time_nothing_finished_is_lost(tmp_path):
     out = tmp_path / "out"
     status, err = stop_after_a_row(out, lambda p: os.killpg(p.pid, signal.SIGINT))
-    assert status == 130
-    assert err.strip() == "Stopped. Finished runs are kept; the same command goes on."
+    assert (status, err.strip()) == (
+        130,
+        "Stopped. Finished runs are kept; the same command goes on.",
+    )
     kept = read(results_of(out))
     assert 1 <= len(kept) < RUNS
 

@@ -163,6 +163,26 @@ def test_an_interrupt_in_the_parent_stops_the_workers():
     assert gone(pids[0])
 
 
+def test_an_interrupt_that_python_drops_is_heeded_all_the_same():
+    """As where it is raised in a callback of the garbage collector."""
+    heard = []
+
+    def dropped(_, value):
+        heard.append(value)
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        except KeyboardInterrupt:
+            pass
+
+    before = signal.getsignal(signal.SIGINT)
+    events = Events(dropped, lambda *_: None, lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs([job("talk", 0, "talk", [1, 2, 3])], pool_jobs.work, events, workers=1)
+    assert heard == [1]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_a_worker_does_not_hear_ctrl_c_even_while_it_imports(monkeypatch):
     monkeypatch.setenv("POOL_JOBS_INTERRUPT", "1")
     log = run([("calm", 0, "facts", None)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -57,17 +58,46 @@ def run_jobs(jobs: list[Job], work: Callable, events: Events, *, workers: int) -
     """Do every job: `work(payload, report)` runs in a worker; `report(x)` reaches on_report."""
     pending, crew = list(jobs), []
     attempts: Counter[str] = Counter()
-    try:
-        crew = [_Worker(work) for _ in range(min(workers, len(jobs)))]
-        while pending or any(worker.job for worker in crew):
+    with _heeded_interrupt() as heed:
+        try:
+            crew = [_Worker(work) for _ in range(min(workers, len(jobs)))]
+            while pending or any(worker.job for worker in crew):
+                for worker in crew:
+                    if worker.job is None and pending:
+                        worker.start(_next_job(pending, worker, crew))
+                for worker in _ready(crew):
+                    _hear(worker, events, pending, attempts)
+                    heed()
+        finally:
             for worker in crew:
-                if worker.job is None and pending:
-                    worker.start(_next_job(pending, worker, crew))
-            for worker in list(_ready(crew)):
-                _hear(worker, events, pending, attempts)
+                worker.stop()
+
+
+@contextmanager
+def _heeded_interrupt():
+    """Gives `heed()`, which raises KeyboardInterrupt if Ctrl-C was pressed since.
+
+    Python drops the exception where it meets a finaliser or a callback of the garbage collector
+    (jax has one): the run would go on as if nobody had asked.
+    """
+    asked = []
+
+    def handler(signum, frame):
+        asked.append(signum)
+        raise KeyboardInterrupt
+
+    def heed():
+        if asked:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield heed
+        return
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield heed
     finally:
-        for worker in crew:
-            worker.stop()
+        signal.signal(signal.SIGINT, before)
 
 
 class _Worker:
