@@ -267,6 +267,9 @@ def _notes(plan: Plan, results: Results) -> list[str]:
     if lines:
         data = lines[0]["data"]
         notes.insert(0, f"Data: {data['note']}; {_sizes(data)}.")
+    planned = len(plan.seeds) * len(plan.variants)
+    if len(lines) < planned:
+        notes.append(f"{len(lines)} of {planned} planned runs are in; the rest are yet to be run.")
     if read_sweep(plan) is None:
         notes.append(
             f"The learning rates were not tuned on this data at this size: they are those of "
