@@ -46,7 +46,8 @@ def _kernel_exceeds_map(kernel, x_NHWC):
 
 
 def _conv_on_a_small_map(kernel, x_NHWC):
-    """The same sum as one dense product: XLA's CPU convolution is 50 to 300 times slower here.
+    """The same sum as one dense product: XLA's CPU convolution falls off a cliff here, see
+    benchmarks/step.py.
 
     The map is flattened and the kernel unrolled to a [H·W·C, H·W·O] matrix: for the output pixel
     (i, j) it is the window of the kernel that lies over the map.
@@ -65,8 +66,8 @@ def _conv_on_a_small_map(kernel, x_NHWC):
 
 @jax.custom_vjp
 def _conv_of_one_channel(kernel, x_NHWC):
-    """The same sum as shifted multiply-adds: XLA's CPU convolution of a grey image is 10 to 40
-    times slower. Its gradients are not, and stay."""
+    """The same sum as shifted multiply-adds: XLA's CPU convolution of a grey image takes many times
+    as long (benchmarks/step.py). Its gradients do not, and stay."""
     (h, w), (H, W) = kernel.shape[:2], x_NHWC.shape[1:3]
     padded = jnp.pad(x_NHWC, ((0, 0), (h // 2, h // 2), (w // 2, w // 2), (0, 0)))
     y = jnp.zeros((1, 1, 1, 1), x_NHWC.dtype)
@@ -90,7 +91,7 @@ def max_pool_2x2(x_NHWC):
     """2×2 max pooling, stride 2 (VGG 2.1); an odd last row or column is dropped.
 
     The gradient goes to the first maximum of each window, as in XLA's own rule, but by a compare
-    and a select: XLA's select-and-scatter is ten times slower on CPU.
+    and a select: XLA's select-and-scatter is slow on CPU (benchmarks/step.py).
     """
     return _pool_windows(x_NHWC).max(axis=(2, 4))
 
@@ -128,8 +129,8 @@ def local_response_norm(x_NHWC, *, k=2.0, n=5, alpha=1e-4):
     """x / (k + alpha Σ x²)^0.75 over n neighbouring channels (AlexNet 3.3, used by VGG's A-LRN).
 
     alpha is not divided by n, as in the printed formula (PyTorch and Caffe do divide). The window
-    is a banded matrix product over channels and the power two square roots: a third and a quarter
-    of the time that shifted slices and a general power take on CPU.
+    is a banded matrix product over channels and the power two square roots: faster on CPU than
+    shifted slices and a general power (benchmarks/step.py).
     """
     channel = np.arange(x_NHWC.shape[-1])
     band = (np.abs(channel[:, None] - channel) <= n // 2).astype(x_NHWC.dtype)
