@@ -1,4 +1,6 @@
-"""The one exception that means: the user asked for something that cannot be done."""
+"""The mistakes of a user: one exception, and the parser that raises it."""
+
+import argparse
 
 
 class UserError(Exception):
@@ -13,3 +15,10 @@ def unknown(kind: str, name: str, valid) -> UserError:
     close = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return UserError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}.")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose refusal is a UserError: one sentence, without the usage."""
+
+    def error(self, message):
+        raise UserError(f"{message} (--help lists the flags).")

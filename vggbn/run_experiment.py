@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vggbn import pool, results, runs
 from vggbn.data import batch_indices
-from vggbn.errors import UserError
+from vggbn.errors import Parser, UserError
 from vggbn.experiment import Experiment, Plan, build_report, make_plan, read_sweep, variant_edits
 from vggbn.recipe import Recipe, parse_edit
 from vggbn.report import verdict_table, write_html
@@ -78,7 +78,7 @@ def refuse_mistakes(plan: Plan, store: runs.Store) -> None:
 
 
 def _parser(experiment: Experiment) -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=f"python -m experiments.{experiment.name}",
         description=f"{experiment.title}. {experiment.question}",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -96,11 +96,6 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
     add("--list", action="store_true", help="print variants and claims, run nothing")
     add("--sweep", action="store_true", help="search the learning rates instead")
     return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise UserError(f"{message} (--help lists the flags).")
 
 
 def listing(plan: Plan) -> str:

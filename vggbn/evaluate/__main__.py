@@ -15,7 +15,7 @@ import numpy as np
 
 from vggbn import runs, train
 from vggbn.data import Dataset, Split, load
-from vggbn.errors import UserError, unknown
+from vggbn.errors import Parser, UserError, unknown
 from vggbn.evaluate import predict
 from vggbn.recipe import Recipe
 
@@ -34,13 +34,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(2)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise UserError(f"{message} (--help lists the flags).")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m vggbn.evaluate", description=__doc__)
+    parser = Parser(prog="python -m vggbn.evaluate", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained run")
     parser.add_argument("data", metavar="DATA", help="mnist5k, digits, a TFDS name, folder:PATH")
     parser.add_argument("--split", default="test", help="train, validation or test (default)")
