@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from vggbn.errors import UserError, unknown
 from vggbn.layers import ACTIVATIONS, INITIALISERS
-from vggbn.models import MODELS, Net
+from vggbn.models import MODELS, PRECISIONS, Net
 from vggbn.norm import NORMS
 from vggbn.optim import L2_ON, SCHEDULES
 
@@ -43,6 +43,7 @@ class Recipe:
     bn_decay: float = 0.9  # weight of the OLD value in the moving averages
     bn_unbiased: bool = True
     bn_groups: int = 1
+    precision: str = "float32"  # of the layers' arithmetic; weights, statistics, loss stay float32
     # optimisation
     steps: int = 1000
     lr: float = 0.01
@@ -86,6 +87,7 @@ CHOICES = {
     "norm": tuple(NORMS),
     "activation": tuple(ACTIVATIONS),
     "init": tuple(INITIALISERS),
+    "precision": PRECISIONS,
     "schedule": SCHEDULES,
     "l2_on": L2_ON,
 }
@@ -170,6 +172,7 @@ def static(recipe: Recipe, *, image: tuple[int, int, int], classes: int, flip: b
         bn_eps=recipe.bn_eps,
         bn_unbiased=recipe.bn_unbiased,
         bn_groups=recipe.bn_groups,
+        precision=recipe.precision,
     )
     can_flip = recipe.flip and flip
     return Static(recipe.model, net, recipe.batch, recipe.crop_pad, can_flip, recipe.l2_on)

@@ -3,7 +3,7 @@
 from functools import partial
 
 from vggbn.models.mlp import mlp
-from vggbn.models.net import Model, Net
+from vggbn.models.net import PRECISIONS, Model, Net
 from vggbn.models.vgg import CONFIGS, vgg
 
 MODELS = {
@@ -11,4 +11,4 @@ MODELS = {
     "mlp": mlp,
 }
 
-__all__ = ["MODELS", "Model", "Net"]
+__all__ = ["MODELS", "PRECISIONS", "Model", "Net"]

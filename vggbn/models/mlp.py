@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from vggbn import layers
-from vggbn.models.net import Model, Net, apply_norm, init_linear, layer_keys
+from vggbn.models.net import Model, Net, apply_norm, init_linear, layer_keys, logits
 
 HIDDEN = ("fc1", "fc2", "fc3")
 
@@ -29,9 +29,9 @@ def _init(net, key, initialiser):
 
 def _apply(net, params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9):
     """x [N, H, W, C] float -> logits [N, classes]. The paper's net has no dropout: none here."""
-    x = x_NHWC.reshape(x_NHWC.shape[0], -1)
+    x = x_NHWC.reshape(x_NHWC.shape[0], -1).astype(net.precision)
     for name in HIDDEN:
         x = layers.dense(params[name], x)
         x, stats = apply_norm(net, params, stats, name, x, train=train, decay=decay)
         x = layers.ACTIVATIONS[net.activation](x)
-    return layers.dense(params["fc4"], x), stats
+    return logits(params["fc4"], x), stats

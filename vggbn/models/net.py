@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from vggbn.layers import linear_init
+from vggbn.layers import dense, linear_init
 from vggbn.norm import NORMS
+
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Net:
 
     image is (height, width, channels); width multiplies the paper's channel counts; fc is the
     width of the hidden fully connected layers; bias_before_norm keeps the bias that BN makes
-    redundant (BN 3.2).
+    redundant (BN 3.2); precision is the dtype that the layers compute in.
     """
 
     image: tuple[int, int, int]
@@ -32,13 +35,15 @@ class Net:
     bn_eps: float = 1e-5
     bn_unbiased: bool = True
     bn_groups: int = 1
+    precision: str = "float32"
 
 
 class Model(NamedTuple):
     """`init(key, initialiser) -> (params, stats)` and
     `apply(params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9) -> (logits, stats)`.
 
-    key None means no dropout, whatever the rate.
+    key None means no dropout, whatever the rate. The layers compute in the net's precision;
+    params, stats and logits are float32 in any.
     """
 
     init: Callable
@@ -75,3 +80,12 @@ def apply_norm(net, params, stats, name, x, *, train, decay):
         groups=net.bn_groups,
     )
     return x, {**stats, own: new}
+
+
+def logits(params, x_NC):
+    """The last layer, in float32 whatever x is -> [N, classes].
+
+    The eight bits of a bfloat16 logit can tie two classes, and evaluation counts a tie as wrong;
+    the layer is too small for its time to matter.
+    """
+    return dense(params, x_NC.astype(jnp.float32))

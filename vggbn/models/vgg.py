@@ -7,7 +7,7 @@ from functools import partial
 import jax
 
 from vggbn import layers
-from vggbn.models.net import Model, Net, apply_norm, init_linear, layer_keys
+from vggbn.models.net import Model, Net, apply_norm, init_linear, layer_keys, logits
 
 # One string a block, one word a layer: 3 and 1 are 3×3 and 1×1 convolutions, L is LRN. The widths
 # are 64, 128, 256, 512, 512; a 2×2 max pool ends each block.
@@ -57,7 +57,7 @@ def _init(config, net, key, initialiser):
 def _apply(config, net, params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9):
     """x [N, H, W, C] float -> logits [N, classes]. Order: conv, norm, activation, LRN, pool."""
     act = layers.ACTIVATIONS[net.activation]
-    x = x_NHWC
+    x = x_NHWC.astype(net.precision)
     for convs, lrn in vgg_blocks(config, net):
         for name, _, _ in convs:
             x = layers.conv(params[name], x)
@@ -74,4 +74,4 @@ def _apply(config, net, params, stats, x_NHWC, *, train, key=None, dropout=0.0, 
         x = act(x)
         if train and key is not None:
             x = layers.dropout(jax.random.fold_in(key, i), x, dropout)
-    return layers.dense(params["fc3"], x), stats
+    return logits(params["fc3"], x), stats
