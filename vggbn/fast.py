@@ -1,0 +1,225 @@
+"""The same sums sooner on a CPU: what XLA's own code does there at a tenth of the machine's rate.
+
+Every form here equals the plain one (`lax` and its gradient) up to rounding, pooling exactly. The
+choice is made where a program is lowered: GPU and TPU get the plain form. VGGBN_FAST=0 switches all
+of it off. Each form is timed beside the plain one by benchmarks/cliffs.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+ENABLED = os.environ.get("VGGBN_FAST", "1") != "0"
+
+# --- compiling -----------------------------------------------------------------------------------
+
+# jaxlib sends convolutions to a library whose weight gradient takes several times as long as XLA's
+# own; channel sums are better off there.
+OPTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": (
+        "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+    )
+}
+
+
+def jit(function: Callable, **kwargs) -> Callable:
+    """jax.jit with the compiler options that pay on this backend. Starts the backend."""
+    return jax.jit(function, compiler_options=compiler_options(), **kwargs)
+
+
+@lru_cache
+def compiler_options() -> dict[str, str]:
+    """OPTIONS on a CPU whose jaxlib knows them, else none: another version must not fail."""
+    if not ENABLED or jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda: jnp.zeros(()), compiler_options=OPTIONS).lower().compile()
+    except Exception:  # whatever a jaxlib says of an option that it does not know
+        return {}
+    return OPTIONS
+
+
+def on_cpu(fast: Callable, plain: Callable) -> Callable:
+    """`fast` where the program is lowered for a CPU, `plain` elsewhere; both of one signature."""
+    if not ENABLED:
+        return plain
+    return partial(lax.platform_dependent, cpu=fast, default=plain)
+
+
+def fence(x):
+    """x, computed once and kept. On a CPU XLA would compute it again inside every consumer that
+    reads slices of it, and a barrier is erased before that decision; a branch is not."""
+    first = x.ravel()[0]
+    always = (first < 0) | (first >= 0) | jnp.isnan(first)
+    return lax.cond(always, lambda x: x + 0, jnp.zeros_like, x)
+
+
+# --- convolution ---------------------------------------------------------------------------------
+
+
+def plain_conv(kernel_HWIO, x_NHWC, stride=1, padding="SAME"):
+    """Cross-correlation by `lax`: [N, H', W', O]."""
+    return lax.conv_general_dilated(
+        x_NHWC, kernel_HWIO, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def conv(kernel_HWIO, x_NHWC, stride=1, padding="SAME"):
+    """`plain_conv`, in the form that suits the shape on a CPU."""
+    form = _form(kernel_HWIO.shape, x_NHWC.shape) if (stride, padding) == (1, "SAME") else None
+    if form is None or not ENABLED:
+        return plain_conv(kernel_HWIO, x_NHWC, stride, padding)
+    return _conv(form, kernel_HWIO, x_NHWC)
+
+
+class _Form(NamedTuple):
+    """A way to compute a SAME convolution of stride 1, its kernel gradient, its input gradient."""
+
+    forward: Callable
+    d_kernel: Callable
+    d_x: Callable
+
+
+def _gradient(forward: Callable, of: int) -> Callable:
+    """(kernel, x, dy) -> the gradient of argument `of` of `forward`, which is bilinear."""
+
+    def gradient(kernel, x, dy):
+        args = [kernel, x]
+        one = lambda value: forward(*args[:of], value, *args[of + 1 :])  # noqa: E731
+        return jax.vjp(one, args[of])[1](dy)[0]
+
+    return gradient
+
+
+def _form(kernel_shape, x_shape) -> _Form | None:
+    """The form for these shapes; None where plain convolution is best. Measured, not derived."""
+    (h, w, C, O), (H, W) = kernel_shape, x_shape[1:3]  # noqa: E741
+    if not (h % 2 and w % 2):
+        return None
+    if h > H and w > W:
+        return SMALL_MAP
+    if C <= 4 and W % 2 == 0:
+        return FEW_CHANNELS if O <= 32 else FEW_TO_MANY_CHANNELS
+    return None
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv(form, kernel, x):
+    return on_cpu(form.forward, plain_conv)(kernel, x)
+
+
+def _conv_bwd(form, saved, dy):
+    d_kernel = on_cpu(form.d_kernel, _gradient(plain_conv, 0))(*saved, dy)
+    return d_kernel, on_cpu(form.d_x, _gradient(plain_conv, 1))(*saved, dy)
+
+
+_conv.defvjp(lambda form, kernel, x: (_conv(form, kernel, x), (kernel, x)), _conv_bwd)
+
+
+def _dense_conv(kernel, x_NHWC):
+    """A kernel larger than the map: one dense product.
+
+    The map is flattened and the kernel unrolled to a [H·W·C, H·W·O] matrix: for the output pixel
+    (i, j) it is the window of the kernel that lies over the map.
+    """
+    N, H, W, C = x_NHWC.shape
+    reach_h, reach_w = kernel.shape[0] // 2, kernel.shape[1] // 2
+    more_h, more_w = max(H - 1 - reach_h, 0), max(W - 1 - reach_w, 0)
+    kernel = jnp.pad(kernel, ((more_h, more_h), (more_w, more_w), (0, 0), (0, 0)))
+    top, left = reach_h + more_h, reach_w + more_w
+    windows = [
+        kernel[top - i : top - i + H, left - j : left - j + W] for i in range(H) for j in range(W)
+    ]
+    matrix = jnp.stack(windows, axis=3).reshape(H * W * C, -1)  # [H, W, C, H·W, O]
+    return (x_NHWC.reshape(N, -1) @ matrix).reshape(N, H, W, -1)
+
+
+def _paired_conv(kernel, x_NHWC):
+    """An image of few channels: one dense product for each pair of neighbouring output pixels.
+
+    The pair's window [h, w + 1, C] is a row of a matrix (pairs of input pixels lie side by side in
+    memory, so that the rows are cheap to gather), and the kernel is unrolled to [h·(w+1)·C, 2·O].
+    """
+    (h, w, C, O), (N, H, W) = kernel.shape, x_NHWC.shape[:3]  # noqa: E741
+    padded = jnp.pad(x_NHWC, ((0, 0), (h // 2, h // 2), (w // 2, w // 2), (0, 0)))
+    pairs = padded.reshape(N, H + h - 1, (W + w - 1) // 2, 2 * C)
+    wide = jnp.concatenate([pairs[:, :, j : j + W // 2] for j in range((w + 1) // 2)], axis=-1)
+    windows = jnp.concatenate([wide[:, i : i + H] for i in range(h)], axis=-1)
+    shifted = [jnp.pad(kernel, ((0, 0), (q, 1 - q), (0, 0), (0, 0))) for q in (0, 1)]
+    matrix = jnp.stack(shifted, axis=3).reshape(h * (w + 1) * C, 2 * O)
+    return (windows.reshape(-1, h * (w + 1) * C) @ matrix).reshape(N, H, W, O)
+
+
+def _paired_d_kernel(kernel, x_NHWC, dy):
+    """Of _paired_conv. dy is computed in its own shape: in that of the pairs it takes longer."""
+    return _gradient(_paired_conv, 0)(kernel, x_NHWC, fence(dy))
+
+
+SMALL_MAP = _Form(_dense_conv, _gradient(_dense_conv, 0), _gradient(_dense_conv, 1))
+FEW_CHANNELS = _Form(_paired_conv, _paired_d_kernel, _gradient(plain_conv, 1))
+FEW_TO_MANY_CHANNELS = FEW_CHANNELS._replace(forward=plain_conv)
+
+
+# --- 2×2 max pooling -----------------------------------------------------------------------------
+
+
+@jax.custom_vjp
+def max_pool_2x2(x_NHWC):
+    """The maximum of each 2×2 window, stride 2; its gradient goes to the window's first maximum."""
+    return _max_pool_fwd(x_NHWC)[0]
+
+
+def _max_pool_fwd(x_NHWC):
+    y, x_NHWC = on_cpu(_fast_pool, lambda x: (plain_max_pool_2x2(x), x))(x_NHWC)
+    return y, (x_NHWC, y)
+
+
+def _max_pool_bwd(saved, dy):
+    return (on_cpu(_fast_unpool, _plain_unpool)(*saved, dy),)
+
+
+max_pool_2x2.defvjp(_max_pool_fwd, _max_pool_bwd)
+
+
+def plain_max_pool_2x2(x_NHWC):
+    """By `lax.reduce_window`."""
+    return lax.reduce_window(x_NHWC, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+def _plain_unpool(x_NHWC, y, dy):
+    return jax.vjp(plain_max_pool_2x2, x_NHWC)[1](dy)[0]
+
+
+def _corners(x_NHWC):
+    """The four pixels of every window, in reading order, each [N, H/2, W/2, C]."""
+    N, H, W, C = x_NHWC.shape
+    rows = x_NHWC[:, : H // 2 * 2, : W // 2 * 2].reshape(N, H // 2, 2, W // 2, 2 * C)
+    return [rows[:, :, i, :, part] for i in (0, 1) for part in (slice(C), slice(C, 2 * C))]
+
+
+def _fast_pool(x_NHWC):
+    x_NHWC = fence(x_NHWC)
+    a, b, c, d = _corners(x_NHWC)
+    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d)), x_NHWC
+
+
+def _fast_unpool(x_NHWC, y, dy):
+    """Compare and select, where XLA has select-and-scatter."""
+    N, H, W, C = x_NHWC.shape
+    a, b, c, _ = _corners(x_NHWC)
+    # As floats: integers of another size keep XLA from vectorising the select.
+    first = jnp.where(a == y, 0, jnp.where(b == y, 1, jnp.where(c == y, 2, 3)))
+    first = fence(first.astype(dy.dtype))
+    place = np.arange(4).reshape(1, 1, 2, 1, 2, 1)
+    each = lambda v: v[:, :, None, :, None, :]  # noqa: E731
+    dx = jnp.where(each(first) == place.astype(dy.dtype), each(dy), 0)
+    dx = dx.reshape(N, H // 2 * 2, W // 2 * 2, C)
+    return fence(jnp.pad(dx, ((0, 0), (0, H % 2), (0, W % 2), (0, 0))))
