@@ -22,11 +22,17 @@ from typing import Any, NamedTuple
 from vggbn.errors import UserError
 
 SINGLE_THREAD = {"NPROC": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+# On some Intel CPUs XLA takes its own tuning hints for features that the CPU lacks, and logs an
+# error for every program loaded from a cache (openxla/xla#44565). What fails is raised as well.
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 ATTEMPTS = 2
 
 
 class Job(NamedTuple):
-    """kind: jobs of one kind share a compilation, so a worker stays with a kind while it can."""
+    """kind: jobs of one kind share a compilation, so a worker stays with a kind while it can.
+
+    With compiled programs on disk another kind still costs their tracing and loading.
+    """
 
     name: str
     kind: Hashable
@@ -46,7 +52,7 @@ def accelerated() -> bool:
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms:
         return platforms.split(",")[0] != "cpu"
-    return any(find_spec(name) for name in ("jax_cuda12_plugin", "jax_cuda13_plugin", "libtpu"))
+    return any(find_spec(name) for name in ("jax_plugins", "libtpu"))
 
 
 def default_workers() -> int:
@@ -111,7 +117,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_child, args=(theirs, self.work), daemon=True)
-        with _environment({} if accelerated() else SINGLE_THREAD), _no_interrupt():
+        with _environment(_settings()), _no_interrupt():
             self.process.start()
         theirs.close()
 
@@ -130,6 +136,13 @@ class _Worker:
         self.process.terminate()
         self.process.join(5)
         self.connection.close()
+
+
+def _settings() -> dict[str, str]:
+    """What a worker's environment has besides this process's."""
+    if accelerated():
+        return {}
+    return SINGLE_THREAD | {name: os.environ.get(name, value) for name, value in QUIET.items()}
 
 
 @contextmanager

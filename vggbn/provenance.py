@@ -11,9 +11,12 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+from vggbn import fast
+
 PACKAGE = Path(__file__).parent
 # The modules that decide numbers; reports and command lines may change without new runs.
 NUMERIC = (
+    "fast.py",
     "norm.py",
     "layers.py",
     "models",
@@ -28,12 +31,18 @@ NUMERIC = (
 @cache
 def setting() -> dict[str, str | int]:
     """The fields that two lines of results must share to be compared."""
-    return {
-        "code": code_digest(),
-        "jaxlib": importlib.metadata.version("jaxlib"),
-        "device": device(),
-        "threads": threads(),
-    }
+    return _setting(device(), threads())
+
+
+def cpu_setting(threads: int) -> dict[str, str | int]:
+    """`setting()` of a process that runs jax on this CPU with so many threads; starts no jax."""
+    return _setting(f"cpu: {_cpu()}", threads)
+
+
+def _setting(device: str, threads: int) -> dict[str, str | int]:
+    jaxlib = importlib.metadata.version("jaxlib")
+    code = code_digest() + ("" if fast.ENABLED else " plain")
+    return {"code": code, "jaxlib": jaxlib, "device": device, "threads": threads}
 
 
 @cache
@@ -70,12 +79,23 @@ def device() -> str:
 
 
 def _cpu() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_features() -> str:
+    """What code can be run on this CPU: its name and its instruction sets, as far as is known."""
+    return f"{platform.machine()} {_cpu()} {_cpuinfo('flags', 'Features', 'isa')}"
+
+
+def _cpuinfo(*fields: str) -> str:
+    """The first core's value of the first of these fields that it has; empty if unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    pairs = [line.partition(":") for line in lines]
+    values = [value.strip() for name, _, value in pairs if name.strip() in fields]
+    return values[0] if values else ""
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from vggbn import checkpoint, data, provenance, train
-from vggbn.data.augment import pixel_moments
+from vggbn.clock import Clock
 from vggbn.errors import UserError
 from vggbn.evaluate import evaluate
 from vggbn.recipe import Recipe, Static
@@ -29,6 +29,11 @@ class Store(NamedTuple):
 
     runs: Path
     data_dir: str | None = None
+
+    @property
+    def cache(self) -> Path:
+        """What can be made again: decoded data and compiled programs."""
+        return self.runs.parent / "cache"
 
     def folder(self, recipe: Recipe, seed: int) -> Path:
         return self.runs / recipe.id / f"seed{seed}"
@@ -83,10 +88,12 @@ def train_run(
     recipe: Recipe, seed: int, store: Store, on_evaluation: Progress = lambda record: None
 ) -> dict:
     """Train, evaluate and save one run; returns its record, which is also its run.json."""
-    began = time.perf_counter()
+    clock = Clock("load")
     dataset = load_data(recipe, seed, store)
     fixed = train.static_of(recipe, dataset)
+    clock.to("fit")
     fit = train.fit(recipe, seed, dataset, on_evaluation=on_evaluation)
+    clock.to("final")
     record = {
         "id": recipe.id,
         "seed": seed,
@@ -99,11 +106,16 @@ def train_run(
         "versions": provenance.versions(),
         "commit": provenance.commit(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": {k: round(v, 3) for k, v in fit.seconds.items()},
+        "seconds": _seconds(fit.seconds, clock.stop()),
     }
-    record["seconds"]["all"] = round(time.perf_counter() - began, 3)
     _save(store.folder(recipe, seed), record, fit.state, dataset)
     return record
+
+
+def _seconds(fit: dict[str, float], run: dict[str, float]) -> dict[str, float]:
+    """Those of `fit`, with loading and final scores; `compile` is that of the whole run."""
+    parts = fit | {name: run[name] for name in ("load", "final", "compile")} | {"all": run["total"]}
+    return {name: round(value, 3) for name, value in parts.items()}
 
 
 def load_data(recipe: Recipe, seed: int, store: Store) -> data.Dataset:
@@ -121,7 +133,7 @@ def _load(name, image_size, fit, split, seed, store) -> data.Dataset:
         split=split,
         seed=seed,
         data_dir=store.data_dir,
-        cache_dir=str(store.runs.parent / "cache"),
+        cache_dir=str(store.cache),
     )
 
 
@@ -139,11 +151,11 @@ def _outcome(recipe, seed, dataset, fixed: Static, fit: train.Fit) -> dict:
 
 def _final_scores(recipe, seed, dataset, fixed, state):
     """Validation and test with the moving averages, and test with Algorithm 2's statistics."""
-    mean_C, std = pixel_moments(dataset.train.images_NHWC)
+    pixels = train.on_device(dataset)
     population = train.population_stats(recipe, seed, dataset, state)
 
     def scores(stats, split):
-        return evaluate(fixed, state.params, stats, split, mean_C, std)
+        return evaluate(fixed, state.params, stats, split, pixels.mean_C, pixels.std)
 
     validation = scores(state.batch_stats, dataset.validation)
     test = scores(state.batch_stats, dataset.test)
@@ -166,9 +178,10 @@ def _data_facts(dataset: data.Dataset) -> dict:
 
 def _save(folder: Path, record: dict, state: train.TrainState, dataset: data.Dataset) -> None:
     """Weights first, then the record: a run.json promises that its weights are there."""
-    mean_C, std = pixel_moments(dataset.train.images_NHWC)
+    pixels = train.on_device(dataset)
     (folder / "run.json").unlink(missing_ok=True)
-    weights = {"params": state.params, "stats": state.batch_stats, "mean": mean_C, "std": std}
+    weights = {"params": state.params, "stats": state.batch_stats}
+    weights |= {"mean": np.asarray(pixels.mean_C), "std": np.float32(pixels.std)}
     checkpoint.save(folder / "weights", weights)
     part = folder / "run.json.part"
     part.write_text(json.dumps(record, allow_nan=True) + "\n")

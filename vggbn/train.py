@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn import norm, optim
+from vggbn import fast, norm, optim
+from vggbn.clock import Clock
 from vggbn.data import Dataset, batch_indices
 from vggbn.data.augment import augment, colour_pca, pixel_moments
 from vggbn.evaluate import evaluate
@@ -25,7 +25,8 @@ from vggbn.recipe import Recipe, Static, static
 TRACES: Counter[Static] = Counter()  # how often the train step of a static recipe was traced
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class TrainState:
     """Everything that changes from step to step; the step index is the only clock (D4)."""
 
@@ -36,6 +37,10 @@ class TrainState:
     loss_sum: Any  # float32, over all steps so far: the log takes differences
     correct: Any  # int32, training examples classified right so far
     diverged_at: Any  # int32: the first step whose loss was not finite, or -1
+
+    def replace(self, **fields: Any) -> TrainState:
+        """The state with these fields changed."""
+        return replace(self, **fields)
 
 
 class Hyper(NamedTuple):
@@ -142,7 +147,7 @@ def train_step(fixed: Static) -> Callable:
             diverged_at=jnp.where(first_bad, state.step, state.diverged_at),
         )
 
-    return jax.jit(step, donate_argnums=0)
+    return fast.jit(step, donate_argnums=0)
 
 
 def augmented(fixed: Static, data: DeviceData, indices_N, key, distortion):
@@ -163,7 +168,12 @@ def augmented(fixed: Static, data: DeviceData, indices_N, key, distortion):
 
 
 class Fit(NamedTuple):
-    """What `fit` returns: the state reached, the learning curve, and where the time went."""
+    """What `fit` returns: the state reached, the learning curve, and where the time went.
+
+    seconds: compile (all of it, wherever it came up), data (waiting for it), python (preparing and
+    starting steps), step (waiting for them), evaluation (with what is written of it), total. On a
+    CPU with a free core a step's Python runs beside the step before it.
+    """
 
     state: TrainState
     history: list[dict]
@@ -187,35 +197,34 @@ def fit(
     at the next evaluation; state.diverged_at tells the step. A given `state` is used up: the step
     donates its buffers.
     """
+    clock = Clock("data")
     fixed, data = static_of(recipe, dataset), on_device(dataset)
-    start = time.perf_counter()
+    clock.to("python")
     if state is None:
         state = init_state(recipe, fixed, seed)
-    history, seconds = list(history), {"compile": 0.0, "evaluation": 0.0}
     step_fn, due, n = train_step(fixed), set(evaluation_steps(recipe)), len(dataset.train)
+    history, before = list(history), _progress(state)
     _, key = _keys(seed)
-    before = _progress(state)
     for step in range(int(state.step), recipe.steps if stop is None else stop):
+        clock.to("data")
         indices_N = batch_indices(seed, step, n=n, batch=recipe.batch, shuffle=recipe.shuffle)
-        hyper, traces = hyper_at(recipe, step, history), TRACES[fixed]
-        began = time.perf_counter()
+        clock.to("python")
+        hyper = hyper_at(recipe, step, history)
         state = step_fn(state, key, data, indices_N, hyper)
-        if TRACES[fixed] > traces:
-            seconds["compile"] += time.perf_counter() - began
         if step + 1 not in due:
             continue
+        clock.to("step")
         jax.block_until_ready(state)
-        began = time.perf_counter()
+        clock.to("evaluation")
         now = _progress(state)
         history.append(_record(recipe, fixed, state, dataset, data, hyper, before, now))
         before = now
-        seconds["evaluation"] += time.perf_counter() - began
         on_evaluation(history[-1])
         if state.diverged_at >= 0:  # pyright: ignore
             break
+    clock.to("step")
     jax.block_until_ready(state)
-    seconds["total"] = time.perf_counter() - start
-    return Fit(state, history, seconds)  # pyright: ignore
+    return Fit(state, history, clock.stop())  # pyright: ignore
 
 
 def evaluation_steps(recipe: Recipe) -> list[int]:
@@ -281,7 +290,7 @@ def batch_moments(fixed: Static) -> Callable:
     """moments(params, stats, key, data, indices, distortion) -> the batch's own statistics."""
     model = MODELS[fixed.model](fixed.net)
 
-    @jax.jit
+    @fast.jit
     def moments(params, stats, key, data, indices_N, distortion):
         x_NHWC = augmented(fixed, data, indices_N, key, distortion)
         return model.apply(params, stats, x_NHWC, train=True, decay=0.0)[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vggbn import pool, provenance, runs
+from vggbn import compile_cache, pool, provenance, runs
 from vggbn.errors import UserError
 from vggbn.progress import Progress
 from vggbn.recipe import Recipe, static
@@ -19,8 +19,9 @@ def train_many(wanted: Wanted, workers: int, write: Callable[[str, dict], None])
     """
     if not wanted:
         return 0
-    batch = next(iter(wanted.values()))[0].batch
-    progress = Progress({name: recipe.steps for name, (recipe, *_) in wanted.items()}, batch)
+    first, _, store = next(iter(wanted.values()))
+    compile_cache.tidy(store.cache)
+    progress = Progress({name: recipe.steps for name, (recipe, *_) in wanted.items()}, first.batch)
 
     def finish(job, record):
         write(job.name, record)
@@ -39,6 +40,7 @@ def train_many(wanted: Wanted, workers: int, write: Callable[[str, dict], None])
 def _train(payload, report) -> dict:
     """One run, in a worker."""
     recipe, seed, store = payload
+    compile_cache.use(store.cache)
     found = runs.find_record(recipe, seed, store)
     return runs.train_run(recipe, seed, store, report) if found is None else found
 
@@ -50,7 +52,13 @@ def compile_key(recipe: Recipe):
 
 
 def worker_setting() -> dict:
-    """The setting of a run in a worker: threads differ from this process's."""
+    """The setting of a run in a worker: threads differ from this process's.
+
+    On a CPU it is known. Which accelerator jax would take, if any, only a process that starts it
+    can tell.
+    """
+    if not pool.accelerated():
+        return provenance.cpu_setting(int(pool.SINGLE_THREAD["NPROC"]))
     answers: list[dict] = []
     events = pool.Events(
         on_report=lambda job, report: None,
