@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vggbn import recipe as recipes
+from vggbn import results
 from vggbn.errors import UserError, unknown
 from vggbn.recipe import Recipe
 from vggbn.report import Curve, Report
@@ -62,13 +63,22 @@ class Claim:
 class Size:
     """How much of the experiment is run: edits of BASE, seeds 0 … n-1, the arms (None: all).
 
-    tuned holds what the sweep chose: edits of BASE ("lr", "init") and "bn_lr".
+    tuned holds what the sweep chose: edits of BASE ("lr", "init") and "bn_lr". Arms outside
+    `core` (None: there are none) get the edits `others` and run last; `sweep` edits the sweep's
+    runs. The size "full-cifar10" replaces "full" on cifar10.
     """
 
     seeds: int
     edits: Mapping[str, Any]
     tuned: Mapping[str, Any]
     arms: tuple[str, ...] | None = None
+    core: tuple[str, ...] | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
+    sweep: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_core(self, arm: str) -> bool:
+        """Whether the arm runs with the first ones, for as long as they."""
+        return self.core is None or arm in self.core
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,7 @@ class Plan(NamedTuple):
     variants: dict[str, Recipe]
     seeds: range
     folder: Path
+    scale: Size
 
     @property
     def results_path(self) -> Path:
@@ -124,6 +135,11 @@ class Plan(NamedTuple):
 
     def ids(self) -> dict[str, str]:
         return {name: recipe.id for name, recipe in self.variants.items()}
+
+    def found(self, setting: dict) -> Results:
+        """What the results file holds of this plan; see Results for what a setting is."""
+        core = {name for name in self.variants if self.scale.is_core(name)}
+        return Results(results.read(self.results_path), self.ids(), setting, core)
 
 
 # The embedded sets have their own sizes; any other is shrunk to CIFAR's.
@@ -141,21 +157,29 @@ def make_plan(
     only: list[str] | None = None,
 ) -> Plan:
     """Resolve the recipes of a size on a data set, with the user's own edits of the baseline."""
-    if size not in experiment.sizes:
-        raise unknown("size", size, experiment.sizes)
-    chosen = experiment.sizes[size]
+    if size not in size_names(experiment):
+        raise unknown("size", size, size_names(experiment))
+    chosen = experiment.sizes.get(f"{size}-{data}", experiment.sizes[size])
     tuned = {k: v for k, v in chosen.tuned.items() if k in recipes.FIELDS}
     base = edited(experiment.base, {**chosen.edits, **tuned})
     if data and data != base.data:
         base = edited(base, {"data": data, **(ANY_IMAGES if data != "digits" else {})})
     base = edited(base, edits or {})
-    variants = _variants(experiment, base, chosen.tuned, edits or {})
+    variants = {
+        name: recipe if chosen.is_core(name) else edited(recipe, chosen.others)
+        for name, recipe in _variants(experiment, base, chosen.tuned, edits or {}).items()
+    }
     names = _names(only, chosen.arms, variants)
     n = chosen.seeds if seeds is None else seeds
     if n < 1:
         raise UserError(f"--seeds must be 1 or more, not {n}.")
     folder = out / experiment.name / f"{size}-{label(base, experiment, edits)}"
-    return Plan(experiment, size, base, {k: variants[k] for k in names}, range(n), folder)
+    return Plan(experiment, size, base, {k: variants[k] for k in names}, range(n), folder, chosen)
+
+
+def size_names(experiment: Experiment) -> list[str]:
+    """What --size takes: not the sizes made for one data set."""
+    return [name for name in experiment.sizes if "-" not in name]
 
 
 def _variants(experiment, base, tuned, edits) -> dict[str, Recipe]:

@@ -16,7 +16,6 @@ from vggbn import results
 from vggbn.errors import UserError
 from vggbn.experiment import PUBLISHED, Plan, build_report, make_plan
 from vggbn.report import Report, results_markdown, verdict_table
-from vggbn.results import Results
 
 PAGE = PUBLISHED.parent / "RESULTS.md"
 HEAD = """# Results
@@ -72,7 +71,7 @@ def published_report(path: Path) -> Report:
     if setting is None:
         raise UserError(f"{path} is empty: delete it or run the experiment again.")
     plan = published_plan(path, lines[-1])
-    found = Results(lines, plan.ids(), setting)
+    found = plan.found(setting)
     if not found.lines():
         raise UserError(f"no line of {path} was made by today's recipes: run the experiment again.")
     return build_report(plan, found)

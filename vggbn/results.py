@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,21 +57,66 @@ class MissingRuns(Exception):
 
 
 class Results:
-    """The runs of one experiment in one setting, by variant and seed.
+    """The runs of one experiment, by variant and seed, of which pairs may be formed.
 
-    Only lines of `setting` (code, jaxlib, device, threads) whose id is the id in `ids` count: a
-    comparison never mixes settings. `left_out` says how many others the file holds.
+    A line counts if its id is the id in `ids` and its code that of `setting`. The runs of one seed
+    are compared with one another, so they must share the whole setting (code, jaxlib, device,
+    threads); another seed may come from another machine. Where a seed was begun on several, the
+    setting with the most runs of it holds it, `setting` itself at a tie. Variants outside of
+    `core` (None: there are none) are no part of a claim and form such a set of their own.
+    `left_out` says how many lines of the file do not count.
     """
 
-    def __init__(self, lines: Iterable[Line], ids: Mapping[str, str], setting: dict):
-        lines = list(lines)
-        self.setting = setting
+    def __init__(
+        self,
+        lines: Iterable[Line],
+        ids: Mapping[str, str],
+        setting: dict,
+        core: Collection[str] | None = None,
+    ):
+        lines, self.setting = list(lines), setting
+        self.variants = list(ids)
+        self._core = set(ids if core is None else core)
         self.runs: dict[str, dict[int, Line]] = {name: {} for name in ids}
+        self._blocks: dict[tuple[bool, int], list[dict[str, Line]]] = {}
         for line in lines:
-            if line["setting"] == setting and ids.get(line["variant"]) == line["id"]:
-                self.runs[line["variant"]][line["seed"]] = line
+            name, code = line["variant"], line["setting"]["code"]
+            if ids.get(name) == line["id"] and code == setting["code"]:
+                block = self._blocks.setdefault((name in self._core, line["seed"]), [])
+                self._same_setting(block, line["setting"])[name] = line
+        for (_, seed), block in self._blocks.items():
+            for name, line in max(block, key=self._rank).items():
+                self.runs[name][seed] = line
         self.left_out = len(lines) - sum(map(len, self.runs.values()))
         self._refuse_mixed_data()
+
+    @staticmethod
+    def _same_setting(block: list[dict[str, Line]], setting: dict) -> dict[str, Line]:
+        for held in block:
+            if next(iter(held.values()))["setting"] == setting:
+                return held
+        block.append({})
+        return block[-1]
+
+    def _rank(self, held: dict[str, Line]) -> tuple[int, bool]:
+        return len(held), next(iter(held.values()))["setting"] == self.setting
+
+    def missing(self, seeds: Iterable[int]) -> list[tuple[str, int]]:
+        """(variant, seed) to be run in `setting`, core first, seed by seed.
+
+        A seed that another setting holds in part is begun anew: half of it could not be paired.
+        """
+        wanted = []
+        for core in (True, False):
+            names = [name for name in self.variants if (name in self._core) == core]
+            for seed in seeds:
+                block = self._blocks.get((core, seed), [])
+                if any(held.keys() >= set(names) for held in block):
+                    continue
+                here = [held for held in block if self._rank(held)[1]]
+                done = here[0] if here else {}
+                wanted += [(name, seed) for name in names if name not in done]
+        return wanted
 
     def _refuse_mixed_data(self) -> None:
         """One seed of every variant must have seen the same arrays."""
@@ -93,12 +138,16 @@ class Results:
         return [line for seeds in self.runs.values() for line in seeds.values()]
 
     def seeds(self, *variants: str) -> list[int]:
-        """The seeds that all `variants` have. MissingRuns if there are none."""
+        """The seeds that all `variants` have, in one setting. MissingRuns if there are none."""
         sets = [set(self.runs.get(variant, ())) for variant in variants]
-        shared = sorted(set.intersection(*sets))
+        shared = [s for s in sorted(set.intersection(*sets)) if self._paired(s, variants)]
         if not shared:
             raise MissingRuns(f"needs runs of {', '.join(variants)}")
         return shared
+
+    def _paired(self, seed: int, variants: Iterable[str]) -> bool:
+        first, *others = (self.runs[variant][seed]["setting"] for variant in variants)
+        return all(other == first for other in others)
 
     def final(self, variant: str, score: str = "test_accuracy") -> dict[int, float]:
         """A final score by seed, as a fraction of 1."""

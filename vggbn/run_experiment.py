@@ -12,10 +12,17 @@ from pathlib import Path
 from vggbn import pool, results, runs
 from vggbn.data import batch_indices
 from vggbn.errors import Parser, UserError
-from vggbn.experiment import Experiment, Plan, build_report, make_plan, read_sweep, variant_edits
+from vggbn.experiment import (
+    Experiment,
+    Plan,
+    build_report,
+    make_plan,
+    read_sweep,
+    size_names,
+    variant_edits,
+)
 from vggbn.recipe import Recipe, parse_edit
 from vggbn.report import verdict_table, write_html
-from vggbn.results import Results
 from vggbn.sweep import run_sweep
 from vggbn.train_many import train_many, worker_setting
 
@@ -57,6 +64,7 @@ def run(experiment: Experiment, argv: Sequence[str]) -> int:
     workers = pool.default_workers() if args.jobs is None else args.jobs
     if workers < 1:
         raise UserError(f"--jobs must be 1 or more, not {workers}.")
+    refuse_slow(plan, allowed=args.allow_slow)
     refuse_mistakes(plan, store)
     if args.sweep:
         return run_sweep(plan, store, workers)
@@ -77,6 +85,17 @@ def refuse_mistakes(plan: Plan, store: runs.Store) -> None:
     batch_indices(0, 0, n=len(train), batch=plan.base.batch, shuffle=plan.base.shuffle)
 
 
+def refuse_slow(plan: Plan, *, allowed: bool) -> None:
+    """UserError for a precision that costs time on the CPU that jax would use, and gains none."""
+    recipes = [plan.base, *plan.variants.values()]
+    if allowed or pool.accelerated() or all(r.precision == "float32" for r in recipes):
+        return
+    raise UserError(
+        "precision=bfloat16 is slower than float32 on a CPU: leave it out, run it on a GPU or TPU, "
+        "or force it with --allow-slow."
+    )
+
+
 def _parser(experiment: Experiment) -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"python -m experiments.{experiment.name}",
@@ -85,7 +104,7 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--size", default="small", help=f"one of {', '.join(experiment.sizes)}")
+    add("--size", default="small", help=f"one of {', '.join(size_names(experiment))}")
     add("--data", help="mnist5k, digits, a TFDS name, or folder:PATH (default: the size's own)")
     add("--data-dir", help="folder of prepared TFDS sets")
     add("--seeds", type=int, help="number of seeds (default: the size's own)")
@@ -93,6 +112,7 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="edit the baseline")
     add("--out", type=Path, default=Path("out"), help="folder of results and trained runs")
     add("--jobs", type=int, help="worker processes (default: one a core; one on a GPU or TPU)")
+    add("--allow-slow", action="store_true", help="let precision=bfloat16 run on a CPU")
     add("--list", action="store_true", help="print variants and claims, run nothing")
     add("--sweep", action="store_true", help="search the learning rates instead")
     return parser
@@ -119,15 +139,11 @@ def run_plan(plan: Plan, store: runs.Store, workers: int) -> int:
     """Run the missing (variant, seed) pairs, then judge and report."""
     began = time.perf_counter()
     setting = worker_setting()
-    found = Results(results.read(plan.results_path), plan.ids(), setting)
-    missing = [
-        (name, seed) for seed in plan.seeds for name in plan.variants if (name, seed) not in found
-    ]
+    missing = plan.found(setting).missing(plan.seeds)
     done = len(plan.seeds) * len(plan.variants) - len(missing)
     print(budget(plan, [plan.variants[name] for name, _ in missing], done, workers))
     failures = train_missing(plan, store, missing, workers)
-    found = Results(results.read(plan.results_path), plan.ids(), setting)
-    report = build_report(plan, found)
+    report = build_report(plan, plan.found(setting))
     write_html(plan.folder / "report.html", report)
     print("\n" + verdict_table(report.judgements))
     print(f"\n{plan.folder / 'report.html'}   {plan.results_path}")

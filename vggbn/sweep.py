@@ -22,7 +22,7 @@ def run_sweep(plan: Plan, store: runs.Store, workers: int) -> int:
         f"{arm}, rate {rate:g}, seed {seed}": (arm, rate, seed)
         for arm in sweep.arms
         for rate in sweep.rates
-        for seed in range(sweep.seeds)
+        for seed in range(plan.scale.sweep.get("seeds", sweep.seeds))
     }
     wanted = {
         name: (_recipe(plan, arm, rate), seed, store) for name, (arm, rate, seed) in cells.items()
@@ -49,7 +49,8 @@ def run_sweep(plan: Plan, store: runs.Store, workers: int) -> int:
 
 
 def _recipe(plan: Plan, arm: str, rate: float) -> Recipe:
-    return edited(plan.base, {**plan.experiment.sweep.arms[arm], "lr": rate})
+    shorter = {k: v for k, v in plan.scale.sweep.items() if k != "seeds"}
+    return edited(plan.base, {**plan.experiment.sweep.arms[arm], **shorter, "lr": rate})
 
 
 def score(record: dict) -> float | None:
