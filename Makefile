@@ -95,8 +95,9 @@ claims: install  ## print the published verdicts
 report: install  ## write RESULTS.md anew from the committed results
 	@$(PY) -m vggbn.publish $(ARGS)
 
-bench: install  ## this suite against stock JAX and Flax
-	@$(PY) benchmarks/step.py $(ARGS)
+bench: install  ## training steps: this suite, stock Flax and, where installed, PyTorch
+	@$(PY) -m benchmarks.bench $(ARGS)
+	@$(PY) -m benchmarks.table
 
 data:  ## prepare a TFDS set once: make data DATASET=cifar10 [DATA_DIR=...]
 	@if [ -z "$(DATASET)" ]; then \
