@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -291,6 +291,8 @@ def _notes(plan: Plan, results: Results) -> list[str]:
     if lines:
         data = lines[0]["data"]
         notes.insert(0, f"Data: {data['note']}; {_sizes(data)}.")
+    if plan.scale.core is not None:
+        notes.append(_budgets(plan))
     planned = len(plan.seeds) * len(plan.variants)
     if len(lines) < planned:
         notes.append(f"{len(lines)} of {planned} planned runs are in; the rest are yet to be run.")
@@ -304,6 +306,18 @@ def _notes(plan: Plan, results: Results) -> list[str]:
     return notes
 
 
+def _budgets(plan: Plan) -> str:
+    """Which arms were trained for how long, where not all were trained alike."""
+    steps = {True: set(), False: set()}
+    for name, recipe in plan.variants.items():
+        steps[plan.scale.is_core(name)].add(recipe.steps)
+    core, others = (", ".join(f"{n:,}" for n in sorted(steps[c])) for c in (True, False))
+    return (
+        f"The arms that claims read were trained for {core} steps, the others for {others}: their "
+        "final scores compare among themselves."
+    )
+
+
 def _sizes(data: Mapping[str, Any]) -> str:
     return ", ".join(f"{data[part]:,} {part}" for part in ("train", "validation", "test"))
 
@@ -312,16 +326,21 @@ def _facts(plan: Plan, results: Results) -> dict[str, str]:
     lines = results.lines()
     if not lines:
         return {}
-    first, seconds = lines[0], sum(line["seconds"]["all"] for line in lines)
+    seconds = sum(line["seconds"]["all"] for line in lines)
+    settings = [line["setting"] for line in lines]
     images = sum(line["history"][-1]["step"] * line["recipe"]["batch"] for line in lines)
     return {
         "runs": f"{len(lines)} ({len(results.runs)} variants)",
         "training images": f"{images:,}",
         "process time": f"{seconds / 60:.1f} min, of it compiling "
         f"{sum(line['seconds']['compile'] for line in lines) / 60:.1f} min",
-        "hardware": f"{first['setting']['device']}, {first['setting']['threads']} thread(s) a run",
-        "versions": ", ".join(f"{k} {v}" for k, v in first["versions"].items()),
-        "commits": ", ".join(sorted({line["commit"] or "?" for line in lines})),
-        "code digest": first["setting"]["code"],
-        "data digests": ", ".join(sorted({line["data"]["digest"] for line in lines})),
+        "hardware": _each(f"{s['device']}, {s['threads']} thread(s) a run" for s in settings),
+        "versions": _each(", ".join(f"{k} {v}" for k, v in r["versions"].items()) for r in lines),
+        "commits": _each((line["commit"] or "?" for line in lines), ", "),
+        "code digest": _each(s["code"] for s in settings),
+        "data digests": _each((line["data"]["digest"] for line in lines), ", "),
     }
+
+
+def _each(texts: Iterable[str], between: str = "; ") -> str:
+    return between.join(sorted(set(texts)))

@@ -54,6 +54,11 @@ def on_cpu(fast: Callable, plain: Callable) -> Callable:
     return partial(lax.platform_dependent, cpu=fast, default=plain)
 
 
+def settled(x):
+    """x, as `fence` where the program is lowered for a CPU."""
+    return on_cpu(fence, lambda x: x)(x)
+
+
 def fence(x):
     """x, computed once and kept. On a CPU XLA would compute it again inside every consumer that
     reads slices of it, and a barrier is erased before that decision; a branch is not."""

@@ -152,7 +152,7 @@ def train_step(fixed: Static) -> Callable:
 
 def augmented(fixed: Static, data: DeviceData, indices_N, key, distortion):
     """The training images at `indices_N`, cropped, mirrored, colour-shifted, standardised."""
-    return augment(
+    x_NHWC = augment(
         key,
         data.images_NHWC[indices_N],
         pad=fixed.crop_pad,
@@ -162,6 +162,7 @@ def augmented(fixed: Static, data: DeviceData, indices_N, key, distortion):
         std=data.std,
         pca_CC=data.pca_CC,
     )
+    return fast.settled(x_NHWC)
 
 
 # --- the loop ------------------------------------------------------------------------------------
