@@ -14,10 +14,20 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments.bn_ablation import BASE, CHANGES, CORE, EXPERIMENT, FULL, MARGIN, SMALL
+from experiments.bn_ablation import (
+    CHANGES,
+    CIFAR10,
+    CORE,
+    EXPERIMENT,
+    FULL,
+    JUDGED,
+    MARGIN,
+    SMALL,
+)
 from tests.conftest import ROOT
 from tests.result_lines import SETTING, diverged, line
 from vggbn import optim, runs, sweep, train
+from vggbn.errors import UserError
 from vggbn.experiment import PUBLISHED, build_report, make_plan, variant_edits
 from vggbn.recipe import diff
 from vggbn.results import Results
@@ -27,12 +37,13 @@ from vggbn.train_many import compile_key
 
 GOLDEN = ROOT / "tests" / "golden"
 RENEW = "RENEW_GOLDEN=1 python -m pytest tests/test_bn_ablation.py -k golden"
-SIZES = ("small", "full")
+SIZES = ("small", "full", "full-cifar10")
 
 
 @cache
 def plan(size):
-    return make_plan(EXPERIMENT, size, out=Path("out"))
+    name, _, data = size.partition("-")
+    return make_plan(EXPERIMENT, name, out=Path("out"), data=data or None)
 
 
 # --- the arms ------------------------------------------------------------------------------------
@@ -40,7 +51,7 @@ def plan(size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_listing_is_the_golden_text(size):
-    path, text = GOLDEN / f"bn_ablation_{size}.txt", listing(plan(size)) + "\n"
+    path, text = GOLDEN / f"bn_ablation_{size.replace('-', '_')}.txt", listing(plan(size)) + "\n"
     if os.environ.get("RENEW_GOLDEN"):
         path.write_text(text, encoding="utf-8")
     assert path.exists(), f"there is no {path.name}: {RENEW}"
@@ -62,6 +73,27 @@ def test_the_core_is_among_the_arms():
     assert set(CORE) <= plan("full").variants.keys()
     for size in ("smoke", "small"):
         assert tuple(plan(size).variants) == CORE
+
+
+def test_a_size_of_one_data_set_is_no_size_of_its_own():
+    with pytest.raises(UserError, match="unknown size 'full-cifar10'"):
+        make_plan(EXPERIMENT, "full-cifar10", out=Path("out"))
+    assert plan("full").base.data == "mnist5k" and plan("full-cifar10").base.data == "cifar10"
+
+
+def test_cifar10_gets_the_epochs_that_its_verdicts_need():
+    """Arms that a claim reads 15 epochs at width/8 or more, the others 6; the listing says so."""
+    found, epoch = plan("full-cifar10"), 45_000
+    assert found.base.width >= 1 / 8 and found.base.image_size == 32 and len(found.seeds) >= 5
+    assert set(JUDGED) <= found.variants.keys()
+    for name, recipe in found.variants.items():
+        epochs = recipe.steps * recipe.batch / epoch
+        assert 15 <= epochs < 16 if name in JUDGED else 6 <= epochs < 6.1, name
+        edits = diff(plan("full").variants[name], recipe)
+        assert edits.keys() <= {"data", "fit", "steps", "lr", "lr_every", "init"}, name
+    assert {arm for needed in NEEDS.values() for arm in needed} <= set(JUDGED)
+    searched = sweep._recipe(found, "BN, He", 0.1)
+    assert searched.steps * searched.batch / epoch >= 2 and searched.lr == 0.1
 
 
 def test_the_baseline_and_bn_differ_in_bn_only():
@@ -100,7 +132,7 @@ def test_no_two_arms_are_the_same():
 def test_every_decaying_schedule_ends_at_most_at_a_tenth(size):
     for name, r in plan(size).variants.items():
         assert (r.schedule == "constant") == name.endswith("constant")
-        if r.schedule == "exponential":
+        if r.schedule == "exponential" and plan(size).scale.is_core(name):
             last = optim.learning_rate(
                 r.schedule, r.steps - 1, lr=r.lr, factor=r.lr_factor, every=r.lr_every
             )
@@ -126,10 +158,15 @@ def test_published_verdicts_have_five_seeds_and_small_ones_three():
     assert plan("small").base.steps >= 1200
 
 
-@pytest.mark.parametrize(("size", "tuned"), [("small", SMALL), ("full", FULL)])
-def test_the_rates_are_those_the_sweep_chose(size, tuned):
-    path = PUBLISHED / "bn_ablation" / f"{size}-{BASE.data}" / "sweep.json"
-    command = f"python -m experiments.bn_ablation --sweep --size {size} --out {PUBLISHED.name}"
+TUNED = {"small": ("SMALL", SMALL), "full": ("FULL", FULL), "full-cifar10": ("CIFAR10", CIFAR10)}
+
+
+@pytest.mark.parametrize("size", TUNED)
+def test_the_rates_are_those_the_sweep_chose(size):
+    constant, tuned = TUNED[size]
+    path = PUBLISHED / "bn_ablation" / plan(size).folder.name / "sweep.json"
+    command = f"python -m experiments.bn_ablation --sweep --size {plan(size).size}"
+    command += f" --data {plan(size).base.data} --out {PUBLISHED.name}"
     assert path.exists(), f"no record of the sweep at {path}: run {command} and commit it"
     record = json.loads(path.read_text())
     searched = EXPERIMENT.sweep
@@ -137,8 +174,10 @@ def test_the_rates_are_those_the_sweep_chose(size, tuned):
     found = {arm: list(by_rate) for arm, by_rate in record["accuracy"].items()}
     assert found == dict.fromkeys(searched.arms, rates)
     cells = [cell for by_rate in record["accuracy"].values() for cell in by_rate.values()]
-    assert {len(cell) for cell in cells} == {searched.seeds}
-    assert record["steps"] == plan(size).base.steps, "the sweep had another budget"
+    own = plan(size).scale.sweep
+    assert {len(cell) for cell in cells} == {own.get("seeds", searched.seeds)}
+    budget = own.get("steps", plan(size).base.steps)
+    assert record["steps"] == budget, "the sweep had another budget"
     best = {arm: sweep.best_rate(by_rate) for arm, by_rate in record["accuracy"].items()}
     assert {arm: tuple(pair) for arm, pair in record["best"].items()} == best
     inits = {searched.arms[arm]["init"]: arm for arm in best if "norm" not in searched.arms[arm]}
@@ -147,7 +186,7 @@ def test_the_rates_are_those_the_sweep_chose(size, tuned):
         arm for arm, edits in searched.arms.items() if edits == {"init": init, "norm": "batch"}
     )
     chosen = {"init": init, "lr": best[inits[init]][0], "bn_lr": best[bn_arm][0]}
-    assert tuned == chosen, f"put what the sweep chose into {size.upper()}"
+    assert tuned == chosen, f"put what the sweep chose into {constant}"
 
 
 # --- the judges ----------------------------------------------------------------------------------

@@ -13,27 +13,32 @@ import pytest
 from tests.conftest import ROOT
 
 # What each part of vggbn may import besides itself, `errors` and other packages.
-ARRAYS = {"norm", "layers", "stats"}
+ARRAYS = {"fast", "norm", "layers", "stats"}
 MAY_IMPORT = {
     "errors": set(),
+    "clock": set(),
     "norm": set(),
-    "layers": set(),
+    "fast": set(),
+    "layers": {"fast"},
     "stats": set(),
     "optim": set(),
     "data": set(),
     "checkpoint": set(),
     "progress": set(),
-    "provenance": set(),
+    "provenance": {"fast"},
     "mesh": set(),
     "models": {"norm", "layers"},
     "report": {"stats"},
     "recipe": {"norm", "layers", "models", "optim"},
-    "evaluate": {"norm", "layers", "models", "data", "mesh"},
-    "train": {"norm", "layers", "models", "data", "mesh", "optim", "evaluate", "recipe"},
+    "evaluate": {"fast", "norm", "layers", "models", "data", "mesh"},
+    "train": {
+        "clock", "data", "evaluate", "fast", "layers", "mesh", "models", "norm", "optim", "recipe"
+    },
 }
 # These stand on top and may import all of the above and one another.
 TOP = {
-    "experiment", "runs", "pool", "results", "publish", "sweep", "train_many", "run_experiment"
+    "experiment", "runs", "pool", "results", "publish", "sweep", "train_many", "run_experiment",
+    "compile_cache",
 }  # fmt: skip
 # Doors to other frameworks, which nothing inside may need.
 DOORS = {"linen", "interop"}
@@ -160,6 +165,31 @@ def test_importing_touches_no_device():
         [sys.executable, "-c", code, *names], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr[-2000:]
+
+
+# What takes long to import, and is needed by few calls only.
+HEAVY = (
+    "flax orbax scipy matplotlib PIL sklearn mlxtend pandas keras tensorflow tensorflow_datasets"
+).split()
+
+
+def test_importing_is_quick():
+    """Everything that an experiment's command line imports: jax and optax, and no other weight."""
+    code = (
+        "import importlib, sys\n"
+        "import vggbn\n"
+        "assert 'jax' not in sys.modules and 'numpy' not in sys.modules\n"
+        "names = sys.argv[1:]\n"
+        "for name in names[names.index('--') + 1:]:\n"
+        "    importlib.import_module(name)\n"
+        "assert 'optax' in sys.modules\n"
+        "print(*(name for name in names[:names.index('--')] if name in sys.modules))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, *HEAVY, "--", *EXPERIMENTS],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout.strip()) == (0, ""), run.stdout + run.stderr[-2000:]
 
 
 @pytest.mark.parametrize("name", LIBRARY)

@@ -94,20 +94,64 @@ def test_a_writer_may_be_killed_at_any_time(tmp_path):
 # --- what counts ---------------------------------------------------------------------------------
 
 
-def test_only_lines_of_this_setting_and_recipe_count():
+OTHER = SETTING | {"device": "cpu: another"}
+
+
+def test_only_lines_of_this_code_and_recipe_count():
     found = results(
         line("base", 0),
-        line("base", 1, setting=SETTING | {"threads": 2}),
         line("base", 2, setting=SETTING | {"code": "other"}),
         line("base", 3, id="another recipe"),
         line("unknown", 4),
         line("bn", 0),
     )
     assert {name: list(runs) for name, runs in found.runs.items()} == {"base": [0], "bn": [0]}
-    assert found.left_out == 4
+    assert found.left_out == 3
     assert ("base", 0) in found and ("bn", 0) in found
-    assert ("base", 1) not in found and ("unknown", 4) not in found
+    assert ("base", 3) not in found and ("unknown", 4) not in found
     assert len(found.lines()) == 2
+
+
+@pytest.mark.parametrize("field", ["jaxlib", "device", "threads"])
+def test_another_seed_may_come_from_another_machine(field):
+    other = SETTING | {field: "another"}
+    whole = line("base", 1, setting=other), line("bn", 1, setting=other)
+    found = results(line("base", 0), line("bn", 0), *whole)
+    assert found.seeds("base", "bn") == [0, 1]
+    assert found.left_out == 0
+    assert found.missing(range(3)) == [("base", 2), ("bn", 2)]
+
+
+def test_a_seed_is_held_by_the_machine_that_has_most_of_it():
+    here = line("base", 0, test=0.1)
+    there = [line(name, 0, test=0.2, setting=OTHER) for name in ("base", "bn")]
+    for lines in ([here, *there], [*there, here]):
+        found = results(*lines)
+        assert found.final("base") == found.final("bn") == {0: 0.2}
+        assert found.left_out == 1
+        assert found.missing(range(1)) == []
+    # at a tie it is this one, and half a seed is begun anew
+    found = results(there[0], here)
+    assert found.final("base") == {0: 0.1}
+    assert found.missing(range(1)) == [("bn", 0)]
+    found = results(there[0])
+    assert found.final("base") == {0: 0.2} and found.seeds("base") == [0]
+    assert found.missing(range(1)) == [("base", 0), ("bn", 0)]
+
+
+def test_runs_of_one_seed_from_two_machines_make_no_pair():
+    found = Results([line("base", 0), line("bn", 0, setting=OTHER)], IDS, SETTING, core={"base"})
+    assert found.final("base") and found.final("bn")
+    with pytest.raises(MissingRuns):
+        found.seeds("base", "bn")
+
+
+def test_the_core_comes_first_seed_by_seed_and_the_rest_is_a_set_of_its_own():
+    names = ("minor", "base", "bn")
+    ids = {name: f"id of {name}" for name in names}
+    found = Results([line("base", 1), line("minor", 0, setting=OTHER)], ids, SETTING, IDS)
+    assert found.missing(range(2)) == [("base", 0), ("bn", 0), ("bn", 1), ("minor", 1)]
+    assert found.final("minor") == {0: 0.9}
 
 
 def test_the_last_of_two_lines_of_one_run_counts():
