@@ -212,7 +212,7 @@ def test_there_are_twenty_and_more_ways():
 
 def test_a_jax_that_does_not_start_gets_one_sentence(monkeypatch):
     monkeypatch.setattr(train_many, "_setting", _no_device)
-    monkeypatch.setattr(pool, "accelerated", lambda: False)
+    monkeypatch.setattr(pool, "accelerated", lambda: True)
     with pytest.raises(UserError, match=r"\(RuntimeError: no such platform\); see JAX_PLATFORMS"):
         train_many.worker_setting()
 
@@ -235,9 +235,34 @@ def test_a_full_disk_is_told_without_a_traceback(tmp_path, monkeypatch, capsys):
 def test_help_names_every_flag(capsys):
     status, out, err = refused(lambda argv: main(EXPERIMENT, argv), ["--help"], capsys)
     assert (status, err) == (0, "")
-    flags = "size data data-dir seeds only set out jobs list sweep".split()
+    flags = "size data data-dir seeds only set out jobs allow-slow list sweep".split()
     assert all(f"--{flag}" in out for flag in flags)
     assert "smoke, small, full" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "accelerated", "runs"),
+    [
+        ("", False, False),
+        ("--sweep", False, False),
+        ("--allow-slow", False, True),
+        ("", True, True),
+    ],
+)
+def test_bfloat16_on_a_cpu_wants_to_be_forced(
+    flags, accelerated, runs, monkeypatch, tmp_path, capsys
+):
+    planned = []
+    monkeypatch.setattr(run_experiment, "run_plan", lambda plan, *rest: planned.append(plan) or 0)
+    monkeypatch.setattr(pool, "accelerated", lambda: accelerated)
+    monkeypatch.chdir(tmp_path)
+    argv = f"--data digits --set precision=bfloat16 {flags}".split()
+    status, out, err = refused(lambda argv: main(EXPERIMENT, argv), argv, capsys)
+    if runs:
+        assert (status, err) == (0, "") and planned[0].base.precision == "bfloat16"
+    else:
+        check(status, out, err, ["slower", "CPU", "GPU or TPU", "--allow-slow"], "")
+        assert not planned and list(tmp_path.iterdir()) == []
 
 
 def test_list_runs_nothing(no_training, capsys):

@@ -32,7 +32,16 @@ MAY_IMPORT = {
     "recipe": {"norm", "layers", "models", "optim"},
     "evaluate": {"fast", "norm", "layers", "models", "data", "mesh"},
     "train": {
-        "clock", "data", "evaluate", "fast", "layers", "mesh", "models", "norm", "optim", "recipe"
+        "clock",
+        "data",
+        "evaluate",
+        "fast",
+        "layers",
+        "mesh",
+        "models",
+        "norm",
+        "optim",
+        "recipe",
     },
 }
 # These stand on top and may import all of the above and one another.

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests import pool_jobs
-from vggbn import pool
+from tests import cache_jobs, pool_jobs
+from vggbn import pool, provenance, train_many
 from vggbn.errors import UserError
 from vggbn.pool import Events, Job, run_jobs
 
@@ -79,10 +79,40 @@ def test_a_worker_has_one_thread_and_the_parent_keeps_its_own(monkeypatch):
     assert dict(os.environ) == before
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
+def test_one_thread_of_a_worker_does_all_the_arithmetic():
+    log = Log()
+    run_jobs([Job("busy", 0, None)], cache_jobs.busy_threads, log.events(), workers=1)
+    busiest, *others = log.of("result")["busy"]
+    assert busiest > 20, "too little work to tell"
+    assert max(others) < busiest / 5
+
+
 def test_a_worker_with_an_accelerator_keeps_the_environment(monkeypatch):
     monkeypatch.setattr(pool, "accelerated", lambda: True)
-    monkeypatch.delenv("NPROC", raising=False)
-    assert run([("env", 0, "environment", ["NPROC"])]).of("result") == {"env": {"NPROC": None}}
+    names = ["NPROC", "TF_CPP_MIN_LOG_LEVEL"]
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    log = run([("env", 0, "environment", names)])
+    assert log.of("result")["env"] == dict.fromkeys(names)
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "3"), ("0", "0")])
+def test_xla_logs_in_a_worker_only_what_the_user_asks_for(monkeypatch, own, expected):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    if own is not None:
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", own)
+    assert pool._settings()["TF_CPP_MIN_LOG_LEVEL"] == expected
+
+
+def test_the_setting_of_a_worker_is_known_without_starting_one(monkeypatch):
+    found = []
+    events = Events(lambda *_: None, lambda job, answer: found.append(answer), pytest.fail)
+    run_jobs([Job("setting", 0, None)], train_many._setting, events, workers=1)
+    monkeypatch.setattr(pool, "run_jobs", pytest.fail)
+    monkeypatch.setattr(provenance, "device", pytest.fail)
+    assert train_many.worker_setting() == found[0]
+    assert found[0]["threads"] == 1
 
 
 def test_reports_arrive_before_the_result():
@@ -198,7 +228,13 @@ def test_a_result_that_cannot_travel_is_a_failure(tmp_path):
 
 @pytest.mark.parametrize(
     ("platforms", "installed", "expected"),
-    [("cpu", ["libtpu"], False), ("cuda,cpu", [], True), ("", [], False), ("", ["libtpu"], True)],
+    [
+        ("cpu", ["libtpu"], False),
+        ("cuda,cpu", [], True),
+        ("", [], False),
+        ("", ["libtpu"], True),
+        ("", ["jax_plugins"], True),
+    ],
 )
 def test_an_accelerator_is_seen_without_starting_jax(monkeypatch, platforms, installed, expected):
     monkeypatch.undo()
