@@ -62,31 +62,17 @@ def test_conv_on_small_maps_by_loops(height, side):
     for width in (1, 2, 3, 4):
         kernel, x = normal(side, side, 3, 2), normal(2, height, width, 3)
         dy = normal(2, height, width, 2, seed=1)
-        # where the kernel exceeds the map XLA's own convolution falls off a cliff on CPU
-        own = "conv_general_dilated" in str(jax.make_jaxpr(conv)(kernel, x))
-        assert own == (side <= max(height, width))
         ours, expected = with_gradients(conv)(kernel, x, dy), conv_64(kernel, x, dy)
         for a, b in zip(ours, expected, strict=True):
             assert relative_error(a, b) <= 1e-5, (height, width)
 
 
-@pytest.mark.parametrize("side, height, width", [(3, 4, 4), (5, 2, 7), (7, 9, 3)])
-def test_the_dense_form_holds_on_every_map(side, height, width):
-    kernel, x = normal(side, side, 3, 2), normal(2, height, width, 3)
-    dy = normal(2, height, width, 2, seed=1)
-    ours = with_gradients(layers._conv_on_a_small_map)(kernel, x, dy)
-    for a, b in zip(ours, conv_64(kernel, x, dy), strict=True):
-        assert relative_error(a, b) <= 1e-5
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("side", [1, 3, 5])
-def test_conv_on_a_larger_map_by_loops(side, channels):
-    kernel, x = normal(side, side, channels, 4), normal(2, 6, 9, channels)
-    dy = normal(2, 6, 9, 4, seed=1)
-    # a grey image is the other cliff of XLA's convolution on CPU
-    own = "conv_general_dilated" in str(jax.make_jaxpr(conv)(kernel, x))
-    assert own == (channels > 1)
+@pytest.mark.parametrize("width", [8, 9])
+def test_conv_on_a_larger_map_by_loops(side, channels, width):
+    kernel, x = normal(side, side, channels, 4), normal(2, 6, width, channels)
+    dy = normal(2, 6, width, 4, seed=1)
     ours, expected = with_gradients(conv)(kernel, x, dy), conv_64(kernel, x, dy)
     for a, b in zip((conv(kernel, x), *ours), (expected[0], *expected), strict=True):
         assert relative_error(a, b) <= 1e-5

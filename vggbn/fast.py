@@ -62,6 +62,8 @@ def settled(x):
 def fence(x):
     """x, computed once and kept. On a CPU XLA would compute it again inside every consumer that
     reads slices of it, and a barrier is erased before that decision; a branch is not."""
+    if not x.size:
+        return x
     first = x.ravel()[0]
     always = (first < 0) | (first >= 0) | jnp.isnan(first)
     return lax.cond(always, lambda x: x + 0, jnp.zeros_like, x)
@@ -143,8 +145,8 @@ def _dense_conv(kernel, x_NHWC):
     windows = [
         kernel[top - i : top - i + H, left - j : left - j + W] for i in range(H) for j in range(W)
     ]
-    matrix = jnp.stack(windows, axis=3).reshape(H * W * C, -1)  # [H, W, C, H·W, O]
-    return (x_NHWC.reshape(N, -1) @ matrix).reshape(N, H, W, -1)
+    matrix = jnp.stack(windows, axis=3).reshape(H * W * C, -1)  # from [H, W, C, H·W, O]
+    return (x_NHWC.reshape(N, H * W * C) @ matrix).reshape(N, H, W, kernel.shape[-1])
 
 
 def _paired_conv(kernel, x_NHWC):
@@ -160,7 +162,8 @@ def _paired_conv(kernel, x_NHWC):
     windows = jnp.concatenate([wide[:, i : i + H] for i in range(h)], axis=-1)
     shifted = [jnp.pad(kernel, ((0, 0), (q, 1 - q), (0, 0), (0, 0))) for q in (0, 1)]
     matrix = jnp.stack(shifted, axis=3).reshape(h * (w + 1) * C, 2 * O)
-    return (windows.reshape(-1, h * (w + 1) * C) @ matrix).reshape(N, H, W, O)
+    rows = windows.reshape(N * H * W // 2, h * (w + 1) * C)
+    return (rows @ matrix).reshape(N, H, W, O)
 
 
 def _paired_d_kernel(kernel, x_NHWC, dy):

@@ -1,0 +1,523 @@
+"""The CPU forms against `lax` and its gradients, and who gets them: no GPU, TPU or VGGBN_FAST=0.
+
+Whether the process itself has them on does not matter here: each test says what it wants.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from tests.test_layers import conv_64, normal, relative_error, with_gradients
+from vggbn import fast, layers, provenance
+from vggbn.models import MODELS, Net
+
+
+@pytest.fixture(autouse=True)
+def cpu():
+    """Also where a GPU is the default device."""
+    with jax.default_device(jax.devices("cpu")[0]):
+        yield
+
+
+@pytest.fixture
+def switch(monkeypatch):
+    """switch(True) or switch(False): what is traced afterwards takes the fast or the plain form."""
+
+    def turn(on):
+        monkeypatch.setattr(fast, "ENABLED", on)
+        fast.compiler_options.cache_clear()
+
+    yield turn
+    fast.compiler_options.cache_clear()
+
+
+def fresh_jit(function):
+    """jax.jit that cannot find a trace of the same function with another switch."""
+    return jax.jit(lambda *args: function(*args))
+
+
+def same_bits(ours, theirs) -> bool:
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    return (ours.dtype, ours.shape, ours.tobytes()) == (
+        theirs.dtype,
+        theirs.shape,
+        theirs.tobytes(),
+    )
+
+
+def operations(text) -> Counter:
+    """Of a StableHLO program, without the branch over platforms: a `case` of a constant."""
+    counts = Counter(re.findall(r"stablehlo\.(\w+)", text))
+    return Counter({n: k for n, k in counts.items() if n not in ("case", "return", "constant")})
+
+
+# --- convolution ---------------------------------------------------------------------------------
+
+FORMS = {
+    "small map": fast.SMALL_MAP,
+    "few channels": fast.FEW_CHANNELS,
+    "few to many channels": fast.FEW_TO_MANY_CHANNELS,
+}
+
+
+def _shapes():
+    """(h, w, H, W, C, O): kernels of 1, 3, 5 and 7, maps of 1 to 9, 1 to 4 channels."""
+    for i, side in enumerate((1, 3, 5, 7)):
+        for j in range(9):
+            O = (2, 40, 32, 33, 5)[(i + j) % 5]  # noqa: E741
+            yield side, side, j + 1, (4 * j + i) % 9 + 1, (i + j) % 4 + 1, O
+    yield from ((1, 3, 4, 4, 2, 3), (3, 1, 5, 6, 4, 33), (5, 3, 2, 2, 3, 4), (3, 7, 2, 5, 5, 4))
+    # sums of as many terms as the suite's nets have
+    yield from ((3, 3, 2, 2, 128, 96), (3, 3, 28, 28, 1, 8), (5, 5, 16, 16, 3, 40))
+
+
+SHAPES = list(_shapes())
+
+
+def _others(shape):
+    """The forms that are not chosen but can compute this shape, by name."""
+    _, _, H, W, _, _ = shape
+    able = {"small map": H * W <= 14, "few channels": W % 2 == 0}  # a large matrix compiles long
+    return {n: FORMS[n] for n, can in able.items() if can and FORMS[n] is not _chosen(shape)}
+
+
+def _chosen(shape):
+    h, w, H, W, C, O = shape  # noqa: E741
+    return fast._form((h, w, C, O), (3, H, W, C))
+
+
+def test_the_shapes_reach_every_form():
+    chosen = Counter(map(_chosen, SHAPES))
+    assert set(chosen) == {*FORMS.values(), None}
+    assert min(chosen.values()) >= 4, chosen
+    assert {shape[0] for shape in SHAPES} == {1, 3, 5, 7}
+    for place in (2, 3):
+        assert {shape[place] for shape in SHAPES} >= set(range(1, 10))
+    for name in ("small map", "few channels"):
+        able = [
+            shape for shape in SHAPES if name in _others(shape) or _chosen(shape) is FORMS[name]
+        ]
+        assert {shape[4] for shape in able} >= {1, 2, 3, 4}, name
+        assert {shape[0] for shape in able} == {1, 3, 5, 7}, name
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape)))
+def test_every_form_equals_lax_and_loops(shape, switch):
+    """y and its gradients, by the form that is chosen and by all that could be."""
+    h, w, H, W, C, O = shape  # noqa: E741
+    kernel, x, dy = normal(h, w, C, O), normal(3, H, W, C), normal(3, H, W, O, seed=1)
+    switch(True)
+
+    @jax.jit
+    def run(kernel, x, dy):
+        results = {
+            name: (form.forward(kernel, x), form.d_kernel(kernel, x, dy), form.d_x(kernel, x, dy))
+            for name, form in _others(shape).items()
+        }
+        for name, conv in (("chosen", fast.conv), ("lax", fast.plain_conv)):
+            y, pull = jax.vjp(conv, kernel, x)
+            results[name] = y, *pull(dy)
+        return results
+
+    results = run(kernel, x, dy)
+    exact = conv_64(kernel, x, dy)
+    for name, ours in results.items():
+        for a, theirs, loops in zip(ours, results["lax"], exact, strict=True):
+            assert relative_error(a, loops) <= 1e-5, name
+            assert relative_error(a, theirs) <= 1e-5, name
+
+
+def test_the_choice():
+    chosen = lambda side, H, W, C, O: fast._form((side, side, C, O), (8, H, W, C))  # noqa: E731, E741
+    assert chosen(3, 2, 2, 512, 512) is fast.SMALL_MAP  # block 5 of a VGG at 32×32
+    assert chosen(3, 1, 1, 3, 8) is fast.SMALL_MAP
+    assert chosen(3, 4, 4, 512, 512) is None
+    assert chosen(5, 4, 5, 16, 16) is None  # the dense form wants a kernel that is larger both ways
+    assert chosen(3, 32, 32, 3, 32) is fast.FEW_CHANNELS
+    assert chosen(3, 32, 32, 3, 33) is fast.FEW_TO_MANY_CHANNELS
+    assert chosen(3, 32, 32, 5, 8) is None
+    assert chosen(3, 32, 31, 3, 8) is None  # pixels lie in pairs
+    assert chosen(2, 1, 1, 3, 8) is None
+
+
+@pytest.mark.parametrize("on", [True, False])
+@pytest.mark.parametrize("stride, padding", [(2, "SAME"), (1, "VALID"), (2, "VALID")])
+def test_other_strides_and_paddings_are_laxs(stride, padding, on, switch):
+    switch(on)
+    kernel, x = normal(3, 3, 3, 4), normal(2, 8, 8, 3)
+    ours = partial(fast.conv, stride=stride, padding=padding)
+    plain = partial(fast.plain_conv, stride=stride, padding=padding)
+    assert str(jax.make_jaxpr(ours)(kernel, x)) == str(jax.make_jaxpr(plain)(kernel, x))
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 2, 2, 16, 8), (3, 3, 6, 6, 3, 8), (3, 3, 6, 6, 3, 40)])
+def test_forms_keep_bfloat16(shape, switch):
+    switch(True)
+    h, w, H, W, C, O = shape  # noqa: E741
+    arrays = normal(h, w, C, O), normal(3, H, W, C), normal(3, H, W, O, seed=1)
+    kernel, x, dy = (jnp.asarray(a, jnp.bfloat16) for a in arrays)
+    for a, exact in zip(
+        with_gradients(fast.conv)(kernel, x, dy), conv_64(kernel, x, dy), strict=True
+    ):
+        assert a.dtype == jnp.bfloat16
+        assert relative_error(a, exact) <= 2**-7
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 2, 2, 5, 4), (3, 3, 4, 6, 2, 4)])
+def test_forms_can_be_mapped_and_differentiated_twice(shape, switch):
+    """In float64, where nothing else than an error shows."""
+    h, w, H, W, C, O = shape  # noqa: E741
+    kernels, x = (a.astype(np.float64) for a in (normal(3, h, w, C, O), normal(2, H, W, C)))
+
+    def penalty(kernel, x):
+        loss = lambda kernel: jnp.tanh(fast.max_pool_2x2(jnp.tanh(fast.conv(kernel, x)))).sum()  # noqa: E731
+        return (jax.grad(loss)(kernel) ** 2).sum()
+
+    results = []
+    for on in (True, False):
+        switch(on)
+        with jax.enable_x64(True):
+            results.append(fresh_jit(jax.vmap(jax.grad(penalty), (0, None)))(kernels, x))
+    assert results[0].dtype == np.float64
+    assert relative_error(*results) <= 1e-12
+
+
+# --- pooling -------------------------------------------------------------------------------------
+
+VALUES = {
+    "distinct": lambda rng, shape: rng.normal(size=shape),
+    "ties": lambda rng, shape: rng.integers(0, 3, shape),
+    "relu's": lambda rng, shape: np.maximum(rng.normal(size=shape), 0),
+    "zeros of both signs": lambda rng, shape: rng.choice([-0.0, 0.0], shape),
+    "infinite": lambda rng, shape: rng.choice([-np.inf, np.inf, 0, 1], shape),
+    "all -inf": lambda rng, shape: np.full(shape, -np.inf),
+    "tiny": lambda rng, shape: rng.choice([1e-40, -1e-40, 1e-38, 0], shape),
+}
+
+
+def pool_and_gradient(pool, x, dy):
+    y, pull = jax.vjp(pool, x)
+    return pool(x), y, pull(dy)[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(2, 6, 4, 5), (3, 5, 7, 3), (2, 2, 9, 1), (1, 3, 2, 33)])
+def test_pooling_is_xlas_bit_for_bit(shape, dtype, switch):
+    switch(True)
+    ours = fresh_jit(partial(pool_and_gradient, fast.max_pool_2x2))
+    plain = fresh_jit(partial(pool_and_gradient, fast.plain_max_pool_2x2))
+    rng = np.random.default_rng(0)
+    for name, draw in VALUES.items():
+        x = draw(rng, shape).astype(jnp.dtype(dtype))
+        dy = rng.normal(size=(shape[0], shape[1] // 2, shape[2] // 2, shape[3]))
+        dy = dy.astype(jnp.dtype(dtype))
+        for a, b in zip(ours(x, dy), plain(x, dy), strict=True):
+            assert same_bits(a, b), name
+        assert np.any(ours(x, dy)[2])
+
+
+def test_pooling_with_nan(switch):
+    """XLA's maxima; of the gradient only that it stays in its window, where XLA's place is odd."""
+    switch(True)
+    rng, shape = np.random.default_rng(1), (4, 7, 6, 3)
+    x = rng.choice([np.nan, 0, 1, 2, 3, np.inf], shape).astype(np.float32)
+    dy = rng.normal(size=(4, 3, 3, 3)).astype(np.float32)
+    alone, y, dx = fresh_jit(partial(pool_and_gradient, fast.max_pool_2x2))(x, dy)
+    _, plain_y, plain_dx = fresh_jit(partial(pool_and_gradient, fast.plain_max_pool_2x2))(x, dy)
+    np.testing.assert_array_equal(y, plain_y)
+    np.testing.assert_array_equal(alone, plain_y)
+    blocks = lambda a: np.asarray(a)[:, :6].reshape(4, 3, 2, 3, 2, 3).transpose(0, 1, 3, 5, 2, 4)  # noqa: E731
+    bad = np.isnan(blocks(x)).any((-2, -1))
+    np.testing.assert_array_equal(np.isnan(y), bad)
+    assert 0 < bad.mean() < 1
+    np.testing.assert_array_equal(blocks(dx)[~bad], blocks(plain_dx)[~bad])
+    np.testing.assert_array_equal(blocks(dx).sum((-2, -1)), dy)
+    assert not np.any(dx[:, 6]), "what the pool drops gets no gradient"
+
+
+def test_gradient_of_relu_is_jaxs():
+    x = np.array([-np.inf, -1, -0.0, 0.0, 1e-30, 2, np.inf, np.nan], np.float32)
+    x = np.concatenate([x, normal(100)])
+    dy = normal(x.size, seed=1)
+    for relu in (layers.relu, jax.jit(layers.relu)):
+        y, pull = jax.vjp(relu, x)
+        expected, plain_pull = jax.vjp(jax.nn.relu, x)
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(pull(dy)[0], plain_pull(dy)[0])
+    assert jax.grad(layers.relu)(0.0) == jax.grad(layers.relu)(-0.0) == 0
+
+
+# --- the fence -----------------------------------------------------------------------------------
+
+ODD = [-0.0, 0.0, 1.5, np.nan, np.inf, -np.inf, 1e-40, -3e38, 65504]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("first", range(len(ODD)))
+def test_a_fence_changes_no_bit(first, dtype):
+    with np.errstate(over="ignore"):  # 3e38 in float16
+        x = np.roll(ODD, -first).astype(jnp.dtype(dtype)).reshape(3, 3)
+    for run in (fast.fence, jax.jit(fast.fence)):
+        y = run(jnp.asarray(x))
+        assert y.dtype == x.dtype and same_bits(y, x)
+
+
+def test_a_fence_keeps_the_payload_of_a_nan_and_passes_the_gradient():
+    x = np.array([0x7FC12345, 0xFFC00001, 0x80000000], np.uint32).view(np.float32)
+    assert same_bits(jax.jit(fast.fence)(x), x)
+    x, dy = normal(4, 3), normal(4, 3, seed=1)
+    assert same_bits(jax.vjp(fast.fence, x)[1](dy)[0], dy)
+
+
+# --- a whole net ---------------------------------------------------------------------------------
+
+
+def mean_pool_2x2(x_NHWC):
+    N, H, W, C = x_NHWC.shape
+    return x_NHWC.reshape(N, H // 2, 2, W // 2, 2, C).mean((2, 4))
+
+
+def net_gradient(net, compiled_by):
+    """(loss and gradient, operations of the program) of a tanh VGG-A at random weights."""
+    model, rng = MODELS["vgg_a"](net), np.random.default_rng(5)
+    init = jax.jit(lambda key: model.init(key, "he"))
+    params, stats = init(jax.random.key(3, impl="rbg"))
+    x, labels = rng.normal(size=(64, *net.image)).astype(np.float32), np.arange(64) % 5
+
+    def loss(params, x):
+        logits, new = model.apply(params, stats, x, train=True)
+        return layers.cross_entropy(logits, labels).mean(), new
+
+    run = compiled_by(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    program = run.lower(params, x)
+    return program.compile()(params, x), operations(program.as_text())
+
+
+def switched_gradient(net, on, switch):
+    switch(on)
+    return net_gradient(net, fast.jit if on else jax.jit)
+
+
+NETS = [
+    pytest.param((16, 16, 1), "none", "max", id="16"),
+    pytest.param((32, 32, 3), "none", "mean", id="32"),
+    pytest.param((16, 16, 1), "batch", "max", id="16-batch", marks=pytest.mark.slow),
+    pytest.param((32, 32, 3), "batch", "max", id="32-batch", marks=pytest.mark.slow),
+    pytest.param((32, 32, 3), "batch", "mean", id="32-batch-mean", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("image, norm, pool", NETS)
+def test_gradient_of_a_smooth_net(image, norm, pool, switch, monkeypatch):
+    """Means make it smooth; a maximum that flips would be seen a hundred times over."""
+    if pool == "mean":
+        monkeypatch.setattr(layers, "max_pool_2x2", mean_pool_2x2)
+    net = Net(image=image, classes=5, fc=16, width=1 / 16, norm=norm, activation="tanh")
+    results, programs = zip(
+        *(switched_gradient(net, on, switch) for on in (True, False)), strict=True
+    )
+    scatters = [program["select_and_scatter"] for program in programs]
+    assert scatters == ([0, 5 if image[0] == 32 else 4] if pool == "max" else [0, 0])
+    # a forward pass and two gradients a layer; the last blocks' kernels are larger than the map
+    assert programs[0]["convolution"] < programs[1]["convolution"] == 3 * 8
+    gradients = [
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(g)]) for _, g in results
+    ]
+    ours, plain = (g.astype(np.float64) for g in gradients)
+    assert np.linalg.norm(ours - plain) <= 1e-5 * np.linalg.norm(plain)
+    # leaf by leaf BN over few values rounds a little more, in both: float64 is as far from either
+    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+        assert relative_error(a, b) <= 3e-5
+
+
+# --- who gets them -------------------------------------------------------------------------------
+
+
+def net_part(kernel, x):
+    """A convolution, an activation and a pool, with all gradients."""
+    y, pull = jax.vjp(
+        lambda kernel, x: fast.max_pool_2x2(jnp.tanh(fast.conv(kernel, x))), kernel, x
+    )
+    return y, pull(y)
+
+
+def lowered(platform, kernel_shape, x_shape, function=net_part):
+    args = np.ones(kernel_shape, np.float32), np.ones(x_shape, np.float32)
+    traced = jax.jit(lambda *args: function(*args)).trace(*args)
+    return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+PARTS = {
+    "small map": ((3, 3, 8, 4), (2, 2, 2, 8)),
+    "few channels": ((3, 3, 3, 4), (2, 8, 8, 3)),
+    "few to many channels": ((3, 3, 3, 40), (2, 8, 8, 3)),
+}
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda", "rocm"])
+@pytest.mark.parametrize("part", PARTS)
+def test_gpu_and_tpu_get_the_plain_program(part, platform, switch):
+    switch(True)
+    text = lowered(platform, *PARTS[part])
+    found = operations(text)
+    assert found["convolution"] == 3
+    assert found["reduce_window"] == found["select_and_scatter"] == 1
+    # no matrix, no gathered windows, no fence
+    assert not {"dot_general", "concatenate", "or"} & set(found)
+    # every branch is decided when the program is made: on a constant, or on what such a one gives
+    branches = re.findall(r'= "stablehlo.case"\((%\w+)\)', text)
+    constants = set(re.findall(r"(%\w+) = stablehlo.constant", text))
+    chosen = set(re.findall(r'(%\w+) = "stablehlo.case"\((?:%c\w*)\)', text))
+    assert branches and set(branches) <= constants | chosen
+    # operation for operation what there is without fast.py's forms
+    switch(False)
+    off = lowered(platform, *PARTS[part])
+    assert "stablehlo.case" not in off
+    assert found == operations(off)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_cpu_gets_its_forms(part, switch):
+    switch(True)
+    found = operations(lowered("cpu", *PARTS[part]))
+    left = {"small map": 0, "few channels": 1, "few to many channels": 2}[part]
+    assert found["convolution"] == left  # the input gradient, and the forward pass
+    assert found["dot_general"] == 3 - left
+    assert not found["reduce_window"] and not found["select_and_scatter"]
+    fences = 3 if part == "small map" else 4  # of the pool's input and gradient; of a gradient dy
+    assert found["or"] == 2 * fences
+    switch(False)
+    found = operations(lowered("cpu", *PARTS[part]))
+    assert found["convolution"] == 3 and not found["dot_general"] and not found["or"]
+    assert found["reduce_window"] == found["select_and_scatter"] == 1
+
+
+def test_settled_is_a_fence_on_a_cpu_alone(switch):
+    twice = lambda _, x: fast.settled(x + x)  # noqa: E731
+    found = {}
+    for on in (True, False):
+        switch(on)
+        for platform in ("cpu", "tpu", "cuda"):
+            text = lowered(platform, (1,), (4, 3), twice)
+            found[on, platform] = set(operations(text))
+        x = normal(4, 3)
+        assert same_bits(fresh_jit(twice)(0, x), x + x)
+    plain = {"add"}
+    assert "or" in found.pop((True, "cpu"))
+    assert all(operations == plain for operations in found.values()), found
+
+
+# --- compile options -----------------------------------------------------------------------------
+
+
+def known(options) -> bool:
+    try:
+        jax.jit(lambda: jnp.zeros(()), compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        assert any(name in str(error) for name in options)
+        return False
+    return True
+
+
+@pytest.fixture
+def on_cpu_backend(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+
+
+def test_options_are_applied_where_they_are_known(switch, on_cpu_backend):
+    switch(True)
+    assert fast.compiler_options() == (fast.OPTIONS if known(fast.OPTIONS) else {})
+    # jaxlib 0.10.2 names the library in its program, and with the options no convolution is in it
+    kernel, x = np.ones((3, 3, 32, 32), np.float32), np.ones((8, 16, 16, 32), np.float32)
+    stock, ours = (
+        jit(lambda *args: fast.plain_conv(*args)).lower(kernel, x).compile().as_text()
+        for jit in (jax.jit, fast.jit)
+    )
+    if "ynn_fusion" in stock:
+        assert fast.compiler_options() and "ynn_fusion" not in ours
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"xla_cpu_an_option_of_another_version": "x"},
+        {**fast.OPTIONS, "xla_cpu_an_option_of_another_version": "x"},
+        dict.fromkeys(fast.OPTIONS, "A_TYPE_OF_ANOTHER_VERSION"),
+    ],
+    ids=["unknown", "one unknown", "unknown value"],
+)
+def test_unknown_options_are_left_out(options, switch, on_cpu_backend, monkeypatch):
+    switch(True)
+    monkeypatch.setattr(fast, "OPTIONS", options)
+    assert not known(options)
+    assert fast.compiler_options() == {}
+    assert fast.jit(lambda x: x + 1)(np.float32(1)) == 2
+
+
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+def test_other_backends_get_no_options(backend, switch, monkeypatch):
+    switch(True)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert fast.compiler_options() == {}
+
+
+def test_no_options_when_switched_off(switch, on_cpu_backend):
+    switch(False)
+    assert fast.compiler_options() == {}
+
+
+def test_jit_passes_its_arguments_on(switch):
+    switch(True)
+    double = fast.jit(lambda x, n: n * x, static_argnames="n", donate_argnums=0)
+    x = jnp.ones(3)
+    assert double(x, n=2).tolist() == [2, 2, 2]
+    assert x.is_deleted()
+
+
+@pytest.mark.parametrize("value", ["0", "1", None])
+def test_the_variable_decides(value):
+    code = (
+        "from vggbn import fast, provenance\n"
+        "options, code = fast.compiler_options(), provenance.setting()['code']\n"
+        "print(fast.ENABLED, bool(options), code, sep=';')\n"
+    )
+    env = {name: v for name, v in os.environ.items() if name != "VGGBN_FAST"}
+    env |= {"JAX_PLATFORMS": "cpu"} | ({} if value is None else {"VGGBN_FAST": value})
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    enabled, options, digest = run.stdout.strip().split(";")
+    if value == "0":
+        assert (enabled, options, digest) == ("False", "False", provenance.code_digest() + " plain")
+    else:
+        assert (enabled, options) == ("True", str(known(fast.OPTIONS)))
+        assert digest == provenance.code_digest()
+
+
+# --- nothing at all ------------------------------------------------------------------------------
+
+
+def test_an_empty_batch_and_a_map_that_pools_to_nothing(switch):
+    """lax returns empty arrays; so do the forms, and their gradients are zero or empty."""
+    switch(True)
+    kernel = normal(3, 3, 2, 4)
+    for side in (2, 4):
+        x = np.zeros((0, side, side, 2), np.float32)
+        y, pull = jax.vjp(lambda k, x: fast.conv(k, x), kernel, x)
+        d_kernel, dx = pull(y)
+        assert (y.shape, dx.shape) == ((0, side, side, 4), x.shape)
+        assert not d_kernel.any()
+    x = normal(2, 1, 3, 2)
+    y, pull = jax.vjp(fast.max_pool_2x2, x)
+    (dx,) = pull(y)
+    assert y.shape == (2, 0, 1, 2) and dx.shape == x.shape and not dx.any()
