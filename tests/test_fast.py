@@ -65,6 +65,7 @@ def operations(text) -> Counter:
 FORMS = {
     "small map": fast.SMALL_MAP,
     "few channels": fast.FEW_CHANNELS,
+    "few to few channels": fast.FEW_TO_FEW_CHANNELS,
     "few to many channels": fast.FEW_TO_MANY_CHANNELS,
 }
 
@@ -76,6 +77,9 @@ def _shapes():
             O = (2, 40, 32, 33, 5)[(i + j) % 5]  # noqa: E741
             yield side, side, j + 1, (4 * j + i) % 9 + 1, (i + j) % 4 + 1, O
     yield from ((1, 3, 4, 4, 2, 3), (3, 1, 5, 6, 4, 33), (5, 3, 2, 2, 3, 4), (3, 7, 2, 5, 5, 4))
+    # few channels to few, and to 17 … 32
+    yield from ((3, 3, 6, 8, 3, 16), (1, 1, 5, 4, 4, 9), (5, 5, 8, 6, 1, 7), (5, 5, 7, 8, 3, 30))
+    yield from ((3, 3, 4, 4, 3, 17), (7, 7, 8, 10, 1, 16))
     # sums of as many terms as the suite's nets have
     yield from ((3, 3, 2, 2, 128, 96), (3, 3, 28, 28, 1, 8), (5, 5, 16, 16, 3, 40))
 
@@ -358,7 +362,8 @@ def lowered(platform, kernel_shape, x_shape, function=net_part):
 
 PARTS = {
     "small map": ((3, 3, 8, 4), (2, 2, 2, 8)),
-    "few channels": ((3, 3, 3, 4), (2, 8, 8, 3)),
+    "few channels": ((3, 3, 3, 20), (2, 8, 8, 3)),
+    "few to few channels": ((3, 3, 3, 4), (2, 8, 8, 3)),
     "few to many channels": ((3, 3, 3, 40), (2, 8, 8, 3)),
 }
 
@@ -389,11 +394,16 @@ def test_gpu_and_tpu_get_the_plain_program(part, platform, switch):
 def test_a_cpu_gets_its_forms(part, switch):
     switch(True)
     found = operations(lowered("cpu", *PARTS[part]))
-    left = {"small map": 0, "few channels": 1, "few to many channels": 2}[part]
-    assert found["convolution"] == left  # the input gradient, and the forward pass
-    assert found["dot_general"] == 3 - left
+    # convolutions left: the input gradient, and the forward pass; fences: three of the pool, one of
+    # the kernel gradient's dy, one of the shifted images' sum
+    left, products, fences = {
+        "small map": (0, 3, 3),
+        "few channels": (1, 2, 4),
+        "few to few channels": (1, 1, 5),
+        "few to many channels": (2, 1, 4),
+    }[part]
+    assert (found["convolution"], found["dot_general"]) == (left, products)
     assert not found["reduce_window"] and not found["select_and_scatter"]
-    fences = 3 if part == "small map" else 4  # of the pool's input and gradient; of a gradient dy
     assert found["or"] == 2 * fences
     switch(False)
     found = operations(lowered("cpu", *PARTS[part]))
@@ -521,3 +531,51 @@ def test_an_empty_batch_and_a_map_that_pools_to_nothing(switch):
     y, pull = jax.vjp(fast.max_pool_2x2, x)
     (dx,) = pull(y)
     assert y.shape == (2, 0, 1, 2) and dx.shape == x.shape and not dx.any()
+
+
+# --- a part of the batch at a time, and memory that is kept --------------------------------------
+
+
+def test_a_large_batch_takes_its_kernel_gradient_in_parts():
+    kernel, x = normal(3, 3, 3, 8), normal(64, 32, 32, 3)
+    dy = normal(64, 32, 32, 8, seed=1)
+    program = jax.jit(fast.FEW_CHANNELS.d_kernel)
+    assert "while" in program.lower(kernel, x, dy).as_text()
+    assert "while" not in program.lower(kernel, x[:16], dy[:16]).as_text()
+    expected = fast._gradient(fast.plain_conv, 0)(kernel, x, dy)
+    assert relative_error(program(kernel, x, dy), expected) <= 1e-5
+    odd = program(kernel, x[:63], dy[:63])  # no multiple of a part
+    assert relative_error(odd, fast._gradient(fast.plain_conv, 0)(kernel, x[:63], dy[:63])) <= 1e-5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
+def test_memory_is_kept_from_step_to_step():
+    """A block of 64 MB, freed and taken again, brings no fresh pages: glibc's default would."""
+    code = (
+        "import ctypes, resource, sys\n"
+        "from vggbn import fast\n"
+        "kept = sys.argv[1] == 'kept' and fast.keep_memory()\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]\n"
+        "libc.free.argtypes = [ctypes.c_void_p]\n"
+        "def turn():\n"
+        "    block = libc.malloc(2**26); ctypes.memset(block, 1, 2**26); libc.free(block)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "turn(); before = turn(); print(turn() - before)\n"
+    )
+
+    def faults(how):
+        command = [sys.executable, "-c", code, how]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    if not fast.keep_memory():
+        pytest.skip("this C library takes no such order")
+    assert faults("kept") < 10 < faults("not kept")
+
+
+def test_a_c_library_without_mallopt_is_left_alone(monkeypatch):
+    monkeypatch.setattr(fast.ctypes, "CDLL", lambda name: object())
+    fast.keep_memory.cache_clear()
+    assert fast.keep_memory() is False
+    fast.keep_memory.cache_clear()

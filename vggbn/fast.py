@@ -7,6 +7,7 @@ of it off. Each form is timed beside the plain one by benchmarks/cliffs.py.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -31,8 +32,30 @@ OPTIONS = {
 
 
 def jit(function: Callable, **kwargs) -> Callable:
-    """jax.jit with the compiler options that pay on this backend. Starts the backend."""
+    """jax.jit with the options, of compiler and allocator, that pay on this backend, which starts.
+
+    They belong to a program and to the process; no number depends on them.
+    """
+    if ENABLED and jax.default_backend() == "cpu":
+        keep_memory()
     return jax.jit(function, compiler_options=compiler_options(), **kwargs)
+
+
+@lru_cache
+def keep_memory() -> bool:
+    """Let glibc keep what a step has freed for the next one; whether it could be told so.
+
+    It gives blocks of 32 MB and more back at once, and the fresh pages of the next step cost about
+    a tenth of it. Other C libraries go their own way.
+    """
+    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):
+        return False
+    wanted = {M_MMAP_THRESHOLD: 2**31 - 1, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
+    heard = [mallopt(option, value) for option, value in wanted.items()]
+    return all(heard)
 
 
 @lru_cache
@@ -114,7 +137,9 @@ def _form(kernel_shape, x_shape) -> _Form | None:
     if h > H and w > W:
         return SMALL_MAP
     if C <= 4 and W % 2 == 0:
-        return FEW_CHANNELS if O <= 32 else FEW_TO_MANY_CHANNELS
+        if O > 32:
+            return FEW_TO_MANY_CHANNELS
+        return FEW_TO_FEW_CHANNELS if O <= 16 and h * w * C <= 27 else FEW_CHANNELS
     return None
 
 
@@ -167,12 +192,39 @@ def _paired_conv(kernel, x_NHWC):
 
 
 def _paired_d_kernel(kernel, x_NHWC, dy):
-    """Of _paired_conv. dy is computed in its own shape: in that of the pairs it takes longer."""
-    return _gradient(_paired_conv, 0)(kernel, x_NHWC, fence(dy))
+    """Of _paired_conv. dy is computed in its own shape: in that of the pairs it takes longer.
+
+    Where the windows would leave the caches they are gathered for a part of the batch at a time.
+    """
+    (h, w, C, _), (N, H, W) = kernel.shape, x_NHWC.shape[:3]
+    gradient, dy = _gradient(_paired_conv, 0), fence(dy)
+    if N % PART or N * H * W // 2 * h * (w + 1) * C * x_NHWC.dtype.itemsize <= CACHE:
+        return gradient(kernel, x_NHWC, dy)
+    parts = [a.reshape(N // PART, PART, *a.shape[1:]) for a in (x_NHWC, dy)]
+    add = lambda total, part: (total + gradient(kernel, *part), None)  # noqa: E731
+    return lax.scan(add, jnp.zeros_like(kernel), tuple(parts))[0]
+
+
+PART, CACHE = 16, 4 * 2**20  # images, bytes
+
+
+def _shifted_conv(kernel, x_NHWC):
+    """Few channels to few: a sum of shifted images, each times the kernel's value there.
+
+    One fused loop that writes nothing but its result. For the gradients another form is better.
+    """
+    (h, w, C, _), (H, W) = kernel.shape, x_NHWC.shape[1:3]
+    padded = jnp.pad(x_NHWC, ((0, 0), (h // 2, h // 2), (w // 2, w // 2), (0, 0)))
+    y = jnp.zeros((1, 1, 1, 1), jnp.promote_types(x_NHWC.dtype, jnp.float32))  # the sum's dtype
+    for i, j, c in np.ndindex(h, w, C):
+        image = padded[:, i : i + H, j : j + W, c : c + 1].astype(y.dtype)
+        y = y + image * kernel[i, j, c].reshape(1, 1, 1, -1)
+    return fence(y.astype(x_NHWC.dtype))
 
 
 SMALL_MAP = _Form(_dense_conv, _gradient(_dense_conv, 0), _gradient(_dense_conv, 1))
 FEW_CHANNELS = _Form(_paired_conv, _paired_d_kernel, _gradient(plain_conv, 1))
+FEW_TO_FEW_CHANNELS = FEW_CHANNELS._replace(forward=_shifted_conv)
 FEW_TO_MANY_CHANNELS = FEW_CHANNELS._replace(forward=plain_conv)
 
 
