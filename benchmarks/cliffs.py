@@ -41,10 +41,10 @@ import numpy as np
 from jax import lax
 
 from benchmarks.cases import CASES
+from benchmarks.measure import environment
 from vggbn import fast, layers
-from vggbn.experiment import make_plan
+from vggbn.experiment import make_plan, size_names
 from vggbn.models import MODELS, Net
-from vggbn.pool import SINGLE_THREAD
 from vggbn.provenance import commit, setting, versions
 from vggbn.recipe import static
 
@@ -108,12 +108,6 @@ NAMES = {
 }
 
 
-def lax_conv(kernel, x_NHWC, *, stride=1, padding="SAME"):
-    return lax.conv_general_dilated(
-        x_NHWC, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
 def reduce_max(x_NHWC, *, window, stride, padding="SAME"):
     size, steps = (1, window, window, 1), (1, stride, stride, 1)
     return lax.reduce_window(x_NHWC, -jnp.inf, lax.max, size, steps, padding)
@@ -133,8 +127,8 @@ def sliced_lrn(x_NHWC, *, k=2.0, n=5, alpha=1e-4):
 
 
 PLAIN = {
-    "conv": lax_conv,
-    "max_pool_2x2": partial(reduce_max, window=2, stride=2, padding="VALID"),
+    "conv": fast.plain_conv,
+    "max_pool_2x2": fast.plain_max_pool_2x2,
     "local_response_norm": sliced_lrn,
     "planned_max_pool": reduce_max,  # of nets to come: the suite has no operation for it yet
     "planned_mean_pool": reduce_mean,
@@ -265,7 +259,7 @@ def experiment_nets() -> Iterator[tuple[str, str, Net, int]]:
     for module in pkgutil.iter_modules([str(folder)]):
         experiment = importlib.import_module(f"experiments.{module.name}").EXPERIMENT
         data = {None, *(claim.primary for claim in experiment.claims)}
-        for size in experiment.sizes:
+        for size in size_names(experiment):
             for name in sorted(data, key=str):
                 plan = make_plan(experiment, size, out=folder, data=name)
                 for recipe in plan.variants.values():
@@ -635,8 +629,8 @@ class Reason(NamedTuple):
 
 REASONS = (
     Reason(
-        "Arithmetic, not memory: a value costs C multiply-adds of the banded product, two roots "
-        "and a division. A closed-form gradient was no faster, shifted slices 4 times slower.",
+        "More than a copy: a value costs C multiply-adds of the banded product, two roots and a "
+        "division. A closed-form gradient was no faster.",
         lambda op, which: op.kind == "local_response_norm",
     ),
 )
@@ -814,11 +808,8 @@ def main() -> int:
 
 def start_with(threads: int) -> None:
     """Replace this process by one whose XLA has so many threads: it reads them when it starts."""
-    ours = SINGLE_THREAD if threads == 1 else {"NPROC": str(threads)}
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {ours.get('XLA_FLAGS', '')}".strip()
-    environment = os.environ | ours | {"XLA_FLAGS": flags, CHILD: str(threads)}
     command = [sys.executable, "-m", "benchmarks.cliffs", *sys.argv[1:]]
-    os.execve(sys.executable, command, environment)
+    os.execve(sys.executable, command, environment(threads) | {CHILD: str(threads)})
 
 
 if __name__ == "__main__":

@@ -6,14 +6,15 @@ Trains one variant of the ablation twice, each time in a new single-thread worke
 
 from __future__ import annotations
 
-import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 from experiments.bn_ablation import EXPERIMENT
 from vggbn import compile_cache, pool, provenance, runs
-from vggbn.experiment import make_plan
+from vggbn.errors import Parser, UserError
+from vggbn.experiment import make_plan, size_names
 from vggbn.recipe import parse_edit
 
 PARTS = {
@@ -31,8 +32,8 @@ PARTS = {
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", default="small", choices=EXPERIMENT.sizes)
+    parser = Parser(prog="python -m benchmarks.profile_run", description=__doc__)
+    parser.add_argument("--size", default="small", choices=size_names(EXPERIMENT))
     parser.add_argument("--data", help="as for the experiment (default: the size's own)")
     parser.add_argument("--data-dir", help="folder of prepared TFDS sets")
     parser.add_argument("--variant", default="bn")
@@ -56,10 +57,14 @@ def measured(job) -> dict:
     events = pool.Events(
         on_report=lambda job, report: None,
         on_result=lambda job, record: records.append(record),
-        on_failure=lambda job, text: print(text),
+        on_failure=_give_up,
     )
     pool.run_jobs([pool.Job("profile", None, (*job, began))], _train, events, workers=1)
     return records[0]
+
+
+def _give_up(job, text: str) -> None:
+    raise UserError(f"the run failed: {text.strip().splitlines()[-1]}")
 
 
 def _train(payload, report) -> dict:
@@ -98,4 +103,7 @@ def same(cold: dict, warm: dict) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

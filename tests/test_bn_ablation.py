@@ -96,6 +96,12 @@ def test_cifar10_gets_the_epochs_that_its_verdicts_need():
     assert searched.steps * searched.batch / epoch >= 2 and searched.lr == 0.1
 
 
+def test_the_user_s_steps_win_over_the_size_s_own():
+    found = make_plan(EXPERIMENT, "full", out=Path("out"), data="cifar10", edits={"steps": 50})
+    assert {recipe.steps for recipe in found.variants.values()} == {50}
+    assert sweep._recipe(found, "BN, He", 0.1).steps == 50
+
+
 def test_the_baseline_and_bn_differ_in_bn_only():
     edits = variant_edits(plan("full"))
     assert edits["base"] == {}
@@ -176,9 +182,9 @@ def test_the_rates_are_those_the_sweep_chose(size):
     found = {arm: list(by_rate) for arm, by_rate in record["accuracy"].items()}
     assert found == dict.fromkeys(searched.arms, rates)
     cells = [cell for by_rate in record["accuracy"].values() for cell in by_rate.values()]
-    own = plan(size).scale.sweep
-    assert {len(cell) for cell in cells} == {own.get("seeds", searched.seeds)}
-    budget = own.get("steps", plan(size).base.steps)
+    scale = plan(size).scale
+    assert {len(cell) for cell in cells} == {scale.sweep_seeds or searched.seeds}
+    budget = scale.sweep_steps or plan(size).base.steps
     assert record["steps"] == budget, "the sweep had another budget"
     best = {arm: sweep.best_rate(by_rate) for arm, by_rate in record["accuracy"].items()}
     assert {arm: tuple(pair) for arm, pair in record["best"].items()} == best

@@ -64,8 +64,9 @@ class Size:
     """How much of the experiment is run: edits of BASE, seeds 0 … n-1, the arms (None: all).
 
     tuned holds what the sweep chose: edits of BASE ("lr", "init") and "bn_lr". Arms outside
-    `core` (None: there are none) get the edits `others` and run last; `sweep` edits the sweep's
-    runs. The size "full-cifar10" replaces "full" on cifar10.
+    `core` (None: there are none) get the edits `others`, unless the user edits the same field, and
+    run last; the sweep's runs have `sweep_steps` and `sweep_seeds` (None: as all). The size
+    "full-cifar10" replaces "full" on cifar10.
     """
 
     seeds: int
@@ -74,7 +75,8 @@ class Size:
     arms: tuple[str, ...] | None = None
     core: tuple[str, ...] | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
-    sweep: Mapping[str, Any] = field(default_factory=dict)
+    sweep_steps: int | None = None
+    sweep_seeds: int | None = None
 
     def is_core(self, arm: str) -> bool:
         """Whether the arm runs with the first ones, for as long as they."""
@@ -165,8 +167,9 @@ def make_plan(
     if data and data != base.data:
         base = edited(base, {"data": data, **(ANY_IMAGES if data != "digits" else {})})
     base = edited(base, edits or {})
+    others = {k: v for k, v in chosen.others.items() if k not in (edits or {})}
     variants = {
-        name: recipe if chosen.is_core(name) else edited(recipe, chosen.others)
+        name: recipe if chosen.is_core(name) else edited(recipe, others)
         for name, recipe in _variants(experiment, base, chosen.tuned, edits or {}).items()
     }
     names = _names(only, chosen.arms, variants)

@@ -1,4 +1,4 @@
-"""The same sums sooner on a CPU: what XLA's own code does there at a tenth of the machine's rate.
+"""The same sums sooner on a CPU: what XLA's own code does slowly there.
 
 Every form here equals the plain one (`lax` and its gradient) up to rounding, pooling exactly. The
 choice is made where a program is lowered: GPU and TPU get the plain form. VGGBN_FAST=0 switches all
@@ -34,7 +34,7 @@ OPTIONS = {
 def jit(function: Callable, **kwargs) -> Callable:
     """jax.jit with the options, of compiler and allocator, that pay on this backend, which starts.
 
-    They belong to a program and to the process; no number depends on them.
+    They change no number beyond rounding.
     """
     if ENABLED and jax.default_backend() == "cpu":
         keep_memory()
@@ -45,8 +45,8 @@ def jit(function: Callable, **kwargs) -> Callable:
 def keep_memory() -> bool:
     """Let glibc keep what a step has freed for the next one; whether it could be told so.
 
-    It gives blocks of 32 MB and more back at once, and the fresh pages of the next step cost about
-    a tenth of it. Other C libraries go their own way.
+    It gives blocks of 32 MB and more back at once, and the next step pays for fresh pages. Other C
+    libraries go their own way.
     """
     M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
     try:
@@ -191,6 +191,9 @@ def _paired_conv(kernel, x_NHWC):
     return (rows @ matrix).reshape(N, H, W, O)
 
 
+PART, CACHE = 16, 4 * 2**20  # images, bytes
+
+
 def _paired_d_kernel(kernel, x_NHWC, dy):
     """Of _paired_conv. dy is computed in its own shape: in that of the pairs it takes longer.
 
@@ -203,9 +206,6 @@ def _paired_d_kernel(kernel, x_NHWC, dy):
     parts = [a.reshape(N // PART, PART, *a.shape[1:]) for a in (x_NHWC, dy)]
     add = lambda total, part: (total + gradient(kernel, *part), None)  # noqa: E731
     return lax.scan(add, jnp.zeros_like(kernel), tuple(parts))[0]
-
-
-PART, CACHE = 16, 4 * 2**20  # images, bytes
 
 
 def _shifted_conv(kernel, x_NHWC):

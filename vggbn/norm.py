@@ -71,7 +71,7 @@ def _normalise(x, scale, bias, weight, eps):
 def _normalise_fwd(x, scale, bias, weight, eps):
     shift, correction, var, m = _moments(x.astype(_stat_dtype(x)), weight)
     rstd = 1 / jnp.sqrt(var + eps)
-    # gamma · rstd is one factor: on CPU every vector over channels costs as much as a pass over x.
+    # gamma · rstd is one factor: on a CPU every vector over channels costs time.
     y = _centre(x, shift, correction) * (_channels(scale, x) * rstd) + _channels(bias, x)
     flat = lambda a: a.reshape(a.shape[0], -1)  # noqa: E731
     out = y.astype(x.dtype), flat(shift + correction), flat(var), flat(m)

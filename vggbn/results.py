@@ -52,6 +52,10 @@ def read(path: Path) -> list[Line]:
     return lines
 
 
+def _key(setting: dict) -> tuple:
+    return tuple(sorted(setting.items()))
+
+
 class MissingRuns(Exception):
     """A claim needs a variant, or seeds of it, that have not been run."""
 
@@ -74,32 +78,23 @@ class Results:
         setting: dict,
         core: Collection[str] | None = None,
     ):
-        lines, self.setting = list(lines), setting
-        self.variants = list(ids)
+        lines, self.variants = list(lines), list(ids)
         self._core = set(ids if core is None else core)
+        self._here = _key(setting)
         self.runs: dict[str, dict[int, Line]] = {name: {} for name in ids}
-        self._blocks: dict[tuple[bool, int], list[dict[str, Line]]] = {}
+        # {(is core, seed): {setting: {variant: line}}}
+        self._blocks: dict[tuple[bool, int], dict[tuple, dict[str, Line]]] = {}
         for line in lines:
             name, code = line["variant"], line["setting"]["code"]
             if ids.get(name) == line["id"] and code == setting["code"]:
-                block = self._blocks.setdefault((name in self._core, line["seed"]), [])
-                self._same_setting(block, line["setting"])[name] = line
+                block = self._blocks.setdefault((name in self._core, line["seed"]), {})
+                block.setdefault(_key(line["setting"]), {})[name] = line
         for (_, seed), block in self._blocks.items():
-            for name, line in max(block, key=self._rank).items():
+            holder = max(block, key=lambda where: (len(block[where]), where == self._here))
+            for name, line in block[holder].items():
                 self.runs[name][seed] = line
         self.left_out = len(lines) - sum(map(len, self.runs.values()))
         self._refuse_mixed_data()
-
-    @staticmethod
-    def _same_setting(block: list[dict[str, Line]], setting: dict) -> dict[str, Line]:
-        for held in block:
-            if next(iter(held.values()))["setting"] == setting:
-                return held
-        block.append({})
-        return block[-1]
-
-    def _rank(self, held: dict[str, Line]) -> tuple[int, bool]:
-        return len(held), next(iter(held.values()))["setting"] == self.setting
 
     def missing(self, seeds: Iterable[int]) -> list[tuple[str, int]]:
         """(variant, seed) to be run in `setting`, core first, seed by seed.
@@ -110,11 +105,10 @@ class Results:
         for core in (True, False):
             names = [name for name in self.variants if (name in self._core) == core]
             for seed in seeds:
-                block = self._blocks.get((core, seed), [])
-                if any(held.keys() >= set(names) for held in block):
+                block = self._blocks.get((core, seed), {})
+                if any(held.keys() >= set(names) for held in block.values()):
                     continue
-                here = [held for held in block if self._rank(held)[1]]
-                done = here[0] if here else {}
+                done = block.get(self._here, {})
                 wanted += [(name, seed) for name in names if name not in done]
         return wanted
 

@@ -22,7 +22,7 @@ def run_sweep(plan: Plan, store: runs.Store, workers: int) -> int:
         f"{arm}, rate {rate:g}, seed {seed}": (arm, rate, seed)
         for arm in sweep.arms
         for rate in sweep.rates
-        for seed in range(plan.scale.sweep.get("seeds", sweep.seeds))
+        for seed in range(plan.scale.sweep_seeds or sweep.seeds)
     }
     wanted = {
         name: (_recipe(plan, arm, rate), seed, store) for name, (arm, rate, seed) in cells.items()
@@ -49,8 +49,8 @@ def run_sweep(plan: Plan, store: runs.Store, workers: int) -> int:
 
 
 def _recipe(plan: Plan, arm: str, rate: float) -> Recipe:
-    shorter = {k: v for k, v in plan.scale.sweep.items() if k != "seeds"}
-    return edited(plan.base, {**plan.experiment.sweep.arms[arm], **shorter, "lr": rate})
+    steps = min(plan.scale.sweep_steps or plan.base.steps, plan.base.steps)
+    return edited(plan.base, {**plan.experiment.sweep.arms[arm], "steps": steps, "lr": rate})
 
 
 def score(record: dict) -> float | None:

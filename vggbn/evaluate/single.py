@@ -15,8 +15,8 @@ from vggbn.data.augment import standardise
 from vggbn.layers import cross_entropy
 from vggbn.models import MODELS
 
-# One compiled shape; the last batch is padded and masked. On a CPU 500 images of 32×32 leave the
-# caches and take a sixth longer; fewer than 100 of 16×16 take longer as well.
+# One compiled shape; the last batch is padded and masked. On a CPU more images of 32×32
+# leave the caches, and with fewer small ones the calls themselves cost too much.
 BATCH = 250
 
 
