@@ -66,7 +66,6 @@ FORMS = {
     "small map": fast.SMALL_MAP,
     "few channels": fast.FEW_CHANNELS,
     "few to few channels": fast.FEW_TO_FEW_CHANNELS,
-    "few to many channels": fast.FEW_TO_MANY_CHANNELS,
 }
 
 
@@ -124,7 +123,10 @@ def test_every_form_equals_lax_and_loops(shape, switch):
     @jax.jit
     def run(kernel, x, dy):
         results = {
-            name: (form.forward(kernel, x), form.d_kernel(kernel, x, dy), form.d_x(kernel, x, dy))
+            name: (
+                form.forward(kernel, x),
+                *(fast._gradient(form.differentiated, of)(kernel, x, dy) for of in (0, 1)),
+            )
             for name, form in _others(shape).items()
         }
         for name, conv in (("chosen", fast.conv), ("lax", fast.plain_conv)):
@@ -147,9 +149,11 @@ def test_the_choice():
     assert chosen(3, 4, 4, 512, 512) is None
     assert chosen(5, 4, 5, 16, 16) is None  # the dense form wants a kernel that is larger both ways
     assert chosen(3, 32, 32, 3, 32) is fast.FEW_CHANNELS
-    assert chosen(3, 32, 32, 3, 33) is fast.FEW_TO_MANY_CHANNELS
+    assert chosen(3, 32, 32, 3, 33) is None
     assert chosen(3, 32, 32, 5, 8) is None
-    assert chosen(3, 32, 31, 3, 8) is None  # pixels lie in pairs
+    assert chosen(3, 32, 31, 3, 32) is None  # pixels lie in pairs
+    assert chosen(3, 32, 31, 3, 16) is fast.FEW_TO_FEW_CHANNELS
+    assert chosen(5, 32, 32, 3, 8) is fast.FEW_CHANNELS  # 75 images to be added
     assert chosen(2, 1, 1, 3, 8) is None
 
 
@@ -163,7 +167,7 @@ def test_other_strides_and_paddings_are_laxs(stride, padding, on, switch):
     assert str(jax.make_jaxpr(ours)(kernel, x)) == str(jax.make_jaxpr(plain)(kernel, x))
 
 
-@pytest.mark.parametrize("shape", [(3, 3, 2, 2, 16, 8), (3, 3, 6, 6, 3, 8), (3, 3, 6, 6, 3, 40)])
+@pytest.mark.parametrize("shape", [(3, 3, 2, 2, 16, 8), (3, 3, 6, 6, 3, 8), (3, 3, 6, 6, 3, 20)])
 def test_forms_keep_bfloat16(shape, switch):
     switch(True)
     h, w, H, W, C, O = shape  # noqa: E741
@@ -260,26 +264,37 @@ def test_gradient_of_relu_is_jaxs():
     assert jax.grad(layers.relu)(0.0) == jax.grad(layers.relu)(-0.0) == 0
 
 
-# --- the fence -----------------------------------------------------------------------------------
+# --- what is computed once -----------------------------------------------------------------------
 
 ODD = [-0.0, 0.0, 1.5, np.nan, np.inf, -np.inf, 1e-40, -3e38, 65504]
 
 
+def keep(x):
+    return fast.kept(lambda x: x, x)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("first", range(len(ODD)))
-def test_a_fence_changes_no_bit(first, dtype):
+def test_keeping_changes_no_bit(first, dtype):
     with np.errstate(over="ignore"):  # 3e38 in float16
         x = np.roll(ODD, -first).astype(jnp.dtype(dtype)).reshape(3, 3)
-    for run in (fast.fence, jax.jit(fast.fence)):
+    for run in (keep, jax.jit(keep)):
         y = run(jnp.asarray(x))
         assert y.dtype == x.dtype and same_bits(y, x)
 
 
-def test_a_fence_keeps_the_payload_of_a_nan_and_passes_the_gradient():
+def test_keeping_keeps_the_payload_of_a_nan_and_passes_the_gradient():
     x = np.array([0x7FC12345, 0xFFC00001, 0x80000000], np.uint32).view(np.float32)
-    assert same_bits(jax.jit(fast.fence)(x), x)
+    assert same_bits(jax.jit(keep)(x), x)
     x, dy = normal(4, 3), normal(4, 3, seed=1)
-    assert same_bits(jax.vjp(fast.fence, x)[1](dy)[0], dy)
+    assert same_bits(jax.vjp(keep, x)[1](dy)[0], dy)
+
+
+def test_what_is_kept_is_computed_whatever_the_first_number_is():
+    for first in ODD:
+        x = np.array([first, 2, 3], np.float32)
+        y = jax.jit(lambda x, z: fast.kept(lambda x, z: z[1:] * x[1:], x, z))(x, x)
+        assert y.tolist() == [4, 9]
 
 
 # --- a whole net ---------------------------------------------------------------------------------
@@ -364,7 +379,6 @@ PARTS = {
     "small map": ((3, 3, 8, 4), (2, 2, 2, 8)),
     "few channels": ((3, 3, 3, 20), (2, 8, 8, 3)),
     "few to few channels": ((3, 3, 3, 4), (2, 8, 8, 3)),
-    "few to many channels": ((3, 3, 3, 40), (2, 8, 8, 3)),
 }
 
 
@@ -376,7 +390,7 @@ def test_gpu_and_tpu_get_the_plain_program(part, platform, switch):
     found = operations(text)
     assert found["convolution"] == 3
     assert found["reduce_window"] == found["select_and_scatter"] == 1
-    # no matrix, no gathered windows, no fence
+    # no matrix, no gathered windows, nothing kept
     assert not {"dot_general", "concatenate", "or"} & set(found)
     # every branch is decided when the program is made: on a constant, or on what such a one gives
     branches = re.findall(r'= "stablehlo.case"\((%\w+)\)', text)
@@ -394,24 +408,22 @@ def test_gpu_and_tpu_get_the_plain_program(part, platform, switch):
 def test_a_cpu_gets_its_forms(part, switch):
     switch(True)
     found = operations(lowered("cpu", *PARTS[part]))
-    # convolutions left: the input gradient, and the forward pass; fences: three of the pool, one of
-    # the kernel gradient's dy, one of the shifted images' sum
-    left, products, fences = {
-        "small map": (0, 3, 3),
-        "few channels": (1, 2, 4),
-        "few to few channels": (1, 1, 5),
-        "few to many channels": (2, 1, 4),
+    # kept: the pool's input, maxima, their places and gradient; the sum of the shifted images
+    left, products, kept = {
+        "small map": (0, 3, 4),
+        "few channels": (2, 1, 4),
+        "few to few channels": (2, 0, 5),
     }[part]
     assert (found["convolution"], found["dot_general"]) == (left, products)
     assert not found["reduce_window"] and not found["select_and_scatter"]
-    assert found["or"] == 2 * fences
+    assert found["or"] == 2 * kept
     switch(False)
     found = operations(lowered("cpu", *PARTS[part]))
     assert found["convolution"] == 3 and not found["dot_general"] and not found["or"]
     assert found["reduce_window"] == found["select_and_scatter"] == 1
 
 
-def test_settled_is_a_fence_on_a_cpu_alone(switch):
+def test_settled_keeps_on_a_cpu_alone(switch):
     twice = lambda _, x: fast.settled(x + x)  # noqa: E731
     found = {}
     for on in (True, False):
@@ -533,19 +545,7 @@ def test_an_empty_batch_and_a_map_that_pools_to_nothing(switch):
     assert y.shape == (2, 0, 1, 2) and dx.shape == x.shape and not dx.any()
 
 
-# --- a part of the batch at a time, and memory that is kept --------------------------------------
-
-
-def test_a_large_batch_takes_its_kernel_gradient_in_parts():
-    kernel, x = normal(3, 3, 3, 8), normal(64, 32, 32, 3)
-    dy = normal(64, 32, 32, 8, seed=1)
-    program = jax.jit(fast.FEW_CHANNELS.d_kernel)
-    assert "while" in program.lower(kernel, x, dy).as_text()
-    assert "while" not in program.lower(kernel, x[:16], dy[:16]).as_text()
-    expected = fast._gradient(fast.plain_conv, 0)(kernel, x, dy)
-    assert relative_error(program(kernel, x, dy), expected) <= 1e-5
-    odd = program(kernel, x[:63], dy[:63])  # no multiple of a part
-    assert relative_error(odd, fast._gradient(fast.plain_conv, 0)(kernel, x[:63], dy[:63])) <= 1e-5
+# --- memory that is kept -------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")

@@ -78,18 +78,22 @@ def on_cpu(fast: Callable, plain: Callable) -> Callable:
 
 
 def settled(x):
-    """x, as `fence` where the program is lowered for a CPU."""
-    return on_cpu(fence, lambda x: x)(x)
+    """x; where the program is lowered for a CPU, it is computed once: see `kept`."""
+    return on_cpu(partial(kept, lambda x: x), lambda x: x)(x)
 
 
-def fence(x):
-    """x, computed once and kept. On a CPU XLA would compute it again inside every consumer that
-    reads slices of it, and a barrier is erased before that decision; a branch is not."""
-    if not x.size:
-        return x
-    first = x.ravel()[0]
+def kept(function: Callable, *arrays):
+    """function(*arrays), all of one dtype: an array that is computed once and kept.
+
+    On a CPU XLA would compute a cheap value again inside every consumer that reads slices of it or
+    transposes it, and a barrier is erased before that decision; a branch is not.
+    """
+    if not all(array.size for array in arrays):
+        return function(*arrays)
+    result, first = jax.eval_shape(function, *arrays), arrays[0].ravel()[0]
     always = (first < 0) | (first >= 0) | jnp.isnan(first)
-    return lax.cond(always, lambda x: x + 0, jnp.zeros_like, x)
+    never = lambda *_: jnp.zeros(result.shape, result.dtype)  # noqa: E731
+    return lax.cond(always, function, never, *arrays)
 
 
 # --- convolution ---------------------------------------------------------------------------------
@@ -111,11 +115,32 @@ def conv(kernel_HWIO, x_NHWC, stride=1, padding="SAME"):
 
 
 class _Form(NamedTuple):
-    """A way to compute a SAME convolution of stride 1, its kernel gradient, its input gradient."""
+    """A way to compute a SAME convolution of stride 1, and the way whose gradient is taken."""
 
     forward: Callable
-    d_kernel: Callable
-    d_x: Callable
+    differentiated: Callable
+
+
+def _form(kernel_shape, x_shape) -> _Form | None:
+    """The form for these shapes; None where plain convolution is best. Measured, not derived."""
+    (h, w, C, O), (H, W) = kernel_shape, x_shape[1:3]  # noqa: E741
+    if not (h % 2 and w % 2):
+        return None
+    if h > H and w > W:
+        return SMALL_MAP
+    if C <= 4 and O <= 16 and h * w * C <= 27:
+        return FEW_TO_FEW_CHANNELS
+    return FEW_CHANNELS if C <= 4 and O <= 32 and W % 2 == 0 else None
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv(form, kernel, x):
+    return on_cpu(form.forward, plain_conv)(kernel, x)
+
+
+def _conv_bwd(form, saved, dy):
+    forms = [(_gradient(form.differentiated, of), _gradient(plain_conv, of)) for of in (0, 1)]
+    return tuple(on_cpu(fast, plain)(*saved, dy) for fast, plain in forms)
 
 
 def _gradient(forward: Callable, of: int) -> Callable:
@@ -127,30 +152,6 @@ def _gradient(forward: Callable, of: int) -> Callable:
         return jax.vjp(one, args[of])[1](dy)[0]
 
     return gradient
-
-
-def _form(kernel_shape, x_shape) -> _Form | None:
-    """The form for these shapes; None where plain convolution is best. Measured, not derived."""
-    (h, w, C, O), (H, W) = kernel_shape, x_shape[1:3]  # noqa: E741
-    if not (h % 2 and w % 2):
-        return None
-    if h > H and w > W:
-        return SMALL_MAP
-    if C <= 4 and W % 2 == 0:
-        if O > 32:
-            return FEW_TO_MANY_CHANNELS
-        return FEW_TO_FEW_CHANNELS if O <= 16 and h * w * C <= 27 else FEW_CHANNELS
-    return None
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv(form, kernel, x):
-    return on_cpu(form.forward, plain_conv)(kernel, x)
-
-
-def _conv_bwd(form, saved, dy):
-    d_kernel = on_cpu(form.d_kernel, _gradient(plain_conv, 0))(*saved, dy)
-    return d_kernel, on_cpu(form.d_x, _gradient(plain_conv, 1))(*saved, dy)
 
 
 _conv.defvjp(lambda form, kernel, x: (_conv(form, kernel, x), (kernel, x)), _conv_bwd)
@@ -191,41 +192,27 @@ def _paired_conv(kernel, x_NHWC):
     return (rows @ matrix).reshape(N, H, W, O)
 
 
-PART, CACHE = 16, 4 * 2**20  # images, bytes
-
-
-def _paired_d_kernel(kernel, x_NHWC, dy):
-    """Of _paired_conv. dy is computed in its own shape: in that of the pairs it takes longer.
-
-    Where the windows would leave the caches they are gathered for a part of the batch at a time.
-    """
-    (h, w, C, _), (N, H, W) = kernel.shape, x_NHWC.shape[:3]
-    gradient, dy = _gradient(_paired_conv, 0), fence(dy)
-    if N % PART or N * H * W // 2 * h * (w + 1) * C * x_NHWC.dtype.itemsize <= CACHE:
-        return gradient(kernel, x_NHWC, dy)
-    parts = [a.reshape(N // PART, PART, *a.shape[1:]) for a in (x_NHWC, dy)]
-    add = lambda total, part: (total + gradient(kernel, *part), None)  # noqa: E731
-    return lax.scan(add, jnp.zeros_like(kernel), tuple(parts))[0]
-
-
 def _shifted_conv(kernel, x_NHWC):
     """Few channels to few: a sum of shifted images, each times the kernel's value there.
 
-    One fused loop that writes nothing but its result. For the gradients another form is better.
+    One fused loop that writes nothing but its result.
     """
     (h, w, C, _), (H, W) = kernel.shape, x_NHWC.shape[1:3]
-    padded = jnp.pad(x_NHWC, ((0, 0), (h // 2, h // 2), (w // 2, w // 2), (0, 0)))
-    y = jnp.zeros((1, 1, 1, 1), jnp.promote_types(x_NHWC.dtype, jnp.float32))  # the sum's dtype
-    for i, j, c in np.ndindex(h, w, C):
-        image = padded[:, i : i + H, j : j + W, c : c + 1].astype(y.dtype)
-        y = y + image * kernel[i, j, c].reshape(1, 1, 1, -1)
-    return fence(y.astype(x_NHWC.dtype))
+
+    def shifted_sum(kernel, x_NHWC):
+        padded = jnp.pad(x_NHWC, ((0, 0), (h // 2, h // 2), (w // 2, w // 2), (0, 0)))
+        y = jnp.zeros((1, 1, 1, 1), jnp.promote_types(x_NHWC.dtype, jnp.float32))  # sum's dtype
+        for i, j, c in np.ndindex(h, w, C):
+            image = padded[:, i : i + H, j : j + W, c : c + 1].astype(y.dtype)
+            y = y + image * kernel[i, j, c].reshape(1, 1, 1, -1)
+        return y.astype(x_NHWC.dtype)
+
+    return kept(shifted_sum, kernel, x_NHWC)
 
 
-SMALL_MAP = _Form(_dense_conv, _gradient(_dense_conv, 0), _gradient(_dense_conv, 1))
-FEW_CHANNELS = _Form(_paired_conv, _paired_d_kernel, _gradient(plain_conv, 1))
-FEW_TO_FEW_CHANNELS = FEW_CHANNELS._replace(forward=_shifted_conv)
-FEW_TO_MANY_CHANNELS = FEW_CHANNELS._replace(forward=plain_conv)
+SMALL_MAP = _Form(_dense_conv, _dense_conv)
+FEW_CHANNELS = _Form(_paired_conv, plain_conv)
+FEW_TO_FEW_CHANNELS = _Form(_shifted_conv, plain_conv)
 
 
 # --- 2×2 max pooling -----------------------------------------------------------------------------
@@ -266,20 +253,34 @@ def _corners(x_NHWC):
 
 
 def _fast_pool(x_NHWC):
-    x_NHWC = fence(x_NHWC)
+    x_NHWC = kept(lambda x: x, x_NHWC)
+    return kept(_maximum, x_NHWC), x_NHWC
+
+
+def _maximum(x_NHWC):
     a, b, c, d = _corners(x_NHWC)
-    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d)), x_NHWC
+    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
 
 
 def _fast_unpool(x_NHWC, y, dy):
     """Compare and select, where XLA has select-and-scatter."""
-    N, H, W, C = x_NHWC.shape
+    return kept(partial(_spread, x_NHWC.shape), kept(_first_maximum, x_NHWC, y), dy)
+
+
+def _first_maximum(x_NHWC, y):
+    """Which of its corners each window's first maximum is: 0 to 3.
+
+    As floats: integers of another size keep XLA from vectorising the select.
+    """
     a, b, c, _ = _corners(x_NHWC)
-    # As floats: integers of another size keep XLA from vectorising the select.
-    first = jnp.where(a == y, 0, jnp.where(b == y, 1, jnp.where(c == y, 2, 3)))
-    first = fence(first.astype(dy.dtype))
-    place = np.arange(4).reshape(1, 1, 2, 1, 2, 1)
+    place = jnp.where(a == y, 0, jnp.where(b == y, 1, jnp.where(c == y, 2, 3)))
+    return place.astype(x_NHWC.dtype)
+
+
+def _spread(shape, first, dy):
+    """dy at the corner `first` of each window, 0 at the others: of the shape that was pooled."""
+    N, H, W, C = shape
+    place = np.arange(4).reshape(1, 1, 2, 1, 2, 1).astype(dy.dtype)
     each = lambda v: v[:, :, None, :, None, :]  # noqa: E731
-    dx = jnp.where(each(first) == place.astype(dy.dtype), each(dy), 0)
-    dx = dx.reshape(N, H // 2 * 2, W // 2 * 2, C)
-    return fence(jnp.pad(dx, ((0, 0), (0, H % 2), (0, W % 2), (0, 0))))
+    dx = jnp.where(each(first) == place, each(dy), 0).reshape(N, H // 2 * 2, W // 2 * 2, C)
+    return jnp.pad(dx, ((0, 0), (0, H % 2), (0, W % 2), (0, 0)))
