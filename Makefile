@@ -74,8 +74,8 @@ exp-%:  ## run an experiment: make exp-bn-ablation ARGS="--size full"
 	@$(MAKE) --no-print-directory install
 	@$(PY) -m experiments.$(subst -,_,$*) $(ARGS)
 
-test: install-dev  ## the quick tests, a few minutes
-	@$(PY) -m pytest $(ARGS)
+test: install-dev  ## the quick tests, a few minutes, on all cores (ARGS="-n 0": on one)
+	@$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
 test-slow: install-dev  ## the tests marked slow
 	@$(PY) -m pytest -m slow $(ARGS)
