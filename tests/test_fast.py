@@ -66,6 +66,10 @@ FORMS = {
     "small map": fast.SMALL_MAP,
     "few channels": fast.FEW_CHANNELS,
     "few to few channels": fast.FEW_TO_FEW_CHANNELS,
+    "narrow": fast.NARROW,
+    "narrow input": fast.NARROW_INPUT,
+    "narrow output": fast.NARROW_OUTPUT,
+    "plain": fast.PLAIN,
 }
 
 
@@ -79,8 +83,17 @@ def _shapes():
     # few channels to few, and to 17 … 32
     yield from ((3, 3, 6, 8, 3, 16), (1, 1, 5, 4, 4, 9), (5, 5, 8, 6, 1, 7), (5, 5, 7, 8, 3, 30))
     yield from ((3, 3, 4, 4, 3, 17), (7, 7, 8, 10, 1, 16))
+    # 5 to 16 channels on either side or on both
+    yield from ((3, 3, 5, 6, 8, 16), (3, 3, 7, 8, 5, 2), (5, 3, 6, 6, 16, 9), (7, 7, 8, 8, 6, 12))
+    yield from ((3, 3, 5, 6, 16, 17), (3, 3, 7, 8, 5, 40), (3, 5, 5, 6, 9, 33), (7, 7, 8, 8, 8, 20))
+    yield from ((3, 3, 5, 6, 17, 16), (3, 3, 7, 8, 40, 2), (3, 5, 5, 6, 33, 9), (7, 7, 8, 8, 20, 8))
     # sums of as many terms as the suite's nets have
-    yield from ((3, 3, 2, 2, 128, 96), (3, 3, 28, 28, 1, 8), (5, 5, 16, 16, 3, 40))
+    yield from (
+        (3, 3, 2, 2, 128, 96),
+        (3, 3, 28, 28, 1, 8),
+        (5, 5, 16, 16, 3, 40),
+        (3, 3, 16, 16, 64, 16),
+    )
 
 
 SHAPES = list(_shapes())
@@ -89,7 +102,8 @@ SHAPES = list(_shapes())
 def _others(shape):
     """The forms that are not chosen but can compute this shape, by name."""
     _, _, H, W, _, _ = shape
-    able = {"small map": H * W <= 14, "few channels": W % 2 == 0}  # a large matrix compiles long
+    # a large matrix compiles long
+    able = {"small map": H * W <= 14, "few channels": W % 2 == 0, "narrow": W % 2 == 0}
     return {n: FORMS[n] for n, can in able.items() if can and FORMS[n] is not _chosen(shape)}
 
 
@@ -100,12 +114,12 @@ def _chosen(shape):
 
 def test_the_shapes_reach_every_form():
     chosen = Counter(map(_chosen, SHAPES))
-    assert set(chosen) == {*FORMS.values(), None}
+    assert set(chosen) == set(FORMS.values())
     assert min(chosen.values()) >= 4, chosen
     assert {shape[0] for shape in SHAPES} == {1, 3, 5, 7}
     for place in (2, 3):
         assert {shape[place] for shape in SHAPES} >= set(range(1, 10))
-    for name in ("small map", "few channels"):
+    for name in ("small map", "few channels", "narrow"):
         able = [
             shape for shape in SHAPES if name in _others(shape) or _chosen(shape) is FORMS[name]
         ]
@@ -123,10 +137,7 @@ def test_every_form_equals_lax_and_loops(shape, switch):
     @jax.jit
     def run(kernel, x, dy):
         results = {
-            name: (
-                form.forward(kernel, x),
-                *(fast._gradient(form.differentiated, of)(kernel, x, dy) for of in (0, 1)),
-            )
+            name: (form.forward(kernel, x), form.d_kernel(kernel, x, dy), form.d_x(kernel, x, dy))
             for name, form in _others(shape).items()
         }
         for name, conv in (("chosen", fast.conv), ("lax", fast.plain_conv)):
@@ -146,15 +157,19 @@ def test_the_choice():
     chosen = lambda side, H, W, C, O: fast._form((side, side, C, O), (8, H, W, C))  # noqa: E731, E741
     assert chosen(3, 2, 2, 512, 512) is fast.SMALL_MAP  # block 5 of a VGG at 32×32
     assert chosen(3, 1, 1, 3, 8) is fast.SMALL_MAP
-    assert chosen(3, 4, 4, 512, 512) is None
-    assert chosen(5, 4, 5, 16, 16) is None  # the dense form wants a kernel that is larger both ways
+    assert chosen(3, 4, 4, 512, 512) is fast.PLAIN
+    # the dense form wants a kernel that is larger both ways
+    assert chosen(5, 4, 5, 17, 17) is fast.PLAIN
     assert chosen(3, 32, 32, 3, 32) is fast.FEW_CHANNELS
-    assert chosen(3, 32, 32, 3, 33) is None
-    assert chosen(3, 32, 32, 5, 8) is None
-    assert chosen(3, 32, 31, 3, 32) is None  # pixels lie in pairs
+    assert chosen(3, 32, 32, 3, 33) is fast.PLAIN
+    assert chosen(3, 32, 31, 3, 32) is fast.PLAIN  # pixels lie in pairs
     assert chosen(3, 32, 31, 3, 16) is fast.FEW_TO_FEW_CHANNELS
     assert chosen(5, 32, 32, 3, 8) is fast.FEW_CHANNELS  # 75 images to be added
-    assert chosen(2, 1, 1, 3, 8) is None
+    assert chosen(3, 16, 16, 8, 16) is fast.NARROW  # block 2 of a VGG of width/8
+    assert chosen(3, 16, 16, 16, 32) is fast.NARROW_INPUT
+    assert chosen(3, 16, 16, 32, 16) is fast.NARROW_OUTPUT
+    assert chosen(3, 16, 15, 8, 16) is chosen(1, 16, 16, 8, 16) is fast.PLAIN
+    assert chosen(2, 1, 1, 3, 8) is fast.PLAIN
 
 
 @pytest.mark.parametrize("on", [True, False])
@@ -167,7 +182,9 @@ def test_other_strides_and_paddings_are_laxs(stride, padding, on, switch):
     assert str(jax.make_jaxpr(ours)(kernel, x)) == str(jax.make_jaxpr(plain)(kernel, x))
 
 
-@pytest.mark.parametrize("shape", [(3, 3, 2, 2, 16, 8), (3, 3, 6, 6, 3, 8), (3, 3, 6, 6, 3, 20)])
+@pytest.mark.parametrize(
+    "shape", [(3, 3, 2, 2, 16, 8), (3, 3, 6, 6, 3, 8), (3, 3, 6, 6, 3, 20), (3, 3, 6, 6, 8, 8)]
+)
 def test_forms_keep_bfloat16(shape, switch):
     switch(True)
     h, w, H, W, C, O = shape  # noqa: E741
@@ -180,7 +197,7 @@ def test_forms_keep_bfloat16(shape, switch):
         assert relative_error(a, exact) <= 2**-7
 
 
-@pytest.mark.parametrize("shape", [(3, 3, 2, 2, 5, 4), (3, 3, 4, 6, 2, 4)])
+@pytest.mark.parametrize("shape", [(3, 3, 2, 2, 5, 4), (3, 3, 4, 6, 2, 4), (3, 3, 4, 6, 5, 4)])
 def test_forms_can_be_mapped_and_differentiated_twice(shape, switch):
     """In float64, where nothing else than an error shows."""
     h, w, H, W, C, O = shape  # noqa: E741
@@ -379,6 +396,7 @@ PARTS = {
     "small map": ((3, 3, 8, 4), (2, 2, 2, 8)),
     "few channels": ((3, 3, 3, 20), (2, 8, 8, 3)),
     "few to few channels": ((3, 3, 3, 4), (2, 8, 8, 3)),
+    "narrow": ((3, 3, 8, 4), (2, 8, 8, 8)),
 }
 
 
@@ -390,7 +408,7 @@ def test_gpu_and_tpu_get_the_plain_program(part, platform, switch):
     found = operations(text)
     assert found["convolution"] == 3
     assert found["reduce_window"] == found["select_and_scatter"] == 1
-    # no matrix, no gathered windows, nothing kept
+    # no matrix, no gathered windows, no kernel of pairs, nothing kept
     assert not {"dot_general", "concatenate", "or"} & set(found)
     # every branch is decided when the program is made: on a constant, or on what such a one gives
     branches = re.findall(r'= "stablehlo.case"\((%\w+)\)', text)
@@ -407,13 +425,16 @@ def test_gpu_and_tpu_get_the_plain_program(part, platform, switch):
 @pytest.mark.parametrize("part", PARTS)
 def test_a_cpu_gets_its_forms(part, switch):
     switch(True)
-    found = operations(lowered("cpu", *PARTS[part]))
+    text = lowered("cpu", *PARTS[part])
+    found = operations(text)
     # kept: the pool's input, maxima, their places and gradient; the sum of the shifted images
     left, products, kept = {
         "small map": (0, 3, 4),
         "few channels": (2, 1, 4),
         "few to few channels": (2, 0, 5),
+        "narrow": (3, 0, 4),
     }[part]
+    assert text.count("stride = [1, 2]") == 2 * (part == "narrow")
     assert (found["convolution"], found["dot_general"]) == (left, products)
     assert not found["reduce_window"] and not found["select_and_scatter"]
     assert found["or"] == 2 * kept

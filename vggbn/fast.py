@@ -72,7 +72,7 @@ def compiler_options() -> dict[str, str]:
 
 def on_cpu(fast: Callable, plain: Callable) -> Callable:
     """`fast` where the program is lowered for a CPU, `plain` elsewhere; both of one signature."""
-    if not ENABLED:
+    if not ENABLED or fast is plain:
         return plain
     return partial(lax.platform_dependent, cpu=fast, default=plain)
 
@@ -108,39 +108,12 @@ def plain_conv(kernel_HWIO, x_NHWC, stride=1, padding="SAME"):
 
 def conv(kernel_HWIO, x_NHWC, stride=1, padding="SAME"):
     """`plain_conv`, in the form that suits the shape on a CPU."""
-    form = _form(kernel_HWIO.shape, x_NHWC.shape) if (stride, padding) == (1, "SAME") else None
-    if form is None or not ENABLED:
+    form = PLAIN
+    if ENABLED and (stride, padding) == (1, "SAME"):
+        form = _form(kernel_HWIO.shape, x_NHWC.shape)
+    if form is PLAIN:
         return plain_conv(kernel_HWIO, x_NHWC, stride, padding)
     return _conv(form, kernel_HWIO, x_NHWC)
-
-
-class _Form(NamedTuple):
-    """A way to compute a SAME convolution of stride 1, and the way whose gradient is taken."""
-
-    forward: Callable
-    differentiated: Callable
-
-
-def _form(kernel_shape, x_shape) -> _Form | None:
-    """The form for these shapes; None where plain convolution is best. Measured, not derived."""
-    (h, w, C, O), (H, W) = kernel_shape, x_shape[1:3]  # noqa: E741
-    if not (h % 2 and w % 2):
-        return None
-    if h > H and w > W:
-        return SMALL_MAP
-    if C <= 4 and O <= 16 and h * w * C <= 27:
-        return FEW_TO_FEW_CHANNELS
-    return FEW_CHANNELS if C <= 4 and O <= 32 and W % 2 == 0 else None
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv(form, kernel, x):
-    return on_cpu(form.forward, plain_conv)(kernel, x)
-
-
-def _conv_bwd(form, saved, dy):
-    forms = [(_gradient(form.differentiated, of), _gradient(plain_conv, of)) for of in (0, 1)]
-    return tuple(on_cpu(fast, plain)(*saved, dy) for fast, plain in forms)
 
 
 def _gradient(forward: Callable, of: int) -> Callable:
@@ -152,6 +125,42 @@ def _gradient(forward: Callable, of: int) -> Callable:
         return jax.vjp(one, args[of])[1](dy)[0]
 
     return gradient
+
+
+class _Form(NamedTuple):
+    """A way to compute a SAME convolution of stride 1, its kernel gradient, its input gradient."""
+
+    forward: Callable = plain_conv
+    d_kernel: Callable = _gradient(plain_conv, 0)
+    d_x: Callable = _gradient(plain_conv, 1)
+
+
+def _form(kernel_shape, x_shape) -> _Form:
+    """The form for these shapes. Measured (benchmarks/cliffs.py), not derived."""
+    (h, w, C, O), (H, W) = kernel_shape, x_shape[1:3]  # noqa: E741
+    if not (h % 2 and w % 2):
+        return PLAIN
+    if h > H and w > W:
+        return SMALL_MAP
+    if C <= 4 and O <= 16 and h * w * C <= 27:
+        return FEW_TO_FEW_CHANNELS
+    if w == 1 or W % 2:  # the others take pixels in pairs
+        return PLAIN
+    if C <= 4:
+        return FEW_CHANNELS if O <= 32 else PLAIN
+    if C <= 16:
+        return NARROW if O <= 16 else NARROW_INPUT
+    return NARROW_OUTPUT if O <= 16 else PLAIN
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv(form, kernel, x):
+    return on_cpu(form.forward, PLAIN.forward)(kernel, x)
+
+
+def _conv_bwd(form, saved, dy):
+    d_kernel = on_cpu(form.d_kernel, PLAIN.d_kernel)(*saved, dy)
+    return d_kernel, on_cpu(form.d_x, PLAIN.d_x)(*saved, dy)
 
 
 _conv.defvjp(lambda form, kernel, x: (_conv(form, kernel, x), (kernel, x)), _conv_bwd)
@@ -210,9 +219,37 @@ def _shifted_conv(kernel, x_NHWC):
     return kept(shifted_sum, kernel, x_NHWC)
 
 
-SMALL_MAP = _Form(_dense_conv, _dense_conv)
-FEW_CHANNELS = _Form(_paired_conv, plain_conv)
-FEW_TO_FEW_CHANNELS = _Form(_shifted_conv, plain_conv)
+def _strided_conv(kernel, x_NHWC):
+    """To few channels, which would leave a matrix product's tiles half empty: to twice as many.
+
+    A convolution of stride (1, 2) by a kernel that is one pixel wider computes pairs of
+    neighbouring output pixels: [h, w + 1, C, 2·O].
+    """
+    (h, w, _, O), (N, H, W) = kernel.shape, x_NHWC.shape[:3]  # noqa: E741
+    shifted = [jnp.pad(kernel, ((0, 0), (q, 1 - q), (0, 0), (0, 0))) for q in (0, 1)]
+    around = [(h // 2, h // 2), (w // 2, w // 2)]
+    pairs = lax.conv_general_dilated(
+        x_NHWC,
+        jnp.concatenate(shifted, axis=-1),
+        (1, 2),
+        around,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return pairs.reshape(N, H, W, O)
+
+
+def _strided_d_x(kernel, _, dy):
+    """The input gradient: dy convolved with the kernel that is turned around."""
+    return _strided_conv(kernel[::-1, ::-1].swapaxes(2, 3), dy)
+
+
+PLAIN = _Form()
+SMALL_MAP = _Form(_dense_conv, _gradient(_dense_conv, 0), _gradient(_dense_conv, 1))
+FEW_CHANNELS = _Form(_paired_conv)
+FEW_TO_FEW_CHANNELS = _Form(_shifted_conv)
+NARROW = _Form(_strided_conv, d_x=_strided_d_x)
+NARROW_INPUT = _Form(d_x=_strided_d_x)
+NARROW_OUTPUT = _Form(_strided_conv)
 
 
 # --- 2×2 max pooling -----------------------------------------------------------------------------
