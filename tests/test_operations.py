@@ -1,0 +1,48 @@
+"""The profile of a step by layer and operation."""
+
+import pytest
+
+from benchmarks import operations
+from benchmarks.cases import Case
+from vggbn import layers, norm
+
+PROGRAM = """
+ENTRY %main {
+  %conv.1 = f32[2,4]{1,0} convolution(%x, %k), metadata={op_name="jit(step)/jvp(kind_conv)/conv"}
+  %convolution.7 = f32[3,3]{1,0} convolution(%a, %b), window={size=3x3}
+  %transpose_copy_fusion.2 = f32[4,2]{1,0} fusion(%x), kind=kLoop, calls=%c
+  %max_fusion = f32[2,4]{1,0} fusion(%x), calls=%d, metadata={op_name="jvp(kind_activation)/max"}
+  %cond.3 = (f32[2]) conditional(%p, %x), metadata={op_name="kind_pool/cond"}
+  ROOT %add.9 = f32[2]{0} add(%x, %y), metadata={op_name="jit(step)/add"}
+  %unseen.1 = f32[2]{0} add(%x, %y), metadata={op_name="jvp(kind_norm)/add"}
+}
+"""
+
+
+def test_instructions_get_the_kind_of_their_layer():
+    names = ("conv.1", "convolution.7", "transpose_copy_fusion.2", "max_fusion", "cond.3", "add.9")
+    took = {name: float(i) for i, name in enumerate(names, 1)}
+    assert list(operations.named(took, PROGRAM)) == [
+        ("conv f32[2,4]", "conv", 1.0),
+        ("convolution f32[3,3]", "conv", 2.0),
+        ("transpose_copy_fusion f32[4,2]", "conv", 3.0),
+        ("max_fusion f32[2,4]", "activation", 4.0),
+        ("add f32[2]", "other", 6.0),
+    ]
+
+
+def test_a_real_step_has_all_kinds_of_layers_and_leaves_no_scope_behind():
+    before = layers.conv, norm.NORMS["batch"], dict(layers.ACTIVATIONS)
+    found, gemm = operations.operations(Case("A", 16, 3, 16, fc=16, width=1 / 16))
+    assert (layers.conv, norm.NORMS["batch"], dict(layers.ACTIVATIONS)) == before
+    assert {each.kind for each in found} == set(operations.KINDS)
+    assert all(each.ms > 0 for each in found) and gemm > 0
+    convolved = [each for each in found if each.kind == "conv"]
+    assert any("f32[16,16,16,4]" in each.text for each in convolved)  # the first layer's output
+
+
+@pytest.mark.parametrize("net", ["a33"])
+def test_a_mistake_gets_one_sentence(net, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["operations", net])
+    with pytest.raises(operations.UserError, match="a32"):
+        operations.main()
