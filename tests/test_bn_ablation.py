@@ -92,14 +92,14 @@ def test_cifar10_gets_the_epochs_that_its_verdicts_need():
         edits = diff(plan("full").variants[name], recipe)
         assert edits.keys() <= {"data", "fit", "steps", "lr", "lr_every", "init"}, name
     assert {arm for needed in NEEDS.values() for arm in needed} <= set(JUDGED)
-    searched = sweep._recipe(found, "BN, He", 0.1)
+    searched = sweep._recipe(found, "BN, He", 0.1, found.scale.sweep_steps)
     assert searched.steps * searched.batch / epoch >= 2 and searched.lr == 0.1
 
 
 def test_the_user_s_steps_win_over_the_size_s_own():
     found = make_plan(EXPERIMENT, "full", out=Path("out"), data="cifar10", edits={"steps": 50})
     assert {recipe.steps for recipe in found.variants.values()} == {50}
-    assert sweep._recipe(found, "BN, He", 0.1).steps == 50
+    assert sweep._recipe(found, "BN, He", 0.1, found.scale.sweep_steps).steps == 50
 
 
 def test_the_baseline_and_bn_differ_in_bn_only():
@@ -186,7 +186,13 @@ def test_the_rates_are_those_the_sweep_chose(size):
     assert {len(cell) for cell in cells} == {scale.sweep_seeds or searched.seeds}
     budget = scale.sweep_steps or plan(size).base.steps
     assert record["steps"] == budget, "the sweep had another budget"
-    best = {arm: sweep.best_rate(by_rate) for arm, by_rate in record["accuracy"].items()}
+    last = record
+    if scale.finalists:
+        last = record["finals"]
+        assert last["steps"] == plan(size).base.steps
+        for arm, by_rate in record["accuracy"].items():
+            assert list(last["accuracy"][arm]) == sweep.leading(by_rate, scale.finalists)
+    best = {arm: sweep.best_rate(by_rate) for arm, by_rate in last["accuracy"].items()}
     assert {arm: tuple(pair) for arm, pair in record["best"].items()} == best
     inits = {searched.arms[arm]["init"]: arm for arm in best if "norm" not in searched.arms[arm]}
     init = max(inits, key=lambda name: best[inits[name]][1])

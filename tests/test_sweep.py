@@ -9,7 +9,7 @@ import pytest
 from experiments.bn_ablation import EXPERIMENT
 from tests.result_lines import STEPS, diverged, line
 from vggbn import runs, sweep
-from vggbn.experiment import Sweep, make_plan, read_sweep
+from vggbn.experiment import Sweep, _sweep_note, make_plan, read_sweep
 from vggbn.recipe import TYPES
 
 RATES = (0.01, 0.1)
@@ -102,6 +102,46 @@ def test_the_record_holds_every_cell_and_is_found_again(plan, store, monkeypatch
     printed = capsys.readouterr().out
     assert "no BN: best rate 0.01, validation accuracy 81.5 %" in printed
     assert str(plan.sweep_path) in printed
+
+
+def test_finalists_are_trained_again_at_full_length_and_decide(plan, store, monkeypatch):
+    """Short runs rank 0.01, 0.1, 1; long ones 1, 0.1, 0.01: the best of the two finalists wins."""
+    short, rates = plan.base.steps // 2, (0.01, 0.1, 1.0)
+    long = dict(zip(rates, (0.3, 0.6, 0.9), strict=True))
+    searched = replace(SMALLER, sweep=replace(SMALLER.sweep, rates=rates))
+    scale = replace(plan.scale, sweep_steps=short, finalists=2)
+    plan = plan._replace(experiment=searched, scale=scale)
+    trained = []
+
+    def outcome(recipe, seed):
+        trained.append((recipe.norm, recipe.lr, recipe.steps))
+        top = long[recipe.lr] if recipe.steps > short else 0.5 - recipe.lr / 10
+        made = line(seed=seed, curve=(0.1, top, top, top))
+        return made | {"recipe": made["recipe"] | {"steps": recipe.steps}}
+
+    fake_training(monkeypatch, outcome)
+    assert sweep.run_sweep(plan, store, 1) == 0
+    whole = plan.base.steps
+    assert [cell for cell in trained if cell[0] == "none"] == [
+        *(("none", rate, short) for rate in rates for _ in range(2)),
+        *(("none", rate, whole) for rate in rates[:2] for _ in range(2)),
+    ]
+    record = read_sweep(plan)
+    assert record["steps"] == short and list(record["accuracy"]["BN"]) == ["0.01", "0.1", "1"]
+    assert record["finals"]["steps"] == whole
+    assert record["finals"]["accuracy"]["BN"] == {
+        "0.01": pytest.approx([0.3] * 2),
+        "0.1": pytest.approx([0.6] * 2),
+    }
+    assert record["best"] == {arm: [0.1, pytest.approx(0.6)] for arm in ("no BN", "BN")}
+    (note,) = _sweep_note(plan)
+    assert f"{short:,} steps" in note and "best 2" in note and f"for {whole:,}" in note
+
+
+def test_finalists_are_the_best_rates_that_did_not_diverge():
+    by_rate = {"0.01": [0.2], "0.1": [0.4], "1": [None], "0.03": [0.4]}
+    assert sweep.leading(by_rate, 2) == ["0.03", "0.1"]
+    assert sweep.leading(by_rate, 9) == ["0.03", "0.1", "0.01"]
 
 
 def test_a_failed_cell_writes_no_record(plan, store, monkeypatch):

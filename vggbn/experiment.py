@@ -65,7 +65,8 @@ class Size:
 
     tuned holds what the sweep chose: edits of BASE ("lr", "init") and "bn_lr". Arms outside
     `core` (None: there are none) get the edits `others`, unless the user edits the same field, and
-    run last; the sweep's runs have `sweep_steps` and `sweep_seeds` (None: as all). The size
+    run last; the sweep's runs have `sweep_steps` and `sweep_seeds` (None: as all), and `finalists`
+    of each arm's rates a second round at the arms' own length (0: no such round). The size
     "full-cifar10" replaces "full" on cifar10.
     """
 
@@ -77,6 +78,7 @@ class Size:
     others: Mapping[str, Any] = field(default_factory=dict)
     sweep_steps: int | None = None
     sweep_seeds: int | None = None
+    finalists: int = 0
 
     def is_core(self, arm: str) -> bool:
         """Whether the arm runs with the first ones, for as long as they."""
@@ -299,14 +301,27 @@ def _notes(plan: Plan, results: Results) -> list[str]:
     planned = len(plan.seeds) * len(plan.variants)
     if len(lines) < planned:
         notes.append(f"{len(lines)} of {planned} planned runs are in; the rest are yet to be run.")
-    if read_sweep(plan) is None:
-        notes.append(
-            f"The learning rates were not tuned on this data at this size: they are those of "
-            f"{plan.experiment.base.data}."
-        )
+    notes += _sweep_note(plan)
     if results.left_out:
         notes.append(f"{results.left_out} lines made by other code or recipes were left out.")
     return notes
+
+
+def _sweep_note(plan: Plan) -> list[str]:
+    """Where the rates come from, if not from one sweep of the arms' own length on this data."""
+    record = read_sweep(plan)
+    if record is None:
+        return [
+            f"The learning rates were not tuned on this data at this size: they are those of "
+            f"{plan.experiment.base.data}."
+        ]
+    if "finals" in record:
+        finalists = max(len(by_rate) for by_rate in record["finals"]["accuracy"].values())
+        return [
+            f"The learning rates were searched with {record['steps']:,} steps; each arm's best "
+            f"{finalists} were trained again for {record['finals']['steps']:,}, which decided."
+        ]
+    return []
 
 
 def _budgets(plan: Plan) -> str:

@@ -16,31 +16,32 @@ from vggbn.train_many import train_many
 
 
 def run_sweep(plan: Plan, store: runs.Store, workers: int) -> int:
-    """Train every arm at every rate, write the record beside the results, print the choice."""
-    sweep = plan.experiment.sweep
-    cells = {
-        f"{arm}, rate {rate:g}, seed {seed}": (arm, rate, seed)
-        for arm in sweep.arms
-        for rate in sweep.rates
-        for seed in range(plan.scale.sweep_seeds or sweep.seeds)
-    }
-    wanted = {
-        name: (_recipe(plan, arm, rate), seed, store) for name, (arm, rate, seed) in cells.items()
-    }
-    records: dict[str, dict] = {}
-    if failures := train_many(wanted, workers, records.__setitem__):
-        return 1 if failures else 0
-    accuracy: dict[str, dict[str, list[float | None]]] = {arm: {} for arm in sweep.arms}
-    for name, (arm, rate, _) in cells.items():
-        accuracy[arm].setdefault(f"{rate:g}", []).append(score(records[name]))
+    """Train every arm at every rate, write the record beside the results, print the choice.
+
+    Where the size names finalists there is a second round: so many of each arm's best rates, for
+    as long as the arms of the experiment are trained (a short run favours low rates).
+    """
+    sweep, scale = plan.experiment.sweep, plan.scale
+    rates = {arm: [f"{rate:g}" for rate in sweep.rates] for arm in sweep.arms}
+    found = _round(plan, store, workers, rates, scale.sweep_steps)
+    if found is None:
+        return 1
+    accuracy, records = found
     record = {
         "experiment": plan.experiment.name,
         "size": plan.size,
         "selection": "highest mean over seeds of the best smoothed validation accuracy",
         "accuracy": accuracy,
-        "best": {arm: best_rate(by_rate) for arm, by_rate in accuracy.items()},
-        **_shared(list(records.values())),
+        **_shared(records),
     }
+    if scale.finalists:
+        rates = {arm: leading(by_rate, scale.finalists) for arm, by_rate in accuracy.items()}
+        found = _round(plan, store, workers, rates, None)
+        if found is None:
+            return 1
+        accuracy, records = found
+        record["finals"] = {"accuracy": accuracy, "steps": records[0]["recipe"]["steps"]}
+    record["best"] = {arm: best_rate(by_rate) for arm, by_rate in accuracy.items()}
     _write(plan, record)
     for arm, (rate, value) in record["best"].items():
         print(f"{arm}: best rate {rate:g}, validation accuracy {100 * value:.1f} %")
@@ -48,8 +49,35 @@ def run_sweep(plan: Plan, store: runs.Store, workers: int) -> int:
     return 0
 
 
-def _recipe(plan: Plan, arm: str, rate: float) -> Recipe:
-    steps = min(plan.scale.sweep_steps or plan.base.steps, plan.base.steps)
+ByRate = dict[str, list[float | None]]  # {rate: score of each seed}
+
+
+def _round(
+    plan: Plan, store: runs.Store, workers: int, rates: dict[str, list[str]], steps: int | None
+) -> tuple[dict[str, ByRate], list[dict]] | None:
+    """({arm: {rate: scores}}, records) of these rates after so many steps; None if one failed."""
+    cells = {
+        f"{arm}, rate {rate}, seed {seed}": (arm, rate, seed)
+        for arm, of_arm in rates.items()
+        for rate in of_arm
+        for seed in range(plan.scale.sweep_seeds or plan.experiment.sweep.seeds)
+    }
+    wanted = {
+        name: (_recipe(plan, arm, float(rate), steps), seed, store)
+        for name, (arm, rate, seed) in cells.items()
+    }
+    records: dict[str, dict] = {}
+    if train_many(wanted, workers, records.__setitem__):
+        return None
+    accuracy: dict[str, ByRate] = {arm: {} for arm in rates}
+    for name, (arm, rate, _) in cells.items():
+        accuracy[arm].setdefault(rate, []).append(score(records[name]))
+    return accuracy, list(records.values())
+
+
+def _recipe(plan: Plan, arm: str, rate: float, steps: int | None) -> Recipe:
+    """steps None: as many as the experiment's own arms; never more than those."""
+    steps = min(steps or plan.base.steps, plan.base.steps)
     return edited(plan.base, {**plan.experiment.sweep.arms[arm], "steps": steps, "lr": rate})
 
 
@@ -59,11 +87,16 @@ def score(record: dict) -> float | None:
     return None if record["diverged_at"] is not None else float(np.max(values))
 
 
-def best_rate(by_rate: dict[str, list[float | None]]) -> tuple[float, float]:
-    """(rate, mean score) of the best rate; a rate with a diverged seed is out, a tie goes down."""
-    means = {float(r): np.mean(v) for r, v in by_rate.items() if None not in v}  # type: ignore[arg-type]
-    rate = min(means, key=lambda r: (-means[r], r), default=math.nan)
-    return rate, float(means.get(rate, math.nan))
+def leading(by_rate: ByRate, count: int) -> list[str]:
+    """The best rates, the very best first; one with a diverged seed is out, a tie goes down."""
+    means = {rate: float(np.mean(v)) for rate, v in by_rate.items() if None not in v}  # type: ignore[arg-type]
+    return sorted(means, key=lambda rate: (-means[rate], float(rate)))[:count]
+
+
+def best_rate(by_rate: ByRate) -> tuple[float, float]:
+    """(rate, mean score) of the first of `leading`; nan where all diverged."""
+    rates = leading(by_rate, 1)
+    return (float(rates[0]), float(np.mean(by_rate[rates[0]]))) if rates else (math.nan, math.nan)  # type: ignore[arg-type]
 
 
 def _shared(records: list[dict]) -> dict:
