@@ -289,7 +289,7 @@ SIZES = {
         tuned=FULL,
     ),
     # 15.7 epochs of 45,000 images; the other arms 6.0, at the same rate of decay. The sweep's runs
-    # get 2 epochs, and each arm's three best rates the 15.7 again.
+    # get 2 epochs, and each arm's four best rates the 15.7 again.
     "full-cifar10": Size(
         seeds=5,
         edits={"image_size": 32, "crop_pad": 4, "steps": 22_100, "lr_every": 387.0},
@@ -298,7 +298,7 @@ SIZES = {
         others={"steps": 8_438},
         sweep_steps=2_813,
         sweep_seeds=1,
-        finalists=3,
+        finalists=4,
     ),
 }
 
