@@ -140,6 +140,19 @@ def test_two_workers_take_different_kinds_while_they_can():
     assert pending == []
 
 
+def test_jobs_are_taken_nearly_in_turn():
+    """A worker of kind A would finish all A of 20 seeds before it looks at the first B."""
+    crew = [SimpleNamespace(kinds={"A"})]
+    pending = [job(f"seed {seed} {kind}", kind, "facts") for seed in range(20) for kind in "AB"]
+    order, taken = [job.name for job in pending], []
+    while pending:
+        taken.append(pool._next_job(pending, crew[0], crew).name)
+    assert taken[:3] == ["seed 0 A", "seed 1 A", "seed 2 A"]
+    assert sorted(taken) == sorted(order)
+    late = [taken.index(name) - order.index(name) for name in order]
+    assert 0 < max(late) <= 2 * pool.AHEAD
+
+
 def test_a_kind_is_shared_when_nothing_else_is_left():
     crew = [SimpleNamespace(kinds={"A"}), SimpleNamespace(kinds=set())]
     pending = [job("last", "A", "facts")]

@@ -26,6 +26,7 @@ SINGLE_THREAD = {"NPROC": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"
 # error for every program loaded from a cache (openxla/xla#44565). What fails is raised as well.
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 ATTEMPTS = 2
+AHEAD = 8  # so many jobs for each worker may be taken out of turn
 
 
 class Job(NamedTuple):
@@ -174,10 +175,14 @@ def _no_interrupt():
 
 
 def _next_job(pending: list[Job], worker: _Worker, crew: list[_Worker]) -> Job:
-    """A job of a kind this worker has compiled, else of one nobody has, else of the most common."""
+    """A job of a kind this worker has compiled, else of one nobody has, else of the most common.
+
+    Of the next few jobs only: who stops a long experiment wants its first seeds whole.
+    """
+    few = pending[: AHEAD * len(crew)]
     taken = {kind for other in crew if other is not worker for kind in other.kinds}
-    left = Counter(job.kind for job in pending)
-    best = max(pending, key=lambda j: (j.kind in worker.kinds, j.kind not in taken, left[j.kind]))
+    left = Counter(job.kind for job in few)
+    best = max(few, key=lambda j: (j.kind in worker.kinds, j.kind not in taken, left[j.kind]))
     pending.remove(best)
     return best
 
