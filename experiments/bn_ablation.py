@@ -19,7 +19,7 @@ from vggbn.stats import as_ratio, log_ratio_interval, paired_interval, verdict
 # and rate of the baseline, rate of BN.
 SMALL = {"init": "he", "lr": 0.03, "bn_lr": 0.03}
 FULL = {"init": "he", "lr": 0.01, "bn_lr": 0.03}
-CIFAR10 = {"init": "he", "lr": 0.003, "bn_lr": 0.01}
+CIFAR10 = {"init": "glorot", "lr": 0.01, "bn_lr": 0.01}
 
 # The Inception of this experiment: VGG A-LRN with dropout, L2, LRN, slow decay, batches of fixed
 # composition and full distortion. lr and init come from the sweep (SMALL, FULL).
