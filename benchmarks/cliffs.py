@@ -41,7 +41,7 @@ import numpy as np
 from jax import lax
 
 from benchmarks.cases import CASES
-from benchmarks.measure import environment
+from benchmarks.measure import restart
 from vggbn import fast, layers
 from vggbn.experiment import make_plan, size_names
 from vggbn.models import MODELS, Net
@@ -633,7 +633,7 @@ REASONS = (
     ),
     Reason(
         "The first layer: sums of 9 or 27 products, or few of them, leave the tiles of a matrix "
-        "product empty. Paired, gathered and dilated products were no faster.",
+        "product empty. Paired, gathered and dilated products gained little or lost.",
         lambda op, which: bool(op.kernel) and op.kernel[2] <= 3,
     ),
     Reason(
@@ -794,7 +794,7 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="measure all anew")
     args = parser.parse_args()
     if os.environ.get(CHILD) != str(args.threads):
-        start_with(args.threads)
+        restart("benchmarks.cliffs", CHILD, args.threads)
     # Otherwise every call would wait for another thread.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     every, ops = nets(), [] if args.nets_only else grid()
@@ -812,12 +812,6 @@ def main() -> int:
     print(page.partition("## ")[2].partition("\n## ")[0])
     print(f"{TABLE.name} is written. {missing or 'None'} of the cliffs lack(s) a reason.")
     return int(missing > 0)
-
-
-def start_with(threads: int) -> None:
-    """Replace this process by one whose XLA has so many threads: it reads them when it starts."""
-    command = [sys.executable, "-m", "benchmarks.cliffs", *sys.argv[1:]]
-    os.execve(sys.executable, command, environment(threads) | {CHILD: str(threads)})
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 from benchmarks.cases import CASES, CONTESTANTS, Case, flop
-from benchmarks.measure import environment
+from benchmarks.measure import restart
 from vggbn.errors import Parser, UserError, unknown
 
 PAGE = Path(__file__).parent / "operations.md"
@@ -59,20 +59,12 @@ def main() -> None:
         if net not in CASES:
             raise unknown("net", net, CASES)
     if os.environ.get(CHILD) is None:
-        start_single_threaded()
+        # With more threads convolutions end after their event. One malloc arena: what the profiler
+        # notes down would otherwise split the steps' memory, and each would pay for fresh pages.
+        restart("benchmarks.operations", CHILD, 1, MALLOC_ARENA_MAX="1")
     sections = [section(CASES[net]) for net in args.nets]
     PAGE.write_text("\n".join([head(), *sections]) + "\n", encoding="utf-8")
     print("\n".join(sections))
-
-
-def start_single_threaded() -> None:
-    """Replace this process by one of one thread: with more, convolutions end after their event.
-
-    One malloc arena: what the profiler notes down would otherwise split the memory of the steps,
-    and each would pay for fresh pages.
-    """
-    ours = environment(1) | {"MALLOC_ARENA_MAX": "1", CHILD: "1"}
-    os.execve(sys.executable, [sys.executable, "-m", "benchmarks.operations", *sys.argv[1:]], ours)
 
 
 def head() -> str:

@@ -15,14 +15,14 @@ from vggbn.results import Results
 from vggbn.run_experiment import main
 from vggbn.stats import as_ratio, log_ratio_interval, paired_interval, verdict
 
-# What the sweeps chose (sweep.json beside the results): better of two initialisations
-# and rate of the baseline, rate of BN.
+# What the sweeps chose (sweep.json beside the results): better of two initialisations and rate of
+# the baseline, rate of BN.
 SMALL = {"init": "he", "lr": 0.03, "bn_lr": 0.03}
 FULL = {"init": "he", "lr": 0.01, "bn_lr": 0.03}
 CIFAR10 = {"init": "glorot", "lr": 0.01, "bn_lr": 0.01}
 
 # The Inception of this experiment: VGG A-LRN with dropout, L2, LRN, slow decay, batches of fixed
-# composition and full distortion. lr and init come from the sweep (SMALL, FULL).
+# composition and full distortion. lr and init come from the sweep (above).
 BASE = Recipe(
     model="vgg_a_lrn",
     width=1 / 8,
