@@ -3,28 +3,33 @@
     python -m benchmarks.operations [NET ...]     # nets of `make bench`; writes operations.md
 
 One process of one thread trains under jax's profiler. What XLA fused into one loop counts as the
-layer that the loop ends with. Beside each kind of layer stands its share of the step, beside the
-convolutions and dense layers the rate as a share of a matrix product's.
+layer that the loop ends with. Beside each kind of layer stands its share of the step, and what
+PyTorch spends on it where that is installed; beside the convolutions and dense layers the rate as a
+share of a matrix product's.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 from unittest.mock import patch
 
 from benchmarks.cases import CASES, CONTESTANTS, Case, flop
-from benchmarks.measure import restart
+from benchmarks.measure import ROOT, environment, restart
 from vggbn.errors import Parser, UserError, unknown
 
 PAGE = Path(__file__).parent / "operations.md"
@@ -82,13 +87,19 @@ def head() -> str:
 def section(case: Case) -> str:
     """The tables of one net."""
     found, gemm = operations(case)
+    rival, theirs = torch_kinds(case)
     total = sum(each.ms for each in found)
     by_kind = Counter()
     for each in found:
         by_kind[each.kind] += each.ms
     products = by_kind["conv"] + by_kind["dense"]
     rate = flop(case) / 1e6 / products / gemm
-    rows = [f"| {WORDS[k]} | {by_kind[k]:.1f} | {by_kind[k] / total:.0%} |" for k in KINDS]
+    table = [(WORDS[kind], by_kind[kind], theirs.get(kind)) for kind in KINDS]
+    table += [("all", total, sum(theirs.values()) or None)]
+    rows = [
+        f"| {words} | {ms:.1f} | {ms / total:.0%} | {'–' if other is None else f'{other:.1f}'} |"
+        for words, ms, other in table
+    ]
     top = sorted(found, key=lambda each: -each.ms)[:SHOWN]
     return "\n".join(
         [
@@ -97,8 +108,8 @@ def section(case: Case) -> str:
             f"{total:.1f} ms a step, by the profiler. Convolutions and dense layers: "
             f"{rate:.0%} of a matrix product's {gemm:.0f} GFLOP/s.",
             "",
-            "| layers | ms | share |",
-            "|---|---:|---:|",
+            f"| layers | ms | share | {rival}, ms |",
+            "|---|---:|---:|---:|",
             *rows,
             "",
             "| operation | layer | ms |",
@@ -164,6 +175,25 @@ def profiled(step: Callable) -> dict[str, float]:
                 if name is not None:
                     took.setdefault(name, []).append(event.duration_ns / 1e6)
     return {name: median(times) * len(times) / STEPS for name, times in took.items()}
+
+
+def torch_kinds(case: Case) -> tuple[str, dict[str, float]]:
+    """(PyTorch's faster memory format, {kind: ms a step}); nothing measured without PyTorch."""
+    if not find_spec("torch"):
+        return "PyTorch (not installed)", {}
+    took = {name: torch_profile(case, name) for name in ("torch", "torch-channels-last")}
+    best = min(took, key=lambda name: sum(took[name].values()))
+    return best, took[best]
+
+
+def torch_profile(case: Case, contestant: str) -> dict[str, float]:
+    """{kind: ms a step} of a contestant, measured in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.torch_operations"]
+    command += [json.dumps(asdict(case)), contestant]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(1), capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (\S+) ([\w\-]+)\((.*)")

@@ -1,5 +1,7 @@
 """The profile of a step by layer and operation."""
 
+from collections import Counter
+
 import pytest
 
 from benchmarks import operations
@@ -39,6 +41,33 @@ def test_a_real_step_has_all_kinds_of_layers_and_leaves_no_scope_behind():
     assert all(each.ms > 0 for each in found) and gemm > 0
     convolved = [each for each in found if each.kind == "conv"]
     assert any("f32[16,16,16,4]" in each.text for each in convolved)  # the first layer's output
+
+
+TINY = Case("A", 16, 3, 4, fc=16, width=1 / 16)
+
+
+def test_operations_of_pytorch_get_the_kind_of_their_layer():
+    torch_operations = pytest.importorskip("benchmarks.torch_operations", exc_type=ImportError)
+    steps = [
+        {"aten::conv2d": 1.0, "autograd::engine::evaluate_function: ConvolutionBackward0": 2.0},
+        {"aten::conv2d": 3.0, "autograd::engine::evaluate_function: ConvolutionBackward0": 2.0},
+        {"aten::conv2d": 90.0, "autograd::engine::evaluate_function: ConvolutionBackward0": 2.0},
+    ]
+    assert torch_operations.by_kind([Counter(step) for step in steps]) == {"conv": 5.0}
+
+
+def test_a_real_step_of_pytorch_has_all_kinds_of_layers():
+    pytest.importorskip("torch")
+    took = operations.torch_profile(TINY, "torch")
+    assert took.keys() == set(operations.KINDS) and all(ms > 0 for ms in took.values())
+
+
+def test_without_pytorch_its_column_is_empty(monkeypatch):
+    monkeypatch.setattr(operations, "find_spec", lambda name: None)
+    monkeypatch.setattr(operations, "STEPS", 1)
+    rows = [row for row in operations.section(TINY).splitlines() if row.startswith("| ")]
+    assert "not installed" in rows[0]
+    assert all(row.endswith("| – |") for row in rows[1 : 2 + len(operations.KINDS)])
 
 
 @pytest.mark.parametrize("net", ["a33"])
