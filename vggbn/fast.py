@@ -100,9 +100,10 @@ def kept(function: Callable, *arrays):
 
 
 def plain_conv(kernel_HWIO, x_NHWC, stride=1, padding="SAME"):
-    """Cross-correlation by `lax`: [N, H', W', O]."""
+    """Cross-correlation by `lax`: [N, H', W', O]. stride: one for both axes, or a pair."""
+    strides = stride if isinstance(stride, tuple) else (stride, stride)
     return lax.conv_general_dilated(
-        x_NHWC, kernel_HWIO, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x_NHWC, kernel_HWIO, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
@@ -184,6 +185,12 @@ def _dense_conv(kernel, x_NHWC):
     return (x_NHWC.reshape(N, H * W * C) @ matrix).reshape(N, H, W, kernel.shape[-1])
 
 
+def _pair_kernel(kernel):
+    """For two neighbouring output pixels at once: [h, w + 1, C, 2·O], one pixel wider."""
+    shifted = [jnp.pad(kernel, ((0, 0), (q, 1 - q), (0, 0), (0, 0))) for q in (0, 1)]
+    return jnp.concatenate(shifted, axis=-1)
+
+
 def _paired_conv(kernel, x_NHWC):
     """An image of few channels: one dense product for each pair of neighbouring output pixels.
 
@@ -195,10 +202,8 @@ def _paired_conv(kernel, x_NHWC):
     pairs = padded.reshape(N, H + h - 1, (W + w - 1) // 2, 2 * C)
     wide = jnp.concatenate([pairs[:, :, j : j + W // 2] for j in range((w + 1) // 2)], axis=-1)
     windows = jnp.concatenate([wide[:, i : i + H] for i in range(h)], axis=-1)
-    shifted = [jnp.pad(kernel, ((0, 0), (q, 1 - q), (0, 0), (0, 0))) for q in (0, 1)]
-    matrix = jnp.stack(shifted, axis=3).reshape(h * (w + 1) * C, 2 * O)
     rows = windows.reshape(N * H * W // 2, h * (w + 1) * C)
-    return (rows @ matrix).reshape(N, H, W, O)
+    return (rows @ _pair_kernel(kernel).reshape(-1, 2 * O)).reshape(N, H, W, O)
 
 
 def _shifted_conv(kernel, x_NHWC):
@@ -226,16 +231,8 @@ def _strided_conv(kernel, x_NHWC):
     neighbouring output pixels: [h, w + 1, C, 2·O].
     """
     (h, w, _, O), (N, H, W) = kernel.shape, x_NHWC.shape[:3]  # noqa: E741
-    shifted = [jnp.pad(kernel, ((0, 0), (q, 1 - q), (0, 0), (0, 0))) for q in (0, 1)]
     around = [(h // 2, h // 2), (w // 2, w // 2)]
-    pairs = lax.conv_general_dilated(
-        x_NHWC,
-        jnp.concatenate(shifted, axis=-1),
-        (1, 2),
-        around,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    return pairs.reshape(N, H, W, O)
+    return plain_conv(_pair_kernel(kernel), x_NHWC, (1, 2), around).reshape(N, H, W, O)
 
 
 def _strided_d_x(kernel, _, dy):
