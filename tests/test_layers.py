@@ -157,6 +157,19 @@ def test_a_nan_makes_its_window_nan(place):
     assert np.argwhere(dx).tolist() == [[1, 1], [1, 3], [3, 1], [3, 3]]
 
 
+@pytest.mark.parametrize("activation", layers.ACTIVATIONS)
+@pytest.mark.parametrize("values", ["distinct", "ties"])
+def test_pooling_before_an_activation_is_pooling_after_it(activation, values):
+    # what the VGGs do for speed; an activation that decreased anywhere would have to go first
+    act = layers.ACTIVATIONS[activation]
+    x = normal(3, 6, 6, 4) if values == "distinct" else np.round(normal(3, 6, 6, 4))
+    dy = normal(3, 3, 3, 4, seed=1)
+    y, pull = jax.vjp(lambda x: act(layers.max_pool_2x2(x)), x)
+    expected, pull_expected = jax.vjp(lambda x: xla_pool(act(x)), x)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(pull(dy)[0], pull_expected(dy)[0])
+
+
 def test_max_pool_keeps_bfloat16():
     x = jnp.asarray(normal(1, 4, 4, 2), jnp.bfloat16)
     y, pull = jax.vjp(layers.max_pool_2x2, x)

@@ -54,19 +54,23 @@ def _init(config, net, key, initialiser):
     return params, stats
 
 
+def _pool(x_NHWC):
+    """2×2 max pooling; a map with a side of 1 stays as it is: small images."""
+    return layers.max_pool_2x2(x_NHWC) if min(x_NHWC.shape[1:3]) > 1 else x_NHWC
+
+
 def _apply(config, net, params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9):
     """x [N, H, W, C] float -> logits [N, classes]. Order: conv, norm, activation, LRN, pool."""
     act = layers.ACTIVATIONS[net.activation]
     x = x_NHWC.astype(net.precision)
     for convs, lrn in vgg_blocks(config, net):
-        for name, _, _ in convs:
+        for i, (name, _, _) in enumerate(convs, 1):
             x = layers.conv(params[name], x)
             x, stats = apply_norm(net, params, stats, name, x, train=train, decay=decay)
-            x = act(x)
-        if lrn:
-            x = layers.local_response_norm(x)
-        if min(x.shape[1:3]) > 1:  # a pool on a map with a side of 1 is skipped: small images
-            x = layers.max_pool_2x2(x)
+            if i < len(convs):
+                x = act(x)
+        # The maximum of the activations is the activation of the maximum, a quarter of the work.
+        x = _pool(layers.local_response_norm(act(x))) if lrn else act(_pool(x))
     x = x.reshape(x.shape[0], -1)
     for i, name in enumerate(("fc1", "fc2")):
         x = layers.dense(params[name], x)
