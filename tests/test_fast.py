@@ -427,11 +427,12 @@ def test_a_cpu_gets_its_forms(part, switch):
     switch(True)
     text = lowered("cpu", *PARTS[part])
     found = operations(text)
-    # kept: the pool's input, maxima, their places and gradient; the sum of the shifted images
+    # kept: the pool's input, maxima, their places and gradient; of a first layer its dy and, where
+    # that is one, the sum of the shifted images
     left, products, kept = {
         "small map": (0, 3, 4),
-        "few channels": (2, 1, 4),
-        "few to few channels": (2, 0, 5),
+        "few channels": (2, 1, 5),
+        "few to few channels": (2, 0, 6),
         "narrow": (3, 0, 4),
     }[part]
     assert text.count("stride = [1, 2]") == 2 * (part == "narrow")

@@ -11,7 +11,7 @@ import ctypes
 import os
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,9 +99,9 @@ def kept(function: Callable, *arrays):
 # --- convolution ---------------------------------------------------------------------------------
 
 
-def plain_conv(kernel_HWIO, x_NHWC, stride=1, padding="SAME"):
+def plain_conv(kernel_HWIO, x_NHWC, stride: int | tuple[int, int] = 1, padding: Any = "SAME"):
     """Cross-correlation by `lax`: [N, H', W', O]. stride: one for both axes, or a pair."""
-    strides = stride if isinstance(stride, tuple) else (stride, stride)
+    strides = (stride, stride) if isinstance(stride, int) else stride
     return lax.conv_general_dilated(
         x_NHWC, kernel_HWIO, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -240,10 +240,15 @@ def _strided_d_x(kernel, _, dy):
     return _strided_conv(kernel[::-1, ::-1].swapaxes(2, 3), dy)
 
 
+def _settled_d_kernel(kernel, x_NHWC, dy):
+    """By `lax`, which would compute dy in the order that its transposition wants."""
+    return PLAIN.d_kernel(kernel, x_NHWC, kept(lambda dy: dy, dy))
+
+
 PLAIN = _Form()
 SMALL_MAP = _Form(_dense_conv, _gradient(_dense_conv, 0), _gradient(_dense_conv, 1))
-FEW_CHANNELS = _Form(_paired_conv)
-FEW_TO_FEW_CHANNELS = _Form(_shifted_conv)
+FEW_CHANNELS = _Form(_paired_conv, _settled_d_kernel)
+FEW_TO_FEW_CHANNELS = _Form(_shifted_conv, _settled_d_kernel)
 NARROW = _Form(_strided_conv, d_x=_strided_d_x)
 NARROW_INPUT = _Form(d_x=_strided_d_x)
 NARROW_OUTPUT = _Form(_strided_conv)
