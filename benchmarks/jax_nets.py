@@ -92,15 +92,7 @@ class Runner:
 
     def __init__(self, case: Case, contestant: Contestant):
         side = {"vggbn": ours, "linen": stock}[contestant.side](case, contestant.precision)
-        params = jax.device_put(cases.weights(case))
-        stats = {
-            name: {"mean": jnp.zeros_like(leaf["bias"]), "var": jnp.ones_like(leaf["bias"])}
-            for name, leaf in params.items()
-            if name.startswith("norm_")
-        }
         self.precision = contestant.precision
-        self.state = params, stats, side.tx.init(params)
-        self.batch = jax.device_put(cases.batch(case))
         self.loss = None
 
         def step(state, batch):
@@ -114,7 +106,15 @@ class Runner:
             updates, opt_state = side.tx.update(grads, opt_state, params)
             return (optax.apply_updates(params, updates), stats, opt_state), value
 
-        self.jitted = side.jit(step, donate_argnums=0)
+        self.jitted = side.jit(step, donate_argnums=0)  # before jax computes anything
+        params = jax.device_put(cases.weights(case))
+        stats = {
+            name: {"mean": jnp.zeros_like(leaf["bias"]), "var": jnp.ones_like(leaf["bias"])}
+            for name, leaf in params.items()
+            if name.startswith("norm_")
+        }
+        self.state = params, stats, side.tx.init(params)
+        self.batch = jax.device_put(cases.batch(case))
 
     def step(self) -> None:
         """One training step; may return before the device has done it."""

@@ -14,15 +14,15 @@ TRACE, COMPILE = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/b
 
 @pytest.fixture
 def at(monkeypatch):
-    """Set the time: at(wall, cpu, compiled)."""
-    now = {"wall": 0.0, "cpu": 0.0}
-    fake = SimpleNamespace(perf_counter=lambda: now["wall"], thread_time=lambda: now["cpu"])
+    """Set the time: at(wall, compiled)."""
+    now = {"wall": 0.0}
+    fake = SimpleNamespace(perf_counter=lambda: now["wall"])
     compilation = clock._Compilation()
     monkeypatch.setattr(clock, "time", fake)
     monkeypatch.setattr(clock, "_compilation", compilation)
 
-    def set_to(wall, cpu=0.0, compiled=0.0):
-        now.update(wall=wall, cpu=cpu)
+    def set_to(wall, compiled=0.0):
+        now.update(wall=wall)
         compilation.seconds = compiled
 
     return set_to
@@ -43,17 +43,6 @@ def test_compilation_is_taken_out_of_whatever_it_is_done_for(at):
     timer.to("b")
     at(6.0, compiled=3.5)
     assert timer.stop() == {"compile": 3.5, "a": 1.0, "b": 1.5, "total": 6.0}
-
-
-def test_what_python_waits_for_is_the_steps(at):
-    timer = Clock("python")
-    at(5.0, cpu=2.0)
-    timer.to("other")
-    at(9.0, cpu=2.5)
-    timer.to("python")
-    at(13.0, cpu=3.0, compiled=3.0)  # a step that is compiled: not told apart
-    found = timer.stop()
-    assert found == {"compile": 3.0, "python": 3.0, "step": 3.0, "other": 4.0, "total": 13.0}
 
 
 def test_a_trace_within_a_trace_counts_once():

@@ -32,29 +32,20 @@ jax.monitoring.register_event_time_span_listener(_compilation)
 
 
 class Clock:
-    """Seconds by purpose; whatever is compiled meanwhile counts as `compile` alone.
-
-    Of the purpose `python` only the CPU time is its own: jax may hold a call back until earlier
-    steps are done, and that is time for `step`.
-    """
+    """Seconds by purpose; whatever is compiled meanwhile counts as `compile` alone."""
 
     def __init__(self, purpose: str):
         self.purpose, self.seconds = purpose, defaultdict(float, compile=0.0)
         self.began = self.at = time.perf_counter()
-        self.cpu, self.compiled = time.thread_time(), _compilation.seconds
+        self.compiled = _compilation.seconds
 
     def to(self, purpose: str) -> None:
         """What follows is done for this purpose."""
-        now, cpu, compiled = time.perf_counter(), time.thread_time(), _compilation.seconds
+        now, compiled = time.perf_counter(), _compilation.seconds
         compiling = compiled - self.compiled
-        spent = now - self.at - compiling
-        if self.purpose == "python" and not compiling:
-            waited = max(0.0, spent - (cpu - self.cpu))
-            self.seconds["step"] += waited
-            spent -= waited
         self.seconds["compile"] += compiling
-        self.seconds[self.purpose] += spent
-        self.at, self.cpu, self.compiled, self.purpose = now, cpu, compiled, purpose
+        self.seconds[self.purpose] += now - self.at - compiling
+        self.at, self.compiled, self.purpose = now, compiled, purpose
 
     def stop(self) -> dict[str, float]:
         """The seconds by purpose, with their sum as `total`."""

@@ -36,9 +36,20 @@ def jit(function: Callable, **kwargs) -> Callable:
 
     They change no number beyond rounding.
     """
+    run_inline()
     if ENABLED and jax.default_backend() == "cpu":
         keep_memory()
     return jax.jit(function, compiler_options=compiler_options(), **kwargs)
+
+
+def run_inline() -> None:
+    """Let a CPU run programs in the thread that calls them. Too late once jax has begun to compute.
+
+    jax would run them in threads of its own, whose memory glibc takes from arenas that hold no
+    block of 64 MB: a larger step then pays for fresh pages, whatever `keep_memory` has said.
+    """
+    if ENABLED and "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 @lru_cache

@@ -171,9 +171,8 @@ def augmented(fixed: Static, data: DeviceData, indices_N, key, distortion):
 class Fit(NamedTuple):
     """What `fit` returns: the state reached, the learning curve, and where the time went.
 
-    seconds: compile (all of it, wherever it came up), data (waiting for it), python (preparing and
-    starting steps), step (waiting for them), evaluation (with what is written of it), total. On a
-    CPU with a free core a step's Python runs beside the step before it.
+    seconds: compile (all of it, wherever it came up), data (waiting for it), python (preparing),
+    step (starting steps and waiting for them), evaluation (with what is written of it), total.
     """
 
     state: TrainState
@@ -199,11 +198,13 @@ def fit(
     donates its buffers.
     """
     clock = Clock("data")
-    fixed, data = static_of(recipe, dataset), on_device(dataset)
+    fixed = static_of(recipe, dataset)
+    step_fn = train_step(fixed)  # before jax computes anything: see fast.run_inline
+    data = on_device(dataset)
     clock.to("python")
     if state is None:
         state = init_state(recipe, fixed, seed)
-    step_fn, due, n = train_step(fixed), set(evaluation_steps(recipe)), len(dataset.train)
+    due, n = set(evaluation_steps(recipe)), len(dataset.train)
     history, before = list(history), _progress(state)
     _, key = _keys(seed)
     for step in range(int(state.step), recipe.steps if stop is None else stop):
@@ -211,10 +212,10 @@ def fit(
         indices_N = batch_indices(seed, step, n=n, batch=recipe.batch, shuffle=recipe.shuffle)
         clock.to("python")
         hyper = hyper_at(recipe, step, history)
+        clock.to("step")
         state = step_fn(state, key, data, indices_N, hyper)
         if step + 1 not in due:
             continue
-        clock.to("step")
         jax.block_until_ready(state)
         clock.to("evaluation")
         now = _progress(state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vggbn import compile_cache, pool, provenance, runs
+from vggbn import compile_cache, fast, pool, provenance, runs
 from vggbn.errors import UserError
 from vggbn.progress import Progress
 from vggbn.recipe import Recipe, static
@@ -40,6 +40,7 @@ def train_many(wanted: Wanted, workers: int, write: Callable[[str, dict], None])
 def _train(payload, report) -> dict:
     """One run, in a worker."""
     recipe, seed, store = payload
+    fast.run_inline()
     compile_cache.use(store.cache)
     found = runs.find_record(recipe, seed, store)
     return runs.train_run(recipe, seed, store, report) if found is None else found
