@@ -69,6 +69,7 @@ FORMS = {
     "narrow": fast.NARROW,
     "narrow input": fast.NARROW_INPUT,
     "narrow output": fast.NARROW_OUTPUT,
+    "many channels": fast.MANY_CHANNELS,
     "plain": fast.PLAIN,
 }
 
@@ -87,6 +88,13 @@ def _shapes():
     yield from ((3, 3, 5, 6, 8, 16), (3, 3, 7, 8, 5, 2), (5, 3, 6, 6, 16, 9), (7, 7, 8, 8, 6, 12))
     yield from ((3, 3, 5, 6, 16, 17), (3, 3, 7, 8, 5, 40), (3, 5, 5, 6, 9, 33), (7, 7, 8, 8, 8, 20))
     yield from ((3, 3, 5, 6, 17, 16), (3, 3, 7, 8, 40, 2), (3, 5, 5, 6, 33, 9), (7, 7, 8, 8, 20, 8))
+    # more than 32 channels on either side
+    yield from (
+        (3, 3, 5, 6, 2, 34),
+        (3, 3, 4, 8, 33, 17),
+        (5, 3, 6, 6, 40, 20),
+        (7, 7, 8, 8, 35, 33),
+    )
     # sums of as many terms as the suite's nets have
     yield from (
         (3, 3, 2, 2, 128, 96),
@@ -104,6 +112,7 @@ def _others(shape):
     _, _, H, W, _, _ = shape
     # a large matrix compiles long
     able = {"small map": H * W <= 14, "few channels": W % 2 == 0, "narrow": W % 2 == 0}
+    able["many channels"] = True
     return {n: FORMS[n] for n, can in able.items() if can and FORMS[n] is not _chosen(shape)}
 
 
@@ -157,11 +166,12 @@ def test_the_choice():
     chosen = lambda side, H, W, C, O: fast._form((side, side, C, O), (8, H, W, C))  # noqa: E731, E741
     assert chosen(3, 2, 2, 512, 512) is fast.SMALL_MAP  # block 5 of a VGG at 32×32
     assert chosen(3, 1, 1, 3, 8) is fast.SMALL_MAP
-    assert chosen(3, 4, 4, 512, 512) is fast.PLAIN
+    assert chosen(3, 4, 4, 512, 512) is chosen(3, 8, 8, 33, 17) is fast.MANY_CHANNELS
+    assert chosen(3, 8, 8, 32, 512) is fast.PLAIN
     # the dense form wants a kernel that is larger both ways
     assert chosen(5, 4, 5, 17, 17) is fast.PLAIN
     assert chosen(3, 32, 32, 3, 32) is fast.FEW_CHANNELS
-    assert chosen(3, 32, 32, 3, 33) is fast.PLAIN
+    assert chosen(3, 32, 32, 3, 33) is fast.MANY_CHANNELS
     assert chosen(3, 32, 31, 3, 32) is fast.PLAIN  # pixels lie in pairs
     assert chosen(3, 32, 31, 3, 16) is fast.FEW_TO_FEW_CHANNELS
     assert chosen(5, 32, 32, 3, 8) is fast.FEW_CHANNELS  # 75 images to be added
@@ -397,6 +407,7 @@ PARTS = {
     "few channels": ((3, 3, 3, 20), (2, 8, 8, 3)),
     "few to few channels": ((3, 3, 3, 4), (2, 8, 8, 3)),
     "narrow": ((3, 3, 8, 4), (2, 8, 8, 8)),
+    "many channels": ((3, 3, 40, 20), (2, 8, 8, 40)),
 }
 
 
@@ -427,13 +438,14 @@ def test_a_cpu_gets_its_forms(part, switch):
     switch(True)
     text = lowered("cpu", *PARTS[part])
     found = operations(text)
-    # kept: the pool's input, maxima, their places and gradient; of a first layer its dy and, where
-    # that is one, the sum of the shifted images
+    # kept: the pool's input, maxima, their places and gradient; x and dy transposed for the
+    # kernel's gradient; the sum of the shifted images
     left, products, kept = {
         "small map": (0, 3, 4),
-        "few channels": (2, 1, 5),
-        "few to few channels": (2, 0, 6),
+        "few channels": (2, 1, 6),
+        "few to few channels": (2, 0, 7),
         "narrow": (3, 0, 4),
+        "many channels": (3, 0, 6),
     }[part]
     assert text.count("stride = [1, 2]") == 2 * (part == "narrow")
     assert (found["convolution"], found["dot_general"]) == (left, products)

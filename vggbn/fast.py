@@ -159,10 +159,12 @@ def _form(kernel_shape, x_shape) -> _Form:
     if w == 1 or W % 2:  # the others take pixels in pairs
         return PLAIN
     if C <= 4:
-        return FEW_CHANNELS if O <= 32 else PLAIN
+        return FEW_CHANNELS if O <= 32 else MANY_CHANNELS
     if C <= 16:
         return NARROW if O <= 16 else NARROW_INPUT
-    return NARROW_OUTPUT if O <= 16 else PLAIN
+    if O <= 16:
+        return NARROW_OUTPUT
+    return MANY_CHANNELS if C > 32 else PLAIN
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -251,18 +253,27 @@ def _strided_d_x(kernel, _, dy):
     return _strided_conv(kernel[::-1, ::-1].swapaxes(2, 3), dy)
 
 
-def _settled_d_kernel(kernel, x_NHWC, dy):
-    """By `lax`, which would compute dy in the order that its transposition wants."""
-    return PLAIN.d_kernel(kernel, x_NHWC, kept(lambda dy: dy, dy))
+def _correlation_d_kernel(kernel, x_NHWC, dy):
+    """The kernel gradient as `lax` computes it: x with channels for images, dy for the kernel.
+
+    Each is transposed from where it lies. `lax` would have the layer that made x, or dy, computed
+    again in the order of the transposition.
+    """
+    h, w = kernel.shape[:2]
+    x_CHWN = kept(lambda x: x.transpose(3, 1, 2, 0), x_NHWC)
+    dy_HWNO = kept(lambda dy: dy.transpose(1, 2, 0, 3), dy)
+    around = [(h // 2, h // 2), (w // 2, w // 2)]
+    return plain_conv(dy_HWNO, x_CHWN, padding=around).transpose(1, 2, 0, 3)
 
 
 PLAIN = _Form()
 SMALL_MAP = _Form(_dense_conv, _gradient(_dense_conv, 0), _gradient(_dense_conv, 1))
-FEW_CHANNELS = _Form(_paired_conv, _settled_d_kernel)
-FEW_TO_FEW_CHANNELS = _Form(_shifted_conv, _settled_d_kernel)
+FEW_CHANNELS = _Form(_paired_conv, _correlation_d_kernel)
+FEW_TO_FEW_CHANNELS = _Form(_shifted_conv, _correlation_d_kernel)
 NARROW = _Form(_strided_conv, d_x=_strided_d_x)
 NARROW_INPUT = _Form(d_x=_strided_d_x)
 NARROW_OUTPUT = _Form(_strided_conv)
+MANY_CHANNELS = _Form(d_kernel=_correlation_d_kernel)
 
 
 # --- 2×2 max pooling -----------------------------------------------------------------------------
