@@ -795,8 +795,7 @@ def main() -> int:
     args = parser.parse_args()
     if os.environ.get(CHILD) != str(args.threads):
         restart("benchmarks.cliffs", CHILD, args.threads)
-    # Otherwise every call would wait for another thread.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    fast.run_inline()  # otherwise every call would wait for another thread
     every, ops = nets(), [] if args.nets_only else grid()
     pieces = [
         Piece(fitted(op, NET_GFLOP), side, which)

@@ -115,13 +115,13 @@ def environment(threads: int) -> dict[str, str]:
     return os.environ | jax | torch | {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
 
 
-def restart(module: str, marker: str, threads: int, **more: str) -> None:
+def restart(module: str, marker: str, threads: int) -> None:
     """Replace this process by one of so many threads, which libraries read when they start.
 
-    `marker` is set in its environment, to the threads, besides `more`.
+    `marker` is set in its environment, to the threads.
     """
     command = [sys.executable, "-m", module, *sys.argv[1:]]
-    os.execve(sys.executable, command, environment(threads) | more | {marker: str(threads)})
+    os.execve(sys.executable, command, environment(threads) | {marker: str(threads)})
 
 
 def race(

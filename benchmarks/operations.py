@@ -64,9 +64,8 @@ def main() -> None:
         if net not in CASES:
             raise unknown("net", net, CASES)
     if os.environ.get(CHILD) is None:
-        # With more threads convolutions end after their event. One malloc arena: what the profiler
-        # notes down would otherwise split the steps' memory, and each would pay for fresh pages.
-        restart("benchmarks.operations", CHILD, 1, MALLOC_ARENA_MAX="1")
+        # With more threads convolutions end after their event.
+        restart("benchmarks.operations", CHILD, 1)
     sections = [section(CASES[net]) for net in args.nets]
     PAGE.write_text("\n".join([head(), *sections]) + "\n", encoding="utf-8")
     print("\n".join(sections))
