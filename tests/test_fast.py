@@ -617,7 +617,7 @@ def test_a_program_runs_in_the_thread_that_calls_it_and_keeps_its_memory():
         "f = fast.jit(lambda x, y: jnp.outer(x, x) @ y)\n"
         "x, y = jnp.ones(5000), jnp.ones((5000, 16))\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "for _ in range(3): f(x, y).block_until_ready()\n"
+        "for _ in range(10): f(x, y).block_until_ready()\n"
         "before = faults()\n"
         "result = f(x, y)\n"
         "ready = result.is_ready()\n"
