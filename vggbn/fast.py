@@ -22,12 +22,14 @@ ENABLED = os.environ.get("VGGBN_FAST", "1") != "0"
 
 # --- compiling -----------------------------------------------------------------------------------
 
-# jaxlib sends convolutions to a library whose weight gradient takes several times as long as XLA's
-# own; channel sums are better off there.
 OPTIONS = {
+    # jaxlib sends convolutions to a library whose weight gradient takes several times as long as
+    # XLA's own; channel sums are better off there.
     "xla_cpu_experimental_ynn_fusion_type": (
         "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-    )
+    ),
+    # This pass erases every barrier before XLA decides what to compute again: see `once`.
+    "xla_disable_hlo_passes": "cse_barrier_expander",
 }
 
 
@@ -75,7 +77,8 @@ def compiler_options() -> dict[str, str]:
     if not ENABLED or jax.default_backend() != "cpu":
         return {}
     try:
-        jax.jit(lambda: jnp.zeros(()), compiler_options=OPTIONS).lower().compile()
+        barrier = jax.jit(lambda: lax.optimization_barrier(jnp.zeros(2)), compiler_options=OPTIONS)
+        barrier.lower().compile()
     except Exception:  # whatever a jaxlib says of an option that it does not know
         return {}
     return OPTIONS
@@ -88,23 +91,18 @@ def on_cpu(fast: Callable, plain: Callable) -> Callable:
     return partial(lax.platform_dependent, cpu=fast, default=plain)
 
 
-def settled(x):
-    """x; where the program is lowered for a CPU, it is computed once: see `kept`."""
-    return on_cpu(partial(kept, lambda x: x), lambda x: x)(x)
-
-
-def kept(function: Callable, *arrays):
-    """function(*arrays), all of one dtype: an array that is computed once and kept.
+def once(x):
+    """x, an array that is computed once and kept: for the forms that only a CPU gets.
 
     On a CPU XLA would compute a cheap value again inside every consumer that reads slices of it or
-    transposes it, and a barrier is erased before that decision; a branch is not.
+    transposes it. In a program that was not compiled by `jit` it still does.
     """
-    if not all(array.size for array in arrays):
-        return function(*arrays)
-    result, first = jax.eval_shape(function, *arrays), arrays[0].ravel()[0]
-    always = (first < 0) | (first >= 0) | jnp.isnan(first)
-    never = lambda *_: jnp.zeros(result.shape, result.dtype)  # noqa: E731
-    return lax.cond(always, function, never, *arrays)
+    return lax.optimization_barrier(x)
+
+
+def settled(x):
+    """x; where the program is lowered for a CPU, it is computed `once`."""
+    return on_cpu(once, lambda x: x)(x)
 
 
 # --- convolution ---------------------------------------------------------------------------------
@@ -225,16 +223,12 @@ def _shifted_conv(kernel, x_NHWC):
     One fused loop that writes nothing but its result.
     """
     (h, w, C, _), (H, W) = kernel.shape, x_NHWC.shape[1:3]
-
-    def shifted_sum(kernel, x_NHWC):
-        padded = jnp.pad(x_NHWC, ((0, 0), (h // 2, h // 2), (w // 2, w // 2), (0, 0)))
-        y = jnp.zeros((1, 1, 1, 1), jnp.promote_types(x_NHWC.dtype, jnp.float32))  # sum's dtype
-        for i, j, c in np.ndindex(h, w, C):
-            image = padded[:, i : i + H, j : j + W, c : c + 1].astype(y.dtype)
-            y = y + image * kernel[i, j, c].reshape(1, 1, 1, -1)
-        return y.astype(x_NHWC.dtype)
-
-    return kept(shifted_sum, kernel, x_NHWC)
+    padded = jnp.pad(once(x_NHWC), ((0, 0), (h // 2, h // 2), (w // 2, w // 2), (0, 0)))
+    y = jnp.zeros((1, 1, 1, 1), jnp.promote_types(x_NHWC.dtype, jnp.float32))  # the sum's dtype
+    for i, j, c in np.ndindex(h, w, C):
+        image = padded[:, i : i + H, j : j + W, c : c + 1].astype(y.dtype)
+        y = y + image * kernel[i, j, c].reshape(1, 1, 1, -1)
+    return once(y.astype(x_NHWC.dtype))
 
 
 def _strided_conv(kernel, x_NHWC):
@@ -260,8 +254,8 @@ def _correlation_d_kernel(kernel, x_NHWC, dy):
     again in the order of the transposition.
     """
     h, w = kernel.shape[:2]
-    x_CHWN = kept(lambda x: x.transpose(3, 1, 2, 0), x_NHWC)
-    dy_HWNO = kept(lambda dy: dy.transpose(1, 2, 0, 3), dy)
+    x_CHWN = once(once(x_NHWC).transpose(3, 1, 2, 0))
+    dy_HWNO = once(once(dy).transpose(1, 2, 0, 3))
     around = [(h // 2, h // 2), (w // 2, w // 2)]
     return plain_conv(dy_HWNO, x_CHWN, padding=around).transpose(1, 2, 0, 3)
 
@@ -314,18 +308,14 @@ def _corners(x_NHWC):
 
 
 def _fast_pool(x_NHWC):
-    x_NHWC = kept(lambda x: x, x_NHWC)
-    return kept(_maximum, x_NHWC), x_NHWC
-
-
-def _maximum(x_NHWC):
+    x_NHWC = once(x_NHWC)
     a, b, c, d = _corners(x_NHWC)
-    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
+    return once(jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))), x_NHWC
 
 
 def _fast_unpool(x_NHWC, y, dy):
     """Compare and select, where XLA has select-and-scatter."""
-    return kept(partial(_spread, x_NHWC.shape), kept(_first_maximum, x_NHWC, y), dy)
+    return once(_spread(x_NHWC.shape, once(_first_maximum(x_NHWC, y)), once(dy)))
 
 
 def _first_maximum(x_NHWC, y):
