@@ -75,6 +75,8 @@ FORMS = {
     "narrow input": fast.NARROW_INPUT,
     "narrow output": fast.NARROW_OUTPUT,
     "many channels": fast.MANY_CHANNELS,
+    "winograd": fast.WINOGRAD,
+    "winograd but for the kernel": fast.WINOGRAD_MAPS,
     "plain": fast.PLAIN,
 }
 
@@ -100,6 +102,11 @@ def _shapes():
         (5, 3, 6, 6, 40, 20),
         (7, 7, 8, 8, 35, 33),
     )
+    # many channels times many on few pixels, and on less few
+    for side in ((2, 4), (4, 6), (6, 10)):
+        yield from ((3, 3, *side, 256, 64), (3, 3, *side, 90, 130))
+    yield from ((3, 3, 18, 20, 64, 128), (3, 3, 22, 22, 140, 90), (3, 3, 8, 48, 130, 64))
+    yield (3, 3, 18, 26, 128, 65)
     # sums of as many terms as the suite's nets have
     yield from (
         (3, 3, 2, 2, 128, 96),
@@ -117,13 +124,13 @@ def _others(shape):
     _, _, H, W, _, _ = shape
     # a large matrix compiles long
     able = {"small map": H * W <= 14, "few channels": W % 2 == 0, "narrow": W % 2 == 0}
-    able["many channels"] = True
+    able |= {"many channels": True, "winograd": shape[:2] == (3, 3) and H % 2 == W % 2 == 0}
     return {n: FORMS[n] for n, can in able.items() if can and FORMS[n] is not _chosen(shape)}
 
 
 def _chosen(shape):
     h, w, H, W, C, O = shape  # noqa: E741
-    return fast._form((h, w, C, O), (3, H, W, C))
+    return fast._form((h, w, C, O), (3, H, W, C), jnp.float32)
 
 
 def test_the_shapes_reach_every_form():
@@ -168,10 +175,25 @@ def test_every_form_equals_lax_and_loops(shape, switch):
 
 
 def test_the_choice():
-    chosen = lambda side, H, W, C, O: fast._form((side, side, C, O), (8, H, W, C))  # noqa: E731, E741
+
+    def chosen(side, H, W, C, O, N=8, dtype="float32"):  # noqa: E741
+        return fast._form((side, side, C, O), (N, H, W, C), jnp.dtype(dtype))
+
     assert chosen(3, 2, 2, 512, 512) is fast.SMALL_MAP  # block 5 of a VGG at 32×32
     assert chosen(3, 1, 1, 3, 8) is fast.SMALL_MAP
-    assert chosen(3, 4, 4, 512, 512) is chosen(3, 8, 8, 33, 17) is fast.MANY_CHANNELS
+    assert chosen(3, 40, 32, 64, 128) is chosen(3, 8, 8, 33, 17) is fast.MANY_CHANNELS
+    # blocks 3 and 4 of a VGG at 32×32, of full width and of width/4
+    assert chosen(3, 8, 8, 256, 256, 128) is fast.WINOGRAD_MAPS
+    assert chosen(3, 4, 4, 512, 512, 128) is chosen(3, 4, 4, 128, 128, 128) is fast.WINOGRAD
+    assert chosen(3, 8, 8, 64, 64, 128) is fast.MANY_CHANNELS
+    assert chosen(3, 16, 16, 128, 128, 128) is fast.MANY_CHANNELS  # the tiles leave the cache
+    for other in (
+        chosen(3, 4, 4, 512, 512, dtype="bfloat16"),
+        chosen(3, 5, 4, 512, 512),
+        chosen(5, 6, 6, 512, 512),
+    ):
+        assert other is fast.MANY_CHANNELS
+    assert chosen(3, 4, 5, 512, 512) is fast.PLAIN
     assert chosen(3, 8, 8, 32, 512) is fast.PLAIN
     # the dense form wants a kernel that is larger both ways
     assert chosen(5, 4, 5, 17, 17) is fast.PLAIN
@@ -198,7 +220,14 @@ def test_other_strides_and_paddings_are_laxs(stride, padding, on, switch):
 
 
 @pytest.mark.parametrize(
-    "shape", [(3, 3, 2, 2, 16, 8), (3, 3, 6, 6, 3, 8), (3, 3, 6, 6, 3, 20), (3, 3, 6, 6, 8, 8)]
+    "shape",
+    [
+        (3, 3, 2, 2, 16, 8),
+        (3, 3, 6, 6, 3, 8),
+        (3, 3, 6, 6, 3, 20),
+        (3, 3, 6, 6, 8, 8),
+        (3, 3, 4, 4, 64, 128),
+    ],
 )
 def test_forms_keep_bfloat16(shape, switch):
     switch(True)
@@ -212,7 +241,10 @@ def test_forms_keep_bfloat16(shape, switch):
         assert relative_error(a, exact) <= 2**-7
 
 
-@pytest.mark.parametrize("shape", [(3, 3, 2, 2, 5, 4), (3, 3, 4, 6, 2, 4), (3, 3, 4, 6, 5, 4)])
+@pytest.mark.parametrize(
+    "shape",
+    [(3, 3, 2, 2, 5, 4), (3, 3, 4, 6, 2, 4), (3, 3, 4, 6, 5, 4), (3, 3, 4, 4, 64, 128)],
+)
 def test_forms_can_be_mapped_and_differentiated_twice(shape, switch):
     """In float64, where nothing else than an error shows."""
     h, w, H, W, C, O = shape  # noqa: E741
@@ -297,6 +329,7 @@ def test_gradient_of_relu_is_jaxs():
 
 
 # --- what is computed once -----------------------------------------------------------------------
+
 
 def test_what_is_computed_once_is_not_computed_again_by_its_consumers(switch, on_cpu_backend):
     """Left alone, XLA takes the sine again for the transposition."""
@@ -400,6 +433,8 @@ PARTS = {
     "few to few channels": ((3, 3, 3, 4), (2, 8, 8, 3)),
     "narrow": ((3, 3, 8, 4), (2, 8, 8, 8)),
     "many channels": ((3, 3, 40, 20), (2, 8, 8, 40)),
+    "winograd": ((3, 3, 64, 128), (2, 8, 8, 64)),
+    "winograd but for the kernel": ((3, 3, 64, 128), (2, 32, 32, 64)),
 }
 
 
@@ -438,6 +473,9 @@ def test_a_cpu_gets_its_forms(part, switch):
         "few to few channels": (2, 0, 11),
         "narrow": (3, 0, 5),
         "many channels": (3, 0, 9),
+        # a grid takes its kernel's 16 barriers or its image's 18, a result 16 products' and its own
+        "winograd": (2 * 16, 16, 5 + 2 * (16 + 18 + 17) + 18 + 2 * 16 + 1),
+        "winograd but for the kernel": (2 * 16 + 1, 0, 9 + 2 * (16 + 18 + 17)),
     }[part]
     assert text.count("stride = [1, 2]") == 2 * (part == "narrow")
     assert (found["convolution"], found["dot_general"]) == (left, products)

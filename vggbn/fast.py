@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from vggbn import winograd
+
 ENABLED = os.environ.get("VGGBN_FAST", "1") != "0"
 
 # --- compiling -----------------------------------------------------------------------------------
@@ -120,7 +122,7 @@ def conv(kernel_HWIO, x_NHWC, stride=1, padding="SAME"):
     """`plain_conv`, in the form that suits the shape on a CPU."""
     form = PLAIN
     if ENABLED and (stride, padding) == (1, "SAME"):
-        form = _form(kernel_HWIO.shape, x_NHWC.shape)
+        form = _form(kernel_HWIO.shape, x_NHWC.shape, x_NHWC.dtype)
     if form is PLAIN:
         return plain_conv(kernel_HWIO, x_NHWC, stride, padding)
     return _conv(form, kernel_HWIO, x_NHWC)
@@ -145,9 +147,9 @@ class _Form(NamedTuple):
     d_x: Callable = _gradient(plain_conv, 1)
 
 
-def _form(kernel_shape, x_shape) -> _Form:
+def _form(kernel_shape, x_shape, dtype) -> _Form:
     """The form for these shapes. Measured (benchmarks/cliffs.py), not derived."""
-    (h, w, C, O), (H, W) = kernel_shape, x_shape[1:3]  # noqa: E741
+    (h, w, C, O), (N, H, W, _) = kernel_shape, x_shape  # noqa: E741
     if not (h % 2 and w % 2):
         return PLAIN
     if h > H and w > W:
@@ -156,6 +158,13 @@ def _form(kernel_shape, x_shape) -> _Form:
         return FEW_TO_FEW_CHANNELS
     if w == 1 or W % 2:  # the others take pixels in pairs
         return PLAIN
+    fewer, more = sorted((C, O))
+    if (h, w, H % 2) == (3, 3, 0) and fewer >= 64 and more >= 128 and jnp.finfo(dtype).bits >= 32:
+        pixels = N * H * W
+        if pixels <= 16 * fewer:
+            return WINOGRAD
+        if pixels <= 128 * fewer:
+            return WINOGRAD_MAPS
     if C <= 4:
         return FEW_CHANNELS if O <= 32 else MANY_CHANNELS
     if C <= 16:
@@ -268,6 +277,8 @@ NARROW = _Form(_strided_conv, d_x=_strided_d_x)
 NARROW_INPUT = _Form(d_x=_strided_d_x)
 NARROW_OUTPUT = _Form(_strided_conv)
 MANY_CHANNELS = _Form(d_kernel=_correlation_d_kernel)
+WINOGRAD_MAPS = _Form(winograd.conv, _correlation_d_kernel, winograd.d_x)
+WINOGRAD = _Form(winograd.conv, winograd.d_kernel, winograd.d_x)
 
 
 # --- 2×2 max pooling -----------------------------------------------------------------------------
