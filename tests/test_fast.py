@@ -95,7 +95,7 @@ def _shapes():
     yield from ((3, 3, 5, 6, 8, 16), (3, 3, 7, 8, 5, 2), (5, 3, 6, 6, 16, 9), (7, 7, 8, 8, 6, 12))
     yield from ((3, 3, 5, 6, 16, 17), (3, 3, 7, 8, 5, 40), (3, 5, 5, 6, 9, 33), (7, 7, 8, 8, 8, 20))
     yield from ((3, 3, 5, 6, 17, 16), (3, 3, 7, 8, 40, 2), (3, 5, 5, 6, 33, 9), (7, 7, 8, 8, 20, 8))
-    # more than 32 channels on either side
+    # more channels on both sides
     yield from (
         (3, 3, 5, 6, 2, 34),
         (3, 3, 4, 8, 33, 17),
@@ -194,7 +194,7 @@ def test_the_choice():
     ):
         assert other is fast.MANY_CHANNELS
     assert chosen(3, 4, 5, 512, 512) is fast.PLAIN
-    assert chosen(3, 8, 8, 32, 512) is fast.PLAIN
+    assert chosen(3, 8, 8, 32, 512) is chosen(3, 8, 8, 17, 17) is fast.MANY_CHANNELS
     # the dense form wants a kernel that is larger both ways
     assert chosen(5, 4, 5, 17, 17) is fast.PLAIN
     assert chosen(3, 32, 32, 3, 32) is fast.FEW_CHANNELS

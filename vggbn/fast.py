@@ -169,9 +169,7 @@ def _form(kernel_shape, x_shape, dtype) -> _Form:
         return FEW_CHANNELS if O <= 32 else MANY_CHANNELS
     if C <= 16:
         return NARROW if O <= 16 else NARROW_INPUT
-    if O <= 16:
-        return NARROW_OUTPUT
-    return MANY_CHANNELS if C > 32 else PLAIN
+    return NARROW_OUTPUT if O <= 16 else MANY_CHANNELS
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
