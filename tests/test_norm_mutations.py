@@ -99,9 +99,11 @@ MUTANTS = {  # name: (the text in norm.py, what stands there instead)
     "dy in 16 bits": ("dy, c = cotangents[0].astype(rstd.dtype),", "dy, c = cotangents[0],"),
     "d_scale of one group": ("sum_dy_x_hat.sum(0).ravel()", "sum_dy_x_hat[0].ravel()"),
     "d_bias of one group": ("sum_dy.sum(0).ravel()", "sum_dy[0].ravel()"),
-    "d_scale with x for x_hat": ("rstd * _sum(dy * c)", "_sum(dy * x)"),
-    "d_scale with c for x_hat": ("rstd * _sum(dy * c)", "_sum(dy * c)"),
-    "d_scale times gamma": ("rstd * _sum(dy * c)", "_channels(scale, x) * rstd * _sum(dy * c)"),
+    "d_scale with x for x_hat": ("rstd * sum_dy_c", "_sum(dy * x)"),
+    "d_scale with c for x_hat": ("rstd * sum_dy_c", "sum_dy_c"),
+    "d_scale times gamma": ("rstd * sum_dy_c", "_channels(scale, x) * rstd * sum_dy_c"),
+    "d_scale without the correction": ("- correction * sum_dy", ""),
+    "d_scale with the correction twice": ("- correction * sum_dy", "- 2 * correction * sum_dy"),
     # evaluation, Algorithm 2 and folding
     "evaluation by the batch": ("    if not train:", "    if False:"),
     "evaluation copies the statistics": (
