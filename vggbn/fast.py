@@ -284,20 +284,19 @@ WINOGRAD = _Form(winograd.conv, winograd.d_kernel, winograd.d_x)
 
 @jax.custom_vjp
 def max_pool_2x2(x_NHWC):
-    """The maximum of each 2×2 window, stride 2; its gradient goes to the window's first maximum."""
-    return _max_pool_fwd(x_NHWC)[0]
+    """The maximum of each 2×2 window, stride 2; its gradient goes to the window's first maximum.
+
+    On a CPU what x is made of is computed in each of the two passes, and x itself not written down:
+    put `settled` around what is dear.
+    """
+    return on_cpu(_maximum, plain_max_pool_2x2)(x_NHWC)
 
 
-def _max_pool_fwd(x_NHWC):
-    y, x_NHWC = on_cpu(_fast_pool, lambda x: (plain_max_pool_2x2(x), x))(x_NHWC)
-    return y, (x_NHWC, y)
+def _max_pool_bwd(x_NHWC, dy):
+    return (on_cpu(_fast_unpool, _plain_unpool)(x_NHWC, dy),)
 
 
-def _max_pool_bwd(saved, dy):
-    return (on_cpu(_fast_unpool, _plain_unpool)(*saved, dy),)
-
-
-max_pool_2x2.defvjp(_max_pool_fwd, _max_pool_bwd)
+max_pool_2x2.defvjp(lambda x_NHWC: (max_pool_2x2(x_NHWC), x_NHWC), _max_pool_bwd)
 
 
 def plain_max_pool_2x2(x_NHWC):
@@ -305,7 +304,7 @@ def plain_max_pool_2x2(x_NHWC):
     return lax.reduce_window(x_NHWC, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
 
-def _plain_unpool(x_NHWC, y, dy):
+def _plain_unpool(x_NHWC, dy):
     return jax.vjp(plain_max_pool_2x2, x_NHWC)[1](dy)[0]
 
 
@@ -316,24 +315,25 @@ def _corners(x_NHWC):
     return [rows[:, :, i, :, part] for i in (0, 1) for part in (slice(C), slice(C, 2 * C))]
 
 
-def _fast_pool(x_NHWC):
-    x_NHWC = once(x_NHWC)
+def _maximum(x_NHWC):
     a, b, c, d = _corners(x_NHWC)
-    return once(jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))), x_NHWC
+    return once(jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d)))
 
 
-def _fast_unpool(x_NHWC, y, dy):
+def _fast_unpool(x_NHWC, dy):
     """Compare and select, where XLA has select-and-scatter."""
-    return once(_spread(x_NHWC.shape, once(_first_maximum(x_NHWC, y)), once(dy)))
+    return once(_spread(x_NHWC.shape, once(_first_maximum(x_NHWC)), once(dy)))
 
 
-def _first_maximum(x_NHWC, y):
+def _first_maximum(x_NHWC):
     """Which of its corners each window's first maximum is: 0 to 3.
 
-    As floats: integers of another size keep XLA from vectorising the select.
+    The corners are compared with each other, not with the maximum: that was computed elsewhere, and
+    may be rounded otherwise. As floats: integers of another size keep XLA from vectorising.
     """
-    a, b, c, _ = _corners(x_NHWC)
-    place = jnp.where(a == y, 0, jnp.where(b == y, 1, jnp.where(c == y, 2, 3)))
+    a, b, c, d = _corners(x_NHWC)
+    place = jnp.where((b >= c) & (b >= d), 1, jnp.where(c >= d, 2, 3))
+    place = jnp.where((a >= b) & (a >= c) & (a >= d), 0, place)
     return place.astype(x_NHWC.dtype)
 
 

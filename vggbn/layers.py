@@ -55,7 +55,7 @@ def local_response_norm(x_NHWC, *, k=2.0, n=5, alpha=1e-4):
     band = (np.abs(channel[:, None] - channel) <= n // 2).astype(np.float32)
     x = x_NHWC.astype(jnp.promote_types(x_NHWC.dtype, jnp.float32))
     root = jnp.sqrt(k + alpha * jnp.matmul(x * x, band, precision=lax.Precision.HIGHEST))
-    return (x / (root * jnp.sqrt(root))).astype(x_NHWC.dtype)
+    return fast.settled((x / (root * jnp.sqrt(root))).astype(x_NHWC.dtype))
 
 
 def dropout(key, x, rate):
