@@ -102,7 +102,7 @@ def _shapes():
         (5, 3, 6, 6, 40, 20),
         (7, 7, 8, 8, 35, 33),
     )
-    # many channels times many on few pixels, and on less few
+    # many channels on both sides over few pixels, and over more
     for side in ((2, 4), (4, 6), (6, 10)):
         yield from ((3, 3, *side, 256, 64), (3, 3, *side, 90, 130))
     yield from ((3, 3, 18, 20, 64, 128), (3, 3, 22, 22, 140, 90), (3, 3, 8, 48, 130, 64))

@@ -160,7 +160,7 @@ def _form(kernel_shape, x_shape, dtype) -> _Form:
         return PLAIN
     fewer, more = sorted((C, O))
     if (h, w, H % 2) == (3, 3, 0) and fewer >= 64 and more >= 128 and jnp.finfo(dtype).bits >= 32:
-        pixels = N * H * W
+        pixels = N * H * W  # few enough, and the tiles stay in the cache
         if pixels <= 16 * fewer:
             return WINOGRAD
         if pixels <= 128 * fewer:

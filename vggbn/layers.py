@@ -55,6 +55,7 @@ def local_response_norm(x_NHWC, *, k=2.0, n=5, alpha=1e-4):
     band = (np.abs(channel[:, None] - channel) <= n // 2).astype(np.float32)
     x = x_NHWC.astype(jnp.promote_types(x_NHWC.dtype, jnp.float32))
     root = jnp.sqrt(k + alpha * jnp.matmul(x * x, band, precision=lax.Precision.HIGHEST))
+    # Settled: a pool that follows would compute the roots in each of its passes.
     return fast.settled((x / (root * jnp.sqrt(root))).astype(x_NHWC.dtype))
 
 

@@ -88,7 +88,7 @@ def _normalise_bwd(eps, saved, cotangents):
     x, scale, shift, correction, rstd, m = saved
     dy, c = cotangents[0].astype(rstd.dtype), _centre(x, shift, correction)
     sum_dy = _sum(dy)  # [G, 1, ..., C]
-    # From the deviation that the forward pass wrote down, so that c need not be.
+    # From the deviation, which the forward pass of a CPU wrote down, so that c need not be.
     sum_dy_c = _sum(dy * (x.astype(rstd.dtype) - shift)) - correction * sum_dy
     sum_dy_x_hat = rstd * sum_dy_c
     gain = _channels(scale, x) * rstd
