@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from tests.conftest import ROOT
-from vggbn import provenance
+from vggbn import fast, provenance
 
 
 @pytest.fixture
@@ -23,10 +23,12 @@ def digest():
     return provenance.code_digest.__wrapped__()
 
 
-def test_the_setting_has_what_two_numbers_must_share():
-    setting = provenance.setting()
+@pytest.mark.parametrize(("enabled", "forms"), [(True, ""), (False, " plain")])
+def test_the_setting_has_what_two_numbers_must_share(monkeypatch, enabled, forms):
+    monkeypatch.setattr(fast, "ENABLED", enabled)
+    setting = provenance.setting.__wrapped__()
     assert list(setting) == ["code", "jaxlib", "device", "threads"]
-    assert setting["code"] == digest()
+    assert setting["code"] == digest() + forms
     assert all(setting.values())
 
 
