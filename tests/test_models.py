@@ -196,7 +196,7 @@ def vgg_64(words, net, params, stats, x, *, train=False):
     block, i = 1, 0
     for word in words.split():
         if word == "P":
-            x, block, i = pool_64(x), block + 1, 0
+            x, block, i = pool_64(x) if block <= net.pools else x, block + 1, 0
         elif word == "L":
             x = lrn_64(x)
         else:
@@ -249,6 +249,7 @@ CASES = [
     ("vgg_c", small((8, 8, 1))),
     ("vgg_d", small((28, 28, 1), norm="batch")),
     ("vgg_e", small((16, 16, 3))),
+    ("vgg_b", small((16, 24, 3), norm="batch", pools=2)),
     ("mlp", small((4, 5, 3), activation="sigmoid")),
     ("mlp", small((5, 4, 1), norm="batch", bias_before_norm=True)),
     ("mlp", small((5, 4, 1), norm="layer")),

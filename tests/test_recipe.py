@@ -71,6 +71,7 @@ BAD = {
     "momentum": (-0.1, 1, math.nan),
     "bn_decay": (-0.1, 1.0),
     "bn_eps": (0.0, -1e-5),
+    "pools": (0, 6, 2.0),
     "bn_groups": (0, 3, 64),  # 3 and 64 do not cut a batch of 32 into equal groups
     "flip": (1, "true", None),
     "norm_fc": (1,),
@@ -124,6 +125,7 @@ def test_an_id_knows_every_field():
         bool: lambda name, value: not value,
     }
     edits = {name: other[type(f.default)](name, f.default) for name, f in FIELDS.items()}
+    edits["pools"] = 3  # of at most 5
     ids = {BASE.id} | {BASE.but(**{name: value}).id for name, value in edits.items()}
     assert len(ids) == 1 + len(FIELDS)
 
@@ -202,6 +204,7 @@ STATIC = {
     "activation": "sigmoid",
     "width": 0.5,
     "fc": 64,
+    "pools": 3,
     "bn_eps": 1e-3,
     "bn_unbiased": False,
     "bn_groups": 2,

@@ -38,6 +38,7 @@ class Recipe:
     activation: str = "relu"
     width: float = 1.0
     fc: int = 4096
+    pools: int = 5  # blocks of a VGG that end with a pool: fewer on small images
     init: str = "he"
     bn_eps: float = 1e-5
     bn_decay: float = 0.9  # weight of the OLD value in the moving averages
@@ -92,7 +93,7 @@ CHOICES = {
     "l2_on": L2_ON,
 }
 POSITIVE = (
-    "image_size batch width fc bn_eps bn_groups steps lr lr_factor lr_every evaluations "
+    "image_size batch width fc pools bn_eps bn_groups steps lr lr_factor lr_every evaluations "
     "population_batches"
 ).split()
 NOT_NEGATIVE = "crop_pad distortion l2".split()
@@ -119,6 +120,8 @@ def _check(recipe: Recipe) -> None:
             value = getattr(recipe, name)
             if not good(value) or value == float("inf"):
                 raise UserError(f"recipe field {name} must be {rule} and finite, not {value!r}.")
+    if recipe.pools > 5:
+        raise UserError(f"recipe field pools must be 1 to 5, not {recipe.pools}: VGG has 5 blocks.")
     if recipe.batch % recipe.bn_groups:
         raise UserError(
             f"batch {recipe.batch} cannot be cut into bn_groups={recipe.bn_groups} equal groups."
@@ -173,6 +176,7 @@ def static(recipe: Recipe, *, image: tuple[int, int, int], classes: int, flip: b
         bn_unbiased=recipe.bn_unbiased,
         bn_groups=recipe.bn_groups,
         precision=recipe.precision,
+        pools=recipe.pools,
     )
     can_flip = recipe.flip and flip
     return Static(recipe.model, net, recipe.batch, recipe.crop_pad, can_flip, recipe.l2_on)

@@ -21,7 +21,8 @@ class Net:
 
     image is (height, width, channels); width multiplies the paper's channel counts; fc is the
     width of the hidden fully connected layers; bias_before_norm keeps the bias that BN makes
-    redundant (BN 3.2); precision is the dtype that the layers compute in.
+    redundant (BN 3.2); precision is the dtype that the layers compute in; pools is how many of a
+    VGG's blocks end with a pool.
     """
 
     image: tuple[int, int, int]
@@ -36,6 +37,7 @@ class Net:
     bn_unbiased: bool = True
     bn_groups: int = 1
     precision: str = "float32"
+    pools: int = 5
 
 
 class Model(NamedTuple):
@@ -44,10 +46,14 @@ class Model(NamedTuple):
 
     key None means no dropout, whatever the rate. The layers compute in the net's precision;
     params, stats and logits are float32 in any.
+
+    `score_map(params, stats, x_NHWC) -> logits [N, h, w, classes]`, where the net has one, is the
+    net slid over larger images.
     """
 
     init: Callable
     apply: Callable
+    score_map: Callable | None = None
 
 
 def layer_keys(key):

@@ -1,8 +1,13 @@
-"""VGG (Simonyan & Zisserman 2014, arXiv 1409.1556), Table 1: the nets A, A-LRN, B, C, D, E."""
+"""VGG (Simonyan & Zisserman 2014, arXiv 1409.1556), Table 1: the nets A, A-LRN, B, C, D, E.
+
+One set of weights answers for a crop (`apply`: one row of logits an image) and for a whole image of
+any size (`score_map`: the fully connected layers as convolutions, section 3.2).
+"""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 
@@ -22,60 +27,105 @@ CONFIGS = {
 WIDTHS = (64, 128, 256, 512, 512)
 
 
+class Block(NamedTuple):
+    """convs: (layer name, kernel side, output channels) of each; then LRN and a pool, if so."""
+
+    convs: list[tuple[str, int, int]]
+    lrn: bool
+    pool: bool
+
+
 def vgg(config: str, net: Net) -> Model:
     """The net of Table 1's column `config`; width 1 and fc 4096 at 224×224×3 are the paper's."""
-    return Model(partial(_init, config, net), partial(_apply, config, net))
+    return Model(*(partial(f, config, net) for f in (_init, _apply, _score_map)))
 
 
-def vgg_blocks(config: str, net: Net) -> list[tuple[list[tuple[str, int, int]], bool]]:
-    """A block = ([(layer name, kernel side, output channels)], ends with LRN)."""
-    blocks = []
-    for block, (words, width) in enumerate(zip(CONFIGS[config], WIDTHS, strict=True)):
-        sides = [int(word) for word in words.split() if word != "L"]
+def vgg_blocks(config: str, net: Net) -> list[Block]:
+    """The five blocks. A pool ends the first net.pools of them, while there are sides to halve.
+
+    Differs: with the paper's five pools an image smaller than 224×224 ends on a map of fewer than
+    7×7 cells, and dense evaluation has less to slide over. Fewer pools keep the ratio of crop to
+    stride: three at 64×64, two at 32×32.
+    """
+    blocks, side = [], min(net.image[:2])
+    for i, (words, width) in enumerate(zip(CONFIGS[config], WIDTHS, strict=True)):
+        kernels = [int(word) for word in words.split() if word != "L"]
         channels = max(1, round(width * net.width))
-        convs = [(f"conv{block + 1}_{i}", side, channels) for i, side in enumerate(sides, 1)]
-        blocks.append((convs, "L" in words))
+        convs = [(f"conv{i + 1}_{j}", kernel, channels) for j, kernel in enumerate(kernels, 1)]
+        blocks.append(Block(convs, "L" in words, pool=i < net.pools and side > 1))
+        side = side // 2 if blocks[-1].pool else side
     return blocks
+
+
+def map_size(config: str, net: Net) -> tuple[int, int]:
+    """(height, width) of the map that fc1 sees whole: 7×7 in the paper."""
+    stride = 2 ** sum(block.pool for block in vgg_blocks(config, net))
+    return net.image[0] // stride, net.image[1] // stride
 
 
 def _init(config, net, key, initialiser):
     params, stats, keys = {}, {}, layer_keys(key)
     add = partial(init_linear, net, params, stats, keys, initialiser=initialiser)
-    height, width, channels = net.image
-    for convs, _ in vgg_blocks(config, net):
-        for name, side, out in convs:
+    channels = net.image[2]
+    for block in vgg_blocks(config, net):
+        for name, side, out in block.convs:
             add(name, (side, side, channels, out), normed=True)
             channels = out
-        if min(height, width) > 1:
-            height, width = height // 2, width // 2
+    height, width = map_size(config, net)
     add("fc1", (height * width * channels, net.fc), normed=net.norm_fc)
     add("fc2", (net.fc, net.fc), normed=net.norm_fc)
     add("fc3", (net.fc, net.classes), normed=False)
     return params, stats
 
 
-def _pool(x_NHWC):
-    """2×2 max pooling; a map with a side of 1 stays as it is: small images."""
-    return layers.max_pool_2x2(x_NHWC) if min(x_NHWC.shape[1:3]) > 1 else x_NHWC
-
-
 def _apply(config, net, params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9):
     """x [N, H, W, C] float -> logits [N, classes]. Order: conv, norm, activation, LRN, pool."""
-    act = layers.ACTIVATIONS[net.activation]
-    x = x_NHWC.astype(net.precision)
-    for convs, lrn in vgg_blocks(config, net):
-        for i, (name, _, _) in enumerate(convs, 1):
-            x = layers.conv(params[name], x)
-            x, stats = apply_norm(net, params, stats, name, x, train=train, decay=decay)
-            if i < len(convs):
-                x = act(x)
-        # The maximum of the activations is the activation of the maximum, a quarter of the work.
-        x = _pool(layers.local_response_norm(act(x))) if lrn else act(_pool(x))
+    x, stats = _features(config, net, params, stats, x_NHWC, train=train, decay=decay)
     x = x.reshape(x.shape[0], -1)
     for i, name in enumerate(("fc1", "fc2")):
         x = layers.dense(params[name], x)
         x, stats = apply_norm(net, params, stats, name, x, train=train, decay=decay)
-        x = act(x)
+        x = layers.ACTIVATIONS[net.activation](x)
         if train and key is not None:
             x = layers.dropout(jax.random.fold_in(key, i), x, dropout)
     return logits(params["fc3"], x), stats
+
+
+def _score_map(config, net, params, stats, x_NHWC):
+    """x [N, H, W, C] of any H and W from net.image on -> logits [N, h, w, classes] (section 3.2).
+
+    fc1 becomes a convolution, without padding, with a kernel of the size of the map it was trained
+    on, fc2 and fc3 become 1×1 convolutions. The other layers keep their padding. For evaluation.
+    """
+    x, _ = _features(config, net, params, stats, x_NHWC, train=False, decay=0.0)
+    # fc1's rows lie in the order height, width, channel, as a kernel does.
+    kernel = params["fc1"]["kernel"].reshape(*map_size(config, net), x.shape[-1], net.fc)
+    x = layers.conv({**params["fc1"], "kernel": kernel}, x, padding="VALID")
+    act = layers.ACTIVATIONS[net.activation]
+    x = act(apply_norm(net, params, stats, "fc1", x, train=False, decay=0.0)[0])
+    x = layers.dense(params["fc2"], x)
+    x = act(apply_norm(net, params, stats, "fc2", x, train=False, decay=0.0)[0])
+    return logits(params["fc3"], x)
+
+
+def _features(config, net, params, stats, x_NHWC, *, train, decay):
+    """What the convolutions make of x: (map [N, h, w, C], stats)."""
+    act = layers.ACTIVATIONS[net.activation]
+    x = x_NHWC.astype(net.precision)
+    for block in vgg_blocks(config, net):
+        for i, (name, _, _) in enumerate(block.convs, 1):
+            x = layers.conv(params[name], x)
+            x, stats = apply_norm(net, params, stats, name, x, train=train, decay=decay)
+            if i < len(block.convs):
+                x = act(x)
+        x = _end(block, act, x)
+    return x, stats
+
+
+def _end(block, act, x_NHWC):
+    """The activation, LRN and pool that end a block."""
+    if block.lrn:
+        x_NHWC = layers.local_response_norm(act(x_NHWC))
+        return layers.max_pool_2x2(x_NHWC) if block.pool else x_NHWC
+    # The maximum of the activations is the activation of the maximum, a quarter of the work.
+    return act(layers.max_pool_2x2(x_NHWC) if block.pool else x_NHWC)
