@@ -81,14 +81,8 @@ def _init(config, net, key, initialiser):
 def _apply(config, net, params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9):
     """x [N, H, W, C] float -> logits [N, classes]. Order: conv, norm, activation, LRN, pool."""
     x, stats = _features(config, net, params, stats, x_NHWC, train=train, decay=decay)
-    x = x.reshape(x.shape[0], -1)
-    for i, name in enumerate(("fc1", "fc2")):
-        x = layers.dense(params[name], x)
-        x, stats = apply_norm(net, params, stats, name, x, train=train, decay=decay)
-        x = layers.ACTIVATIONS[net.activation](x)
-        if train and key is not None:
-            x = layers.dropout(jax.random.fold_in(key, i), x, dropout)
-    return logits(params["fc3"], x), stats
+    y = layers.dense(params["fc1"], x.reshape(x.shape[0], -1))
+    return _head(net, params, stats, y, train=train, decay=decay, key=key, dropout=dropout)
 
 
 def _score_map(config, net, params, stats, x_NHWC):
@@ -100,12 +94,19 @@ def _score_map(config, net, params, stats, x_NHWC):
     x, _ = _features(config, net, params, stats, x_NHWC, train=False, decay=0.0)
     # fc1's rows lie in the order height, width, channel, as a kernel does.
     kernel = params["fc1"]["kernel"].reshape(*map_size(config, net), x.shape[-1], net.fc)
-    x = layers.conv({**params["fc1"], "kernel": kernel}, x, padding="VALID")
-    act = layers.ACTIVATIONS[net.activation]
-    x = act(apply_norm(net, params, stats, "fc1", x, train=False, decay=0.0)[0])
-    x = layers.dense(params["fc2"], x)
-    x = act(apply_norm(net, params, stats, "fc2", x, train=False, decay=0.0)[0])
-    return logits(params["fc3"], x)
+    y = layers.conv({**params["fc1"], "kernel": kernel}, x, padding="VALID")
+    return _head(net, params, stats, y, train=False, decay=0.0)[0]
+
+
+def _head(net, params, stats, y, *, train, decay, key=None, dropout=0.0):
+    """From fc1's products y [..., fc] on -> (logits [..., classes], stats)."""
+    for i, name in enumerate(("fc1", "fc2")):
+        y = layers.dense(params[name], y) if i else y
+        y, stats = apply_norm(net, params, stats, name, y, train=train, decay=decay)
+        y = layers.ACTIVATIONS[net.activation](y)
+        if train and key is not None:
+            y = layers.dropout(jax.random.fold_in(key, i), y, dropout)
+    return logits(params["fc3"], y), stats
 
 
 def _features(config, net, params, stats, x_NHWC, *, train, decay):
