@@ -53,6 +53,10 @@ def pixels(n: int, *, size: int = 8, channels: int = 3, seed: int = 0) -> np.nda
     return rng.integers(0, 256, (n, size, size, channels), dtype=np.uint8)
 
 
+def as_split(images_NHWC: np.ndarray) -> Split:
+    return Split(images_NHWC, np.zeros(len(images_NHWC), np.int32))
+
+
 # --- embedded sets -------------------------------------------------------------------------------
 
 
@@ -253,10 +257,10 @@ def test_wrong_batches_are_refused():
 def test_moments_and_components_agree_with_numpy(channels):
     images = pixels(1500, channels=channels) // np.arange(1, channels + 1, dtype=np.uint8)
     x_PC = images.reshape(-1, channels) / 255
-    mean_C, std = pixel_moments(images)
+    mean_C, std = pixel_moments(as_split(images))
     np.testing.assert_allclose(mean_C, x_PC.mean(0), rtol=1e-6)
     np.testing.assert_allclose(std, np.sqrt(x_PC.var(0).mean()), rtol=1e-6)
-    pca_CC = colour_pca(images)
+    pca_CC = colour_pca(as_split(images))
     assert (mean_C.dtype, std.dtype, pca_CC.dtype) == (np.float32,) * 3
     covariance = np.cov(x_PC.T, bias=True).reshape(channels, channels)
     np.testing.assert_allclose(pca_CC @ pca_CC.T, covariance, atol=1e-8)
@@ -266,12 +270,12 @@ def test_moments_and_components_agree_with_numpy(channels):
 
 def test_one_colour_has_no_moments():
     with pytest.raises(UserError, match="same colour"):
-        pixel_moments(np.full((3, 4, 4, 3), 200, np.uint8))
+        pixel_moments(as_split(np.full((3, 4, 4, 3), 200, np.uint8)))
 
 
 def test_standardise_gives_mean_0_and_variance_1():
     images = pixels(200)
-    y = np.asarray(aug.standardise(images, *pixel_moments(images)))
+    y = np.asarray(aug.standardise(images, *pixel_moments(as_split(images))))
     assert y.dtype == np.float32
     np.testing.assert_allclose(y.mean((0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(y.var((0, 1, 2)).mean(), 1, rtol=1e-5)
@@ -296,7 +300,7 @@ def test_a_flip_mirrors_about_half_of_the_images():
 
 
 def test_a_colour_shift_has_the_covariance_of_the_colours():
-    pca_CC = colour_pca(pixels(100) // np.array([1, 2, 8], np.uint8))
+    pca_CC = colour_pca(as_split(pixels(100) // np.array([1, 2, 8], np.uint8)))
     x = jnp.full((20_000, 2, 2, 3), 0.5)
     shift = np.asarray(aug.colour_shift(jax.random.key(1), x, pca_CC, 0.1)) - 0.5
     assert np.ptp(shift, axis=(1, 2)).max() == 0  # one draw for an image
@@ -307,17 +311,17 @@ def test_a_colour_shift_has_the_covariance_of_the_colours():
 
 
 def augmented(key, x, **changes):
-    mean_C, std = pixel_moments(x)
+    mean_C, std = pixel_moments(as_split(x))
     base = {"pad": 2, "flip": True, "amount": 0.1, "mean_C": mean_C, "std": std}
     return np.asarray(
-        aug.augment(key, jnp.asarray(x), **(base | {"pca_CC": colour_pca(x)} | changes))
+        aug.augment(key, jnp.asarray(x), **(base | {"pca_CC": colour_pca(as_split(x))} | changes))
     )
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_augment_is_its_parts_in_order(channels):
     key, x = jax.random.key(5), pixels(16, channels=channels)
-    (mean_C, std), pca_CC = pixel_moments(x), colour_pca(x)
+    (mean_C, std), pca_CC = pixel_moments(as_split(x)), colour_pca(as_split(x))
     colour, crop, flip = jax.random.split(key, 3)
     y = np.asarray(aug.colour_shift(colour, jnp.asarray(x / 255, jnp.float32), pca_CC, 0.1))
     y = aug.random_flip(flip, aug.random_crop(crop, jnp.asarray((y - mean_C) / std), 2))
@@ -327,7 +331,7 @@ def test_augment_is_its_parts_in_order(channels):
 def test_augment_without_changes_is_standardise():
     x = pixels(16)
     y = augmented(jax.random.key(5), x, pad=0, flip=False, amount=0.0)
-    np.testing.assert_allclose(y, aug.standardise(x, *pixel_moments(x)), atol=1e-6)
+    np.testing.assert_allclose(y, aug.standardise(x, *pixel_moments(as_split(x))), atol=1e-6)
 
 
 def test_the_border_of_a_crop_is_the_mean_colour():
@@ -427,14 +431,14 @@ def test_near_duplicates_never_straddle_splits(tmp_path):
         found = load(f"folder:{tmp_path}", **options(split="folds", seed=seed))
         parts = [getattr(found, part).images_NHWC for part in PARTS]
         part_of = np.repeat([0, 1, 2], [len(x) for x in parts])
-        groups = near_duplicates(np.concatenate(parts))
+        groups = near_duplicates(as_split(np.concatenate(parts)))
         assert len(set(groups)) == 60
         assert all(len(set(part_of[groups == g])) == 1 for g in groups)
 
 
 def test_flat_images_are_duplicates_only_when_identical():
     flat = np.repeat(np.array([10, 10, 200, 90], np.uint8), 192).reshape(4, 8, 8, 3)
-    groups = near_duplicates(flat)
+    groups = near_duplicates(as_split(flat))
     assert groups[0] == groups[1]
     assert len(set(groups)) == 3
 

@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "mesh": set(),
     "models": {"norm", "layers"},
     "report": {"stats"},
-    "recipe": {"norm", "layers", "models", "optim"},
+    "inherit": set(),
+    "recipe": {"data", "norm", "layers", "models", "optim"},
     "evaluate": {"fast", "norm", "layers", "models", "data", "mesh"},
     "train": {
         "clock",

@@ -22,10 +22,13 @@ COUNTS = {
     "vgg_c": (PAPER, 133_638_952, 133_643_176, 133_647_400),
     "vgg_d": (PAPER, 138_357_544, 138_361_768, 138_365_992),
     "vgg_e": (PAPER, 143_667_240, 143_672_744, 143_678_248),
+    "vgg_b_5x5": (PAPER, 134_503_528, 134_505_000, 134_506_472),
+    "vgg_c_linear": (PAPER, 133_638_952, 133_643_176, 133_647_400),
     "mlp": (MNIST, 99_400 + 310, 99_400 + 10 + 600, 99_400 + 310 + 600),
 }
 
-# Table 1, a word a layer: output channels, "1x" before a 1×1 convolution, L for LRN, P for pooling.
+# Table 1, a word a layer: output channels, "1x" before a 1×1 convolution, "5x" before a 5×5, "-"
+# after one without activation, L for LRN, P for pooling. The last two are controls.
 TABLE_1 = {
     "vgg_a": "64 P 128 P 256 256 P 512 512 P 512 512 P",
     "vgg_a_lrn": "64 L P 128 P 256 256 P 512 512 P 512 512 P",
@@ -33,6 +36,8 @@ TABLE_1 = {
     "vgg_c": "64 64 P 128 128 P 256 256 1x256 P 512 512 1x512 P 512 512 1x512 P",
     "vgg_d": "64 64 P 128 128 P 256 256 256 P 512 512 512 P 512 512 512 P",
     "vgg_e": "64 64 P 128 128 P 256 256 256 256 P 512 512 512 512 P 512 512 512 512 P",
+    "vgg_b_5x5": "5x64 P 5x128 P 5x256 P 5x512 P 5x512 P",
+    "vgg_c_linear": "64 64 P 128 128 P 256 256 1x256- P 512 512 1x512- P 512 512 1x512- P",
 }
 
 
@@ -64,7 +69,9 @@ def test_parameter_counts_are_the_papers(model):
 
 @pytest.mark.parametrize("model", TABLE_1)
 def test_the_statistics_are_two_numbers_a_channel(model):
-    channels = sum(int(word.split("x")[-1]) for word in TABLE_1[model].split() if word not in "LP")
+    channels = sum(
+        int(w.strip("-").split("x")[-1]) for w in TABLE_1[model].split() if w not in "LP"
+    )
     stats = shapes(model, Net(image=(224, 224, 3), classes=1000, norm="batch"))[1]
     assert size(stats) == 2 * channels
     assert size(shapes(model, PAPER)[1]) == 0
@@ -201,7 +208,8 @@ def vgg_64(words, net, params, stats, x, *, train=False):
             x = lrn_64(x)
         else:
             i += 1
-            x = act(layer(x, f"conv{block}_{i}", conv_64))
+            x = layer(x, f"conv{block}_{i}", conv_64)
+            x = x if word.endswith("-") else act(x)
     x = x.reshape(len(x), -1)
     x = act(layer(x, "fc1", np.matmul))
     x = act(layer(x, "fc2", np.matmul))
@@ -250,6 +258,10 @@ CASES = [
     ("vgg_d", small((28, 28, 1), norm="batch")),
     ("vgg_e", small((16, 16, 3))),
     ("vgg_b", small((16, 24, 3), norm="batch", pools=2)),
+    ("vgg_b_5x5", small((32, 32, 3))),
+    ("vgg_b_5x5", small((16, 24, 3), norm="batch", pools=2)),
+    ("vgg_c_linear", small((32, 32, 3), pools=3)),
+    ("vgg_c_linear", small((16, 16, 3), norm="batch")),
     ("mlp", small((4, 5, 3), activation="sigmoid")),
     ("mlp", small((5, 4, 1), norm="batch", bias_before_norm=True)),
     ("mlp", small((5, 4, 1), norm="layer")),

@@ -129,8 +129,32 @@ def test_one_worker_finishes_a_kind_before_the_next():
     assert "".join(name[-1] for _, name, _ in log) == "BBBAA", "the most common kind goes first"
 
 
+def idle(*kinds):
+    return SimpleNamespace(kinds=set(kinds), job=None)
+
+
+def test_a_job_waits_for_those_it_comes_after():
+    crew = [idle(), idle("A")]
+    child = job("child", "A", "facts")._replace(after=frozenset(["parent", "gone"]))
+    pending = [child, job("parent", "A", "facts")]
+    parent = pool._next_job(pending, crew[0], crew)
+    assert parent.name == "parent"
+    crew[0].job = parent
+    assert pool._next_job(pending, crew[1], crew) is None and pending == [child]
+    crew[0].job = None
+    assert pool._next_job(pending, crew[1], crew) is child
+
+
+@pytest.mark.parametrize("function", ["facts", "boom"])
+def test_a_child_runs_when_its_parent_is_over_even_if_that_failed(function):
+    log = Log()
+    child = job("child", 0, "facts")._replace(after=frozenset(["parent"]))
+    run_jobs([child, job("parent", 1, function)], pool_jobs.work, log.events(), workers=2)
+    assert [name for event, name, _ in log if event != "report"] == ["parent", "child"]
+
+
 def test_two_workers_take_different_kinds_while_they_can():
-    crew = [SimpleNamespace(kinds=set()) for _ in range(2)]
+    crew = [idle() for _ in range(2)]
     pending = [job(f"{i}{kind}", kind, "facts") for i, kind in enumerate("AAABBB")]
     taken = []
     for worker in crew * 3:
@@ -142,7 +166,7 @@ def test_two_workers_take_different_kinds_while_they_can():
 
 def test_jobs_are_taken_nearly_in_turn():
     """A worker of kind A would finish all A of 20 seeds before it looks at the first B."""
-    crew = [SimpleNamespace(kinds={"A"})]
+    crew = [idle("A")]
     pending = [job(f"seed {seed} {kind}", kind, "facts") for seed in range(20) for kind in "AB"]
     order, taken = [job.name for job in pending], []
     while pending:
@@ -154,7 +178,7 @@ def test_jobs_are_taken_nearly_in_turn():
 
 
 def test_a_kind_is_shared_when_nothing_else_is_left():
-    crew = [SimpleNamespace(kinds={"A"}), SimpleNamespace(kinds=set())]
+    crew = [idle("A"), idle()]
     pending = [job("last", "A", "facts")]
     assert pool._next_job(pending, crew[1], crew).name == "last"
 

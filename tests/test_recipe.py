@@ -11,6 +11,7 @@ from vggbn.errors import UserError
 from vggbn.recipe import CHOICES, FIELDS, NUMERICS, Recipe, diff, parse_edit, static
 
 BASE = Recipe()
+WHOLE = {"fit": "whole", "source_side": 40, "scale_min": 20, "scale_max": 30}
 
 
 def refused(act, *words):
@@ -90,7 +91,8 @@ def test_unknown_choices_are_refused_and_the_valid_ones_named(field):
     wrong = CHOICES[field][0] + "x"
     refused(lambda: BASE.but(**{field: wrong}), field, repr(wrong), "Did you mean", *CHOICES[field])
     for choice in CHOICES[field]:
-        assert getattr(Recipe(**{field: choice}), field) == choice
+        more = WHOLE if choice == "whole" else {"parent": BASE} if field == "inherit" else {}
+        assert getattr(Recipe(**{**more, field: choice}), field) == choice
 
 
 def test_the_edges_of_every_range_are_allowed():
@@ -124,10 +126,56 @@ def test_an_id_knows_every_field():
         float: lambda name, value: value / 2 or 0.5,
         bool: lambda name, value: not value,
     }
+    parent, scaled = BASE.but(lr=0.7), BASE.but(**WHOLE)
+    other[type(None)] = lambda name, value: parent
     edits = {name: other[type(f.default)](name, f.default) for name, f in FIELDS.items()}
     edits["pools"] = 3  # of at most 5
-    ids = {BASE.id} | {BASE.but(**{name: value}).id for name, value in edits.items()}
-    assert len(ids) == 1 + len(FIELDS)
+    start = dict.fromkeys(("source_side", "scale_min", "scale_max"), scaled)
+    start["inherit"] = BASE.but(parent=parent)
+    del edits["fit"]  # it comes with the three scales
+    edits |= {"source_side": 41, "scale_min": 21, "scale_max": 31}
+    ids = {start.get(name, BASE).but(**{name: value}).id for name, value in edits.items()}
+    assert len(ids | {BASE.id, scaled.id}) == len(FIELDS) + 1
+
+
+def test_a_parent_is_known_by_its_id():
+    child = BASE.but(parent=BASE.but(lr=0.7), lr=0.1)
+    assert diff(BASE, child) == {"parent": BASE.but(lr=0.7).id, "lr": 0.1}
+    grandchild = child.but(parent=child)
+    assert grandchild.ancestors == [child, child.parent] and BASE.ancestors == []
+    assert len({child.id, child.but(parent=BASE).id, grandchild.id}) == 3
+
+
+def test_a_recipe_comes_back_from_its_record():
+    child = BASE.but(parent=BASE.but(lr=0.7, **WHOLE), lr=0.1)
+    saved = json.loads(json.dumps(asdict(child)))
+    assert Recipe.from_dict(saved) == child and Recipe.from_dict(saved).id == child.id
+    del saved["pools"], saved["parent"]["norm"]
+    assert Recipe.from_dict(saved | {"a_later_field": 1}) == child
+
+
+@pytest.mark.parametrize(
+    "edits, words",
+    [
+        ({"scale_min": 20}, ['for fit="whole" only']),
+        ({**WHOLE, "scale_max": 19}, ["scale_max=19", "image_size=16"]),
+        ({**WHOLE, "scale_min": 15}, ["image_size <= scale_min"]),
+        ({k: v for k, v in WHOLE.items() if k != "source_side"}, ["source_side > 0"]),
+        ({"fit": "whole"}, ["source_side=0"]),
+        ({**WHOLE, "crop_pad": 1}, ["crop_pad must be 0"]),
+        ({"inherit": "stages"}, ["needs a parent"]),
+        ({"parent": "7674a781fc38"}, ["recipe field parent"]),
+    ],
+)
+def test_scales_and_parents_that_do_not_fit_are_refused(edits, words):
+    refused(lambda: BASE.but(**edits), *words)
+
+
+def test_q_is_the_middle_of_the_training_scales():
+    assert BASE.but(**WHOLE).test_side == 25
+    assert BASE.but(**WHOLE | {"scale_max": 20}).test_side == 20
+    paper = Recipe(image_size=224, fit="whole", source_side=512, scale_min=256, scale_max=512)
+    assert paper.test_side == 384
 
 
 def test_an_id_ignores_defaults_order_and_the_kind_of_number():
@@ -179,6 +227,7 @@ def test_parse_edit(text, edit):
         ("lr=fast", ["lr takes float", "'fast'"]),
         ("flip=yes", ["flip takes bool", "'yes'"]),
         ("flip=1", ["flip takes bool"]),
+        ("parent=7674a781fc38", ["parent is a recipe"]),
     ],
 )
 def test_parse_edit_refuses(text, words):
@@ -230,7 +279,11 @@ FREE = {
     "dropout": 0.0,
     "evaluations": 3,
     "population_batches": 4,
+    "damaged": "skip",
+    "parent": BASE.but(lr=0.7),
 }
+# Those of images of many scales: they come together, see below.
+SCALES = {"source_side", "scale_min", "scale_max"}
 
 
 def compiled(recipe, image=(16, 16, 1), classes=10, flip=True):
@@ -238,7 +291,9 @@ def compiled(recipe, image=(16, 16, 1), classes=10, flip=True):
 
 
 def test_every_field_is_either_compiled_in_or_free():
-    assert set(STATIC) | set(FREE) == set(FIELDS) and not set(STATIC) & set(FREE)
+    assert set(STATIC) | set(FREE) | SCALES | {"inherit"} == set(FIELDS) and not set(STATIC) & set(
+        FREE
+    )
 
 
 @pytest.mark.parametrize("field", FREE)
@@ -254,6 +309,19 @@ def test_variants_that_differ_in_architecture_do_not(field):
     fixed = compiled(BASE.but(**{field: value}))
     assert fixed != compiled(BASE)
     assert getattr(fixed.net if field in asdict(fixed.net) else fixed, field) == value
+
+
+def test_the_smallest_scale_decides_how_large_a_window_is_compiled_in():
+    whole = BASE.but(**WHOLE)
+    assert compiled(whole) == compiled(whole.but(scale_max=40))
+    windows = [compiled(r).window for r in (BASE, whole, whole.but(scale_min=25))]
+    assert windows[0] == 0 and windows[1] > windows[2] > 16
+    assert compiled(whole.but(source_side=80)).window > windows[1]
+
+
+def test_where_a_net_starts_is_not_compiled_in():
+    child = BASE.but(parent=BASE.but(lr=0.7))
+    assert compiled(child) == compiled(child.but(inherit="stages"))
 
 
 def test_the_data_decide_shape_classes_and_whether_mirroring_is_allowed():

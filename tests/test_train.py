@@ -68,7 +68,7 @@ def batch_64(recipe, dataset, step, shuffle=None):
     """The standardised pixels [N, D] and one-hot labels [N, K] of a step without augmentation."""
     n, shuffle = len(dataset.train), shuffle or recipe.shuffle
     rows = batch_indices(SEED, step, n=n, batch=recipe.batch, shuffle=shuffle)
-    mean_C, std = pixel_moments(dataset.train.images_NHWC)
+    mean_C, std = pixel_moments(dataset.train)
     x = (dataset.train.images_NHWC[rows] / 255 - mean_C) / std
     return x.reshape(len(rows), -1), np.eye(len(dataset.classes))[dataset.train.labels_N[rows]]
 
@@ -197,9 +197,9 @@ from vggbn import checkpoint, train
 
 folder, digits = Path(sys.argv[1]), load()
 template = train.init_state(VGG, train.static_of(VGG, digits), SEED)
-state = checkpoint.load(folder / "ten", like=template)
-history = json.loads((folder / "ten.json").read_text())
-assert int(state.step) == 10 and len(history) == 1
+state = checkpoint.load(folder / "part", like=template)
+history = json.loads((folder / "part.json").read_text())
+assert int(state.step) == 13 and len(history) == 2
 fit = train.fit(VGG, SEED, digits, state=state, history=history)
 checkpoint.save(folder / "twenty", fit.state)
 (folder / "twenty.json").write_text(json.dumps(fit.history))
@@ -207,11 +207,11 @@ assert train.TRACES[train.static_of(VGG, digits)] == 1
 """
 
 
-def test_twenty_steps_equal_ten_a_new_process_and_ten_more(digits, straight, tmp_path):
-    ten = train.fit(VGG, SEED, digits, stop=10)
-    assert [record["step"] for record in ten.history] == [10]
-    checkpoint.save(tmp_path / "ten", ten.state)
-    (tmp_path / "ten.json").write_text(json.dumps(ten.history))
+def test_twenty_steps_equal_thirteen_a_new_process_and_seven_more(digits, straight, tmp_path):
+    part = train.fit(VGG, SEED, digits, stop=13)
+    assert [record["step"] for record in part.history] == [7, 13]
+    checkpoint.save(tmp_path / "part", part.state)
+    (tmp_path / "part.json").write_text(json.dumps(part.history))
     run = subprocess.run(
         [sys.executable, "-c", RESUME, str(tmp_path)],
         cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False,
@@ -222,10 +222,10 @@ def test_twenty_steps_equal_ten_a_new_process_and_ten_more(digits, straight, tmp
 
 
 def test_a_restart_in_the_middle_of_an_interval_changes_no_weight(digits, straight):
-    part = train.fit(VGG, SEED, digits, stop=13)
+    part = train.fit(VGG, SEED, digits, stop=11)
     rest = train.fit(VGG, SEED, digits, state=part.state, history=part.history)
     assert_same(rest.state, straight.state)
-    assert [record["step"] for record in rest.history] == [10, 14, 20]
+    assert [record["step"] for record in rest.history] == [7, 13, 20]
     assert [r["val_loss"] for r in rest.history] == [r["val_loss"] for r in straight.history]
 
 
@@ -236,14 +236,18 @@ def test_a_plateau_schedule_resumes_from_the_history(digits):
     history = [{"step": n, **record} for n, record in enumerate(stale)]
     resumed = train.fit(VGG, SEED, digits, history=history, stop=10)
     assert resumed.history[:3] == history
-    assert resumed.history[3]["step"] == 10 and resumed.history[3]["lr"] == rates[3]
+    assert resumed.history[3]["step"] == 7 and resumed.history[3]["lr"] == rates[3]
 
 
 def test_hyper_holds_the_recipes_numbers():
     hyper = train.hyper_at(VGG.but(l2=0.03, momentum=0.7, dropout=0.2, bn_decay=0.8), 0, [])
-    expected = train.Hyper(lr=0.02, l2=0.03, momentum=0.7, dropout=0.2, decay=0.8, distortion=0.2)
-    assert hyper == train.Hyper(*map(np.float32, expected))
-    assert all(value.dtype == np.float32 for value in hyper)
+    numbers = {"lr": 0.02, "l2": 0.03, "momentum": 0.7, "dropout": 0.2, "decay": 0.8}
+    numbers |= {"distortion": 0.2, "scale_min": 0, "scale_max": 0}
+    assert hyper._asdict() == {name: np.float32(value) for name, value in numbers.items()}
+    assert all(value.dtype == np.float32 for value in hyper[:-2])
+    whole = {"fit": "whole", "source_side": 9, "scale_min": 8, "scale_max": 12}
+    scales = train.hyper_at(BASE.but(**whole), 0, [])[-2:]
+    assert scales == (8, 12) and all(value.dtype == np.int32 for value in scales)
     falling = MLP.but(schedule="exponential", lr_every=2.5, lr_factor=0.5)
     rates = [float(train.hyper_at(falling, step, []).lr) for step in (0, 2, 3, 5)]
     assert rates == [0.5, 0.5, 0.25, 0.125]
@@ -262,13 +266,19 @@ def test_evaluation_steps_are_log_spaced_and_end_at_the_last_step():
     assert len(train.evaluation_steps(Recipe(steps=370_000))) == 25
 
 
+def test_a_plateau_is_judged_at_even_steps():
+    recipe = BASE.but(schedule="plateau", steps=1000, evaluations=4)
+    assert train.evaluation_steps(recipe) == [250, 500, 750, 1000]
+    assert train.evaluation_steps(recipe.but(steps=2)) == [1, 2]
+
+
 def test_the_last_step_is_evaluated_even_if_only_one_is():
     assert train.evaluation_steps(BASE.but(steps=1000, evaluations=1)) == [1000]
 
 
 def test_records_hold_means_since_the_record_before(digits, straight):
-    assert [record["step"] for record in straight.history] == [10, 14, 20]
-    steps = np.diff([0, 10, 14, 20])
+    assert [record["step"] for record in straight.history] == [7, 13, 20]
+    steps = np.diff([0, 7, 13, 20])
     totals = sum(
         n * record["train_loss"] for n, record in zip(steps, straight.history, strict=True)
     )

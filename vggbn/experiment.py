@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -219,7 +219,7 @@ def _names(only, arms, variants) -> list[str]:
 
 def variant_edits(plan: Plan) -> dict[str, dict[str, tuple[Any, Any]]]:
     """{variant: {field: (baseline's value, its value)}}: the printed table is the diff."""
-    before = asdict(plan.base)
+    before = recipes.shown(plan.base)
     return {
         name: {k: (before[k], v) for k, v in recipes.diff(plan.base, recipe).items()}
         for name, recipe in plan.variants.items()
@@ -242,7 +242,7 @@ def build_report(plan: Plan, results: Results) -> Report:
         title=f"{plan.experiment.title} ({plan.size}, {plan.base.data})",
         question=plan.experiment.question,
         baseline_name=plan.experiment.baseline,
-        baseline=asdict(plan.base),
+        baseline=recipes.shown(plan.base),
         variants=variant_edits(plan),
         judgements=judge(plan, results),
         notes=_notes(plan, results),

@@ -44,13 +44,19 @@ def learning_rate(
     exponential  lr·factor^floor(step / every): "4 % every 8 epochs" (GoogLeNet 6) is factor 0.96;
                  `every` counts steps and need not be whole.
     plateau      lr·factor^drops: a drop each time `every` validations in a row bring no new best
-                 (VGG 3.1: ÷10 when the validation accuracy stops improving), three at most.
+                 (VGG 3.1: ÷10 when the validation accuracy stops improving), three at most; where
+                 a fourth would follow, training ends (`is_over`).
     """
     if schedule == "exponential":
         return lr * factor ** math.floor(step / every)
     if schedule == "plateau":
         return lr * factor ** plateau_drops(validation, patience=every)
     return lr
+
+
+def is_over(schedule: str, validation: tuple[float, ...], *, every: float) -> bool:
+    """Whether a plateau schedule has come to its end: the last rate brings nothing more."""
+    return schedule == "plateau" and plateau_drops(validation, patience=every, most=4) == 4
 
 
 def plateau_drops(validation: tuple[float, ...], *, patience: float, most: int = 3) -> int:

@@ -33,11 +33,13 @@ class Job(NamedTuple):
     """kind: jobs of one kind share a compilation, so a worker stays with a kind while it can.
 
     With compiled programs on disk another kind still costs their tracing and loading.
+    after: names of jobs that must be over, done or failed, before this one starts.
     """
 
     name: str
     kind: Hashable
     payload: Any
+    after: frozenset[str] = frozenset()
 
 
 class Events(NamedTuple):
@@ -70,8 +72,9 @@ def run_jobs(jobs: list[Job], work: Callable, events: Events, *, workers: int) -
             crew = [_Worker(work) for _ in range(min(workers, len(jobs)))]
             while pending or any(worker.job for worker in crew):
                 for worker in crew:
-                    if worker.job is None and pending:
-                        worker.start(_next_job(pending, worker, crew))
+                    job = None if worker.job else _next_job(pending, worker, crew)
+                    if job is not None:
+                        worker.start(job)
                 for worker in _ready(crew):
                     _hear(worker, events, pending, attempts)
                     heed()
@@ -174,12 +177,16 @@ def _no_interrupt():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _next_job(pending: list[Job], worker: _Worker, crew: list[_Worker]) -> Job:
+def _next_job(pending: list[Job], worker: _Worker, crew: list[_Worker]) -> Job | None:
     """A job of a kind this worker has compiled, else of one nobody has, else of the most common.
 
-    Of the next few jobs only: who stops a long experiment wants its first seeds whole.
+    Of the next few jobs only: who stops a long experiment wants its first seeds whole. None if all
+    that are left wait for others.
     """
-    few = pending[: AHEAD * len(crew)]
+    unfinished = {job.name for job in pending} | {other.job.name for other in crew if other.job}
+    few = [job for job in pending if not job.after & unfinished][: AHEAD * len(crew)]
+    if not few:
+        return None
     taken = {kind for other in crew if other is not worker for kind in other.kinds}
     left = Counter(job.kind for job in few)
     best = max(few, key=lambda j: (j.kind in worker.kinds, j.kind not in taken, left[j.kind]))

@@ -23,8 +23,9 @@ NUMERIC = (
     "data",
     "optim.py",
     "recipe.py",
+    "inherit.py",
     "train.py",
-    "evaluate",
+    "evaluate/single.py",
 )
 
 

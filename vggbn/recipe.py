@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
+from vggbn.data.scale import window_side
 from vggbn.errors import UserError, unknown
 from vggbn.layers import ACTIVATIONS, INITIALISERS
 from vggbn.models import MODELS, PRECISIONS, Net
@@ -22,8 +24,12 @@ class Recipe:
 
     # data
     data: str = "mnist5k"  # embedded, a TFDS name or folder:PATH
-    image_size: int = 16
-    fit: str = "resize"  # resize | pad
+    image_size: int = 16  # of the net's input
+    fit: str = "resize"  # resize | pad | whole: images of many scales, from which crops are cut
+    source_side: int = 0  # whole: the smallest side that images are kept at
+    scale_min: int = 0  # whole: the smallest side S that a step rescales an image to is drawn
+    scale_max: int = 0  # from scale_min … scale_max for each image; equal: S is fixed
+    damaged: str = "refuse"  # refuse | skip: a folder's files that cannot be read
     split: str = "folds"  # folds: seed s tests fold s of 5 | fixed
     batch: int = 32
     shuffle: str = "fresh"  # fresh: a new permutation each epoch | fixed: the same batches
@@ -45,6 +51,9 @@ class Recipe:
     bn_unbiased: bool = True
     bn_groups: int = 1
     precision: str = "float32"  # of the layers' arithmetic; weights, statistics, loss stay float32
+    # where training starts
+    parent: Recipe | None = None  # from the trained net of this recipe and the same seed
+    inherit: str = "all"  # all: every layer of the parent's | stages: those of VGG 3.1
     # optimisation
     steps: int = 1000
     lr: float = 0.01
@@ -56,7 +65,7 @@ class Recipe:
     l2_on: str = "kernels"  # kernels | all
     dropout: float = 0.5
     # evaluation
-    evaluations: int = 25  # log-spaced points of the learning curve
+    evaluations: int = 25  # points of the learning curve: log-spaced, even ones for a plateau
     population_batches: int = 32  # training batches of Algorithm 2
 
     def but(self, **edits: Any) -> Recipe:
@@ -77,11 +86,33 @@ class Recipe:
         text = json.dumps([NUMERICS, diff(Recipe(), self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    @property
+    def test_side(self) -> int:
+        """The smallest side Q at which a net of many scales is tested: the middle of S's range.
+
+        VGG 4.1: Q = S where S is fixed, Q = 0.5 (Smin + Smax) where it is drawn.
+        """
+        return (self.scale_min + self.scale_max + 1) // 2
+
+    @property
+    def ancestors(self) -> list[Recipe]:
+        """The parent, its parent and so on: what has to be trained before, last first."""
+        return [] if self.parent is None else [self.parent, *self.parent.ancestors]
+
+    @staticmethod
+    def from_dict(saved: Mapping[str, Any]) -> Recipe:
+        """The recipe of a record; of another version, it may lack a field or have one more."""
+        known = {name: saved[name] for name in FIELDS if name in saved}
+        if known.get("parent"):
+            known["parent"] = Recipe.from_dict(known["parent"])
+        return Recipe(**known)
+
 
 FIELDS = {field.name: field for field in fields(Recipe)}
 TYPES = {name: type(field.default) for name, field in FIELDS.items()}
 CHOICES = {
-    "fit": ("resize", "pad"),
+    "fit": ("resize", "pad", "whole"),
+    "damaged": ("refuse", "skip"),
     "split": ("folds", "fixed"),
     "shuffle": ("fresh", "fixed"),
     "model": tuple(MODELS),
@@ -91,12 +122,13 @@ CHOICES = {
     "precision": PRECISIONS,
     "schedule": SCHEDULES,
     "l2_on": L2_ON,
+    "inherit": ("all", "stages"),
 }
 POSITIVE = (
     "image_size batch width fc pools bn_eps bn_groups steps lr lr_factor lr_every evaluations "
     "population_batches"
 ).split()
-NOT_NEGATIVE = "crop_pad distortion l2".split()
+NOT_NEGATIVE = "crop_pad distortion l2 source_side scale_min scale_max".split()
 FRACTION = "bn_decay momentum dropout".split()  # in [0, 1)
 
 
@@ -106,7 +138,7 @@ def _check(recipe: Recipe) -> None:
         if kind is float and type(value) in (int, float):
             # 1 and 1.0, and 30 * 0.03 and 0.9, are one recipe with one id.
             object.__setattr__(recipe, name, float(f"{value:.12g}"))
-        elif type(value) is not kind:
+        elif type(value) is not kind and not (name == "parent" and isinstance(value, Recipe)):
             raise UserError(f"recipe field {name} takes {kind.__name__}, not {value!r}.")
     for name, choices in CHOICES.items():
         if getattr(recipe, name) not in choices:
@@ -120,6 +152,9 @@ def _check(recipe: Recipe) -> None:
             value = getattr(recipe, name)
             if not good(value) or value == float("inf"):
                 raise UserError(f"recipe field {name} must be {rule} and finite, not {value!r}.")
+    _check_scales(recipe)
+    if recipe.inherit != "all" and recipe.parent is None:
+        raise UserError("recipe field inherit needs a parent to inherit from.")
     if recipe.pools > 5:
         raise UserError(f"recipe field pools must be 1 to 5, not {recipe.pools}: VGG has 5 blocks.")
     if recipe.batch % recipe.bn_groups:
@@ -128,9 +163,31 @@ def _check(recipe: Recipe) -> None:
         )
 
 
+def _check_scales(recipe: Recipe) -> None:
+    scales = (recipe.source_side, recipe.scale_min, recipe.scale_max)
+    if recipe.fit != "whole":
+        if any(scales):
+            raise UserError('source_side, scale_min and scale_max are for fit="whole" only.')
+        return
+    if not (recipe.source_side > 0 and recipe.image_size <= recipe.scale_min <= recipe.scale_max):
+        raise UserError(
+            'fit="whole" needs source_side > 0 and image_size <= scale_min <= scale_max, not '
+            f"source_side={scales[0]}, scale_min={scales[1]}, scale_max={scales[2]}, "
+            f"image_size={recipe.image_size}."
+        )
+    if recipe.crop_pad:
+        raise UserError('crop_pad must be 0 with fit="whole": its crops lie inside the image.')
+
+
+def shown(recipe: Recipe) -> dict[str, Any]:
+    """{field: value}, the parent by its id."""
+    values = {name: getattr(recipe, name) for name in FIELDS}
+    return values | {"parent": recipe.parent and recipe.parent.id}
+
+
 def diff(old: Recipe, new: Recipe) -> dict[str, Any]:
-    """{field: new value} where the two differ, in the order of the fields."""
-    before, after = asdict(old), asdict(new)
+    """{field: new value} where the two differ, in the order of the fields; a parent is its id."""
+    before, after = shown(old), shown(new)
     return {name: after[name] for name in FIELDS if after[name] != before[name]}
 
 
@@ -142,6 +199,8 @@ def parse_edit(text: str) -> tuple[str, Any]:
     if name not in FIELDS:
         raise unknown("recipe field", name, FIELDS)
     kind = TYPES[name]
+    if name == "parent":
+        raise UserError("recipe field parent is a recipe: an experiment's file sets it.")
     try:
         if kind is bool:
             return name, {"true": True, "false": False}[value.lower()]
@@ -159,6 +218,7 @@ class Static(NamedTuple):
     crop_pad: int
     flip: bool
     l2_on: str
+    window: int = 0  # the side of what a crop of an image of many scales may need; 0: of one scale
 
 
 def static(recipe: Recipe, *, image: tuple[int, int, int], classes: int, flip: bool) -> Static:
@@ -179,4 +239,7 @@ def static(recipe: Recipe, *, image: tuple[int, int, int], classes: int, flip: b
         pools=recipe.pools,
     )
     can_flip = recipe.flip and flip
-    return Static(recipe.model, net, recipe.batch, recipe.crop_pad, can_flip, recipe.l2_on)
+    window = 0
+    if recipe.fit == "whole":
+        window = window_side(recipe.source_side, recipe.scale_min, recipe.image_size)
+    return Static(recipe.model, net, recipe.batch, recipe.crop_pad, can_flip, recipe.l2_on, window)

@@ -21,7 +21,7 @@ from vggbn.experiment import (
     size_names,
     variant_edits,
 )
-from vggbn.recipe import Recipe, parse_edit
+from vggbn.recipe import Recipe, parse_edit, shown
 from vggbn.report import verdict_table, write_html
 from vggbn.sweep import run_sweep
 from vggbn.train_many import train_many, worker_setting
@@ -129,7 +129,7 @@ def listing(plan: Plan) -> str:
         text = ", ".join(f"{k} {old} → {new}" for k, (old, new) in edits.items())
         rows.append(f"  {name:22s} {text or '(the baseline)'}")
     rows += ["", "baseline:"]
-    rows += [f"  {k:22s} {getattr(plan.base, k)}" for k in plan.base.__dataclass_fields__]
+    rows += [f"  {k:22s} {v}" for k, v in shown(plan.base).items()]
     rows += ["", "claims:"]
     rows += [f"  {c.id:22s} {c.sentence}\n{'':25s}{c.criterion}" for c in plan.experiment.claims]
     return "\n".join(rows)

@@ -19,6 +19,7 @@ from vggbn import checkpoint, data, provenance, train
 from vggbn.clock import Clock
 from vggbn.errors import UserError
 from vggbn.evaluate import evaluate
+from vggbn.inherit import inherit
 from vggbn.recipe import Recipe, Static
 
 Progress = Callable[[dict], None]
@@ -88,11 +89,13 @@ def train_run(
     recipe: Recipe, seed: int, store: Store, on_evaluation: Progress = lambda record: None
 ) -> dict:
     """Train, evaluate and save one run; returns its record, which is also its run.json."""
+    parent = get_run(recipe.parent, seed, store) if recipe.parent else None
     clock = Clock("load")
     dataset = load_data(recipe, seed, store)
     fixed = train.static_of(recipe, dataset)
+    state = _start(recipe, fixed, seed, parent)
     clock.to("fit")
-    fit = train.fit(recipe, seed, dataset, on_evaluation=on_evaluation)
+    fit = train.fit(recipe, seed, dataset, state=state, on_evaluation=on_evaluation)
     clock.to("final")
     record = {
         "id": recipe.id,
@@ -112,6 +115,18 @@ def train_run(
     return record
 
 
+def _start(recipe: Recipe, fixed: Static, seed: int, parent: Run | None) -> train.TrainState:
+    """Step 0: new weights, the parent's in their place."""
+    train.train_step(fixed)  # before jax computes anything: see fast.run_inline
+    state = train.init_state(recipe, fixed, seed)
+    if parent is None:
+        return state
+    trees = inherit(
+        recipe.inherit, (state.params, state.batch_stats), (parent.params, parent.stats)
+    )
+    return state.replace(params=trees[0], batch_stats=trees[1])
+
+
 def _seconds(fit: dict[str, float], run: dict[str, float]) -> dict[str, float]:
     """Those of `fit`, with loading and final scores; `compile` is that of the whole run."""
     parts = fit | {name: run[name] for name in ("load", "final", "compile")} | {"all": run["total"]}
@@ -121,17 +136,19 @@ def _seconds(fit: dict[str, float], run: dict[str, float]) -> dict[str, float]:
 def load_data(recipe: Recipe, seed: int, store: Store) -> data.Dataset:
     """The recipe's data set, cut for this seed where the recipe's split depends on it."""
     fold = seed if recipe.split == "folds" else 0
-    return _load(recipe.data, recipe.image_size, recipe.fit, recipe.split, fold, store)
+    side = recipe.source_side or recipe.image_size
+    return _load(recipe.data, side, recipe.fit, recipe.split, fold, recipe.damaged, store)
 
 
 @lru_cache(maxsize=1)
-def _load(name, image_size, fit, split, seed, store) -> data.Dataset:
+def _load(name, image_size, fit, split, seed, damaged, store) -> data.Dataset:
     return data.load(
         name,
         image_size=image_size,
         fit=fit,
         split=split,
         seed=seed,
+        damaged=damaged,
         data_dir=store.data_dir,
         cache_dir=str(store.cache),
     )
@@ -155,7 +172,8 @@ def _final_scores(recipe, seed, dataset, fixed, state):
     population = train.population_stats(recipe, seed, dataset, state)
 
     def scores(stats, split):
-        return evaluate(fixed, state.params, stats, split, pixels.mean_C, pixels.std)
+        view = train.single_view(recipe, split)
+        return evaluate(fixed, state.params, stats, view, pixels.mean_C, pixels.std)
 
     validation = scores(state.batch_stats, dataset.validation)
     test = scores(state.batch_stats, dataset.test)

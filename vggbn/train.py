@@ -14,8 +14,10 @@ import numpy as np
 
 from vggbn import fast, norm, optim
 from vggbn.clock import Clock
-from vggbn.data import Dataset, batch_indices
-from vggbn.data.augment import augment, colour_pca, pixel_moments
+from vggbn.data import Dataset, Split, batch_indices, colour_pca, pixel_moments
+from vggbn.data.augment import augment
+from vggbn.data.jitter import random_scale_crop
+from vggbn.data.scale import centre_view
 from vggbn.evaluate import evaluate
 from vggbn.layers import cross_entropy
 from vggbn.models import MODELS
@@ -52,25 +54,30 @@ class Hyper(NamedTuple):
     dropout: Any
     decay: Any
     distortion: Any
+    scale_min: Any  # int32
+    scale_max: Any
 
 
 class DeviceData(NamedTuple):
-    """A training set on the device: uint8 images [N, H, W, C], labels [N], and its statistics."""
+    """A training set on the device: uint8 images [N, H, W, C], labels [N], and its statistics.
+
+    sizes_N2: the (height, width) of images of many scales in their frames, else None.
+    """
 
     images_NHWC: Any
     labels_N: Any
     mean_C: Any
     std: Any
     pca_CC: Any
+    sizes_N2: Any = None
 
 
 @lru_cache(maxsize=1)
 def on_device(dataset: Dataset) -> DeviceData:
     """The training split on the default device; the last data set stays there for the next run."""
-    images_NHWC = dataset.train.images_NHWC
-    mean_C, std = pixel_moments(images_NHWC)
-    pca_CC = colour_pca(images_NHWC)
-    return DeviceData(*jax.device_put((images_NHWC, dataset.train.labels_N, mean_C, std, pca_CC)))
+    split = dataset.train
+    fields = (split.images_NHWC, split.labels_N, *pixel_moments(split), colour_pca(split))
+    return DeviceData(*jax.device_put((*fields, split.sizes_N2)))
 
 
 def _keys(seed: int):
@@ -84,6 +91,8 @@ def _keys(seed: int):
 def static_of(recipe: Recipe, dataset: Dataset) -> Static:
     """What the recipe's step is compiled for on this data set."""
     image = dataset.train.images_NHWC.shape[1:]
+    if recipe.fit == "whole":
+        image = (recipe.image_size, recipe.image_size, image[2])
     return static(recipe, image=image, classes=len(dataset.classes), flip=dataset.flip)
 
 
@@ -124,7 +133,7 @@ def train_step(fixed: Static) -> Callable:
         TRACES[fixed] += 1
         crop_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
         labels_N = data.labels_N[indices_N]
-        x_NHWC = augmented(fixed, data, indices_N, crop_key, hyper.distortion)
+        x_NHWC = augmented(fixed, data, indices_N, crop_key, hyper)
         (loss, (logits, stats)), grads = jax.value_and_grad(loss_and_more, has_aux=True)(
             state.params,
             state.batch_stats,
@@ -150,14 +159,23 @@ def train_step(fixed: Static) -> Callable:
     return fast.jit(step, donate_argnums=0)
 
 
-def augmented(fixed: Static, data: DeviceData, indices_N, key, distortion):
-    """The training images at `indices_N`, cropped, mirrored, colour-shifted, standardised."""
+def augmented(fixed: Static, data: DeviceData, indices_N, key, hyper: Hyper):
+    """The training images at `indices_N`: rescaled, cropped, mirrored, coloured, standardised."""
+    x_NHWC = data.images_NHWC[indices_N]
+    if fixed.window:
+        scale_key, key = jax.random.split(key)
+        sizes_N2 = None if data.sizes_N2 is None else data.sizes_N2[indices_N]
+        scales = (hyper.scale_min, hyper.scale_max)
+        crop = fixed.net.image[0]
+        x_NHWC = random_scale_crop(
+            scale_key, x_NHWC, sizes_N2, *scales, crop=crop, window=fixed.window
+        )
     x_NHWC = augment(
         key,
-        data.images_NHWC[indices_N],
+        x_NHWC,
         pad=fixed.crop_pad,
         flip=fixed.flip,
-        amount=distortion,
+        amount=hyper.distortion,
         mean_C=data.mean_C,
         std=data.std,
         pca_CC=data.pca_CC,
@@ -205,6 +223,7 @@ def fit(
     if state is None:
         state = init_state(recipe, fixed, seed)
     due, n = set(evaluation_steps(recipe)), len(dataset.train)
+    validation = single_view(recipe, dataset.validation)
     history, before = list(history), _progress(state)
     _, key = _keys(seed)
     for step in range(int(state.step), recipe.steps if stop is None else stop):
@@ -219,45 +238,66 @@ def fit(
         jax.block_until_ready(state)
         clock.to("evaluation")
         now = _progress(state)
-        history.append(_record(recipe, fixed, state, dataset, data, hyper, before, now))
+        history.append(_record(recipe, fixed, state, validation, data, hyper, before, now))
         before = now
         on_evaluation(history[-1])
-        if state.diverged_at >= 0:  # pyright: ignore
+        if state.diverged_at >= 0 or is_over(recipe, history):  # pyright: ignore
             break
     clock.to("step")
     jax.block_until_ready(state)
     return Fit(state, history, clock.stop())  # pyright: ignore
 
 
+def single_view(recipe: Recipe, split: Split) -> Split:
+    """What a net sees of a split when it is tested by one view of each image."""
+    if recipe.fit != "whole":
+        return split
+    return centre_view(split, recipe.test_side, recipe.image_size)
+
+
 def evaluation_steps(recipe: Recipe) -> list[int]:
-    """About recipe.evaluations log-spaced steps from 10 on; the last step is one of them."""
+    """About recipe.evaluations log-spaced steps from 10 on; the last step is one of them.
+
+    A plateau is judged by as many steps each time: there they are evenly spaced.
+    """
+    if recipe.schedule == "plateau":
+        spaced = np.linspace(0, recipe.steps, recipe.evaluations + 1)[1:]
+        return sorted({max(1, round(step)) for step in spaced})
     spaced = np.geomspace(recipe.steps, min(10, recipe.steps), recipe.evaluations)
     return sorted({round(step) for step in spaced})
 
 
 def hyper_at(recipe: Recipe, step: int, history: list[dict]) -> Hyper:
-    """The numbers of one step, float32."""
+    """The numbers of one step, float32; the scales are int32."""
     lr = optim.learning_rate(
         recipe.schedule,
         step,
         lr=recipe.lr,
         factor=recipe.lr_factor,
         every=recipe.lr_every,
-        validation=tuple(record["val_accuracy"] for record in history),
+        validation=_validation(history),
     )
     numbers = (lr, recipe.l2, recipe.momentum, recipe.dropout, recipe.bn_decay, recipe.distortion)
-    return Hyper(*map(np.float32, numbers))
+    scales = (recipe.scale_min, recipe.scale_max)
+    return Hyper(*map(np.float32, numbers), *map(np.int32, scales))
+
+
+def is_over(recipe: Recipe, history: list[dict]) -> bool:
+    """Whether the schedule ends the run before its last step."""
+    return optim.is_over(recipe.schedule, _validation(history), every=recipe.lr_every)
+
+
+def _validation(history: list[dict]) -> tuple[float, ...]:
+    return tuple(record["val_accuracy"] for record in history)
 
 
 def _progress(state):
     return int(state.step), float(state.loss_sum), int(state.correct)
 
 
-def _record(recipe, fixed, state, dataset, data, hyper, before, now):
+def _record(recipe, fixed, state, validation, data, hyper, before, now):
     steps, loss, correct = (b - a for a, b in zip(before, now, strict=True))
-    scores = evaluate(
-        fixed, state.params, state.batch_stats, dataset.validation, data.mean_C, data.std
-    )
+    scores = evaluate(fixed, state.params, state.batch_stats, validation, data.mean_C, data.std)
     return {
         "step": now[0],
         "lr": float(hyper.lr),
@@ -278,10 +318,8 @@ def population_stats(recipe: Recipe, seed: int, dataset: Dataset, state: TrainSt
             seed, step, n=len(dataset.train), batch=recipe.batch, shuffle="fresh"
         )
         moments = batch_moments(fixed)
-        distortion = np.float32(recipe.distortion)
-        return None, moments(
-            params, stats, jax.random.fold_in(key, step), data, indices_N, distortion
-        )
+        hyper = hyper_at(recipe, 0, [])
+        return None, moments(params, stats, jax.random.fold_in(key, step), data, indices_N, hyper)
 
     steps = range(recipe.steps, recipe.steps + recipe.population_batches)
     return norm.population_stats(apply, state.params, state.batch_stats, steps)
@@ -289,12 +327,12 @@ def population_stats(recipe: Recipe, seed: int, dataset: Dataset, state: TrainSt
 
 @lru_cache
 def batch_moments(fixed: Static) -> Callable:
-    """moments(params, stats, key, data, indices, distortion) -> the batch's own statistics."""
+    """moments(params, stats, key, data, indices, hyper) -> the batch's own statistics."""
     model = MODELS[fixed.model](fixed.net)
 
     @fast.jit
-    def moments(params, stats, key, data, indices_N, distortion):
-        x_NHWC = augmented(fixed, data, indices_N, key, distortion)
+    def moments(params, stats, key, data, indices_N, hyper):
+        x_NHWC = augmented(fixed, data, indices_N, key, hyper)
         return model.apply(params, stats, x_NHWC, train=True, decay=0.0)[1]
 
     return moments

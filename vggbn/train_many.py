@@ -21,10 +21,12 @@ def train_many(wanted: Wanted, workers: int, write: Callable[[str, dict], None])
         return 0
     first, _, store = next(iter(wanted.values()))
     compile_cache.tidy(store.cache)
-    progress = Progress({name: recipe.steps for name, (recipe, *_) in wanted.items()}, first.batch)
+    every = with_ancestors(wanted)
+    progress = Progress({name: recipe.steps for name, (recipe, *_) in every.items()}, first.batch)
 
     def finish(job, record):
-        write(job.name, record)
+        if job.name in wanted:
+            write(job.name, record)
         progress.finished(job.name, record)
 
     events = pool.Events(
@@ -32,9 +34,33 @@ def train_many(wanted: Wanted, workers: int, write: Callable[[str, dict], None])
         on_result=finish,
         on_failure=lambda job, text: progress.failed(job.name, text),
     )
-    jobs = [pool.Job(name, compile_key(job[0]), job) for name, job in wanted.items()]
-    pool.run_jobs(jobs, _train, events, workers=workers)
+    pool.run_jobs(_jobs(every), _train, events, workers=workers)
     return progress.close()
+
+
+def with_ancestors(wanted: Wanted) -> Wanted:
+    """`wanted` with the nets that its recipes start from, each before them and only once."""
+    named = {(recipe.id, seed): name for name, (recipe, seed, _) in wanted.items()}
+    every: Wanted = {}
+    for name, (recipe, seed, store) in wanted.items():
+        for parent in reversed(recipe.ancestors):
+            if (parent.id, seed) not in named:
+                named[parent.id, seed] = f"{parent.id} seed {seed}"
+                every[named[parent.id, seed]] = (parent, seed, store)
+        every[name] = (recipe, seed, store)
+    return every
+
+
+def _jobs(every: Wanted) -> list[pool.Job]:
+    """A job a run; a run whose parent is among them waits for it."""
+    named = {(recipe.id, seed): name for name, (recipe, seed, _) in every.items()}
+    jobs = []
+    for name, job in every.items():
+        recipe, seed, _ = job
+        parent = named.get((recipe.parent.id, seed)) if recipe.parent else None
+        after = frozenset([parent] if parent else [])
+        jobs.append(pool.Job(name, compile_key(recipe), job, after))
+    return jobs
 
 
 def _train(payload, report) -> dict:

@@ -6,6 +6,8 @@
     tfds_source   prepared TFDS sets, read without TensorFlow
     folder        a user's own folder of images
     images        decoding and fitting one image
+    scale         images of many scales: rescaling, crops
+    jitter        the same inside the jitted step, at random
     splits        train / validation / test, stratified and grouped
     duplicates    near-duplicate images
     cache         decoded arrays on disk, checked on load
@@ -15,7 +17,7 @@
     prepare       TFDS download_and_prepare, the one place that needs TensorFlow
 
 Importing this package loads numpy only, so that `prepare` runs where jax is not installed;
-jax comes with `vggbn.data.augment`.
+jax comes with `vggbn.data.augment` and `vggbn.data.jitter`.
 """
 
 from vggbn.data.batches import batch_indices

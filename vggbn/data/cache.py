@@ -49,11 +49,15 @@ def _read(path: Path) -> Mapping[str, Split] | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             names = arrays["names"].tolist()
-            parts = {n: Split(arrays[f"{n}.images"], arrays[f"{n}.labels"]) for n in names}
+            parts = {name: _part(arrays, name) for name in names}
             checksum = str(arrays["checksum"])
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     return parts if checksum == digest_of(*parts.values()) else None
+
+
+def _part(arrays, name: str) -> Split:
+    return Split(arrays[f"{name}.images"], arrays[f"{name}.labels"], arrays.get(f"{name}.sizes"))
 
 
 def _write(path: Path, parts: Mapping[str, Split]) -> None:
@@ -61,6 +65,7 @@ def _write(path: Path, parts: Mapping[str, Split]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {f"{n}.images": part.images_NHWC for n, part in parts.items()}
     arrays |= {f"{n}.labels": part.labels_N for n, part in parts.items()}
+    arrays |= {f"{n}.sizes": p.sizes_N2 for n, p in parts.items() if p.sizes_N2 is not None}
     # The process id keeps two runs that build the same file apart.
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

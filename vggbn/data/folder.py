@@ -5,6 +5,7 @@ train/ at all, PATH/CLASS/IMAGE.
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vggbn.data.images import decode, empty_images
+from vggbn.data.images import decode, stack
 from vggbn.data.progress import progress
 from vggbn.data.splits import PARTS
 from vggbn.data.types import Split
@@ -60,10 +61,17 @@ def list_folder(path: str) -> Listing:
     return Listing(root, classes, parts)
 
 
-def read_folder(listing: Listing, *, image_size: int, fit: str) -> Mapping[str, Split]:
-    """Decode every image, RGB. Raises UserError naming the first file that cannot be read."""
+def read_folder(
+    listing: Listing, *, image_size: int, fit: str, damaged: str = "refuse"
+) -> Mapping[str, Split]:
+    """Decode every image, RGB.
+
+    damaged: "refuse": UserError naming the first file that cannot be read; "skip": each such file
+    is named on stderr and left out.
+    """
+    size = {"image_size": image_size, "fit": fit}
     return {
-        part: _read_part(pairs, part, image_size=image_size, fit=fit)
+        part: _read_part(pairs, part, size, skip=damaged == "skip")
         for part, pairs in listing.parts.items()
     }
 
@@ -127,17 +135,31 @@ def _visible(folder: Path) -> list[Path]:
     )
 
 
-def _read_part(pairs, part: str, *, image_size: int, fit: str) -> Split:
-    def read(file: Path) -> np.ndarray:
-        return decode(file, str(file), image_size=image_size, fit=fit, channels=3)
+def _read_part(pairs, part: str, size: Mapping, *, skip: bool) -> Split:
+    labels = []
 
-    images_NHWC = empty_images(len(pairs), image_size=image_size, channels=3)
+    def read(file: Path) -> np.ndarray | None:
+        try:
+            return decode(file, str(file), channels=3, **size)
+        except UserError as error:
+            if not skip:
+                raise
+            print(f"skipped: {error}", file=sys.stderr)
+            return None
+
+    def readable(images):
+        for (_, label), x_HWC in zip(pairs, images, strict=True):
+            if x_HWC is not None:
+                labels.append(label)
+                yield x_HWC
+
     # Threads: Pillow releases the interpreter lock while it decodes and scales.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         files = [file for file, _ in pairs]
         try:
-            for row, x_HWC in enumerate(progress(pool.map(read, files), len(files), part)):
-                images_NHWC[row] = x_HWC
+            images = progress(pool.map(read, files), len(files), part)
+            rows = readable(images)
+            images_NHWC, sizes_N2 = stack(rows, len(files), channels=3, **size)
         finally:
             pool.shutdown(cancel_futures=True)
-    return Split(images_NHWC, np.array([label for _, label in pairs], np.int32))
+    return Split(images_NHWC, np.array(labels, np.int32), sizes_N2)

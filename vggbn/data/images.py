@@ -1,15 +1,18 @@
-"""Decoding one image and fitting it to a square: Pillow everywhere, so pixels do not depend on
-which other libraries happen to be installed."""
+"""Decoding one image and fitting it to a square, or whole to a smallest side: Pillow everywhere, so
+pixels do not depend on which other libraries happen to be installed."""
 
 import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from vggbn.data.scale import rescale_image
 from vggbn.errors import UserError
 
-FITS = ("resize", "pad")
+FITS = ("resize", "pad", "whole")
+DAMAGED = ("refuse", "skip")  # what becomes of a file that cannot be decoded
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
@@ -28,13 +31,34 @@ def empty_images(n: int, *, image_size: int, channels: int) -> np.ndarray:
     return np.empty(shape, np.uint8)
 
 
+def stack(rows: Iterable[np.ndarray], n: int, *, image_size: int, fit: str, channels: int):
+    """(images uint8 [N, H, W, C], sizes int32 [N, 2] or None) of N <= n decoded images.
+
+    With fit="whole" H and W are those of the largest, and the rest of each frame is 0.
+    """
+    if fit != "whole":
+        images_NHWC = empty_images(n, image_size=image_size, channels=channels)
+        count = 0
+        for x_HWC in rows:
+            images_NHWC[count] = x_HWC
+            count += 1
+        return images_NHWC[:count], None
+    kept = list(rows)
+    sizes_N2 = np.array([x_HWC.shape[:2] for x_HWC in kept], np.int32).reshape(-1, 2)
+    images_NHWC = np.zeros((len(kept), *sizes_N2.max(axis=0, initial=0), channels), np.uint8)
+    for row, x_HWC in enumerate(kept):
+        images_NHWC[row, : x_HWC.shape[0], : x_HWC.shape[1]] = x_HWC
+    return images_NHWC, sizes_N2
+
+
 def _memory() -> int:
     """Bytes of physical memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def decode(source: Path | bytes, what: str, *, image_size: int, fit: str, channels: int):
-    """One encoded image as a uint8 array [image_size, image_size, channels].
+    """One encoded image as a uint8 array [image_size, image_size, channels], or, with fit="whole",
+    [height, width, channels] of which image_size is the smaller.
 
     EXIF rotation is applied; CMYK, RGBA (alpha dropped), grey and palette images become RGB, or
     grey where channels is 1. `what` names the image in errors. Raises UserError for a file that
@@ -44,7 +68,7 @@ def decode(source: Path | bytes, what: str, *, image_size: int, fit: str, channe
 
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            extent = _draft(opened, image_size) if fit == "resize" else None
+            extent = None if fit == "pad" else _draft(opened, image_size)
             image = _convert(ImageOps.exif_transpose(opened), channels)
     # Pillow's plugins raise nearly anything on damaged bytes.
     except Exception as error:
@@ -55,11 +79,13 @@ def decode(source: Path | bytes, what: str, *, image_size: int, fit: str, channe
 
 
 def fit_image(image, what: str, *, image_size: int, fit: str, extent=None):
-    """A Pillow image fitted to image_size x image_size.
+    """A Pillow image fitted to image_size x image_size, or to a smallest side of image_size.
 
     "resize": the smallest side is scaled to image_size with Pillow's bicubic filter (antialiased)
         and the centre square kept, in one operation that does not round the longer side.
     "pad": centred, unscaled, on black.
+    "whole": the smallest side is scaled to image_size and nothing is cut off (`rescale_image`),
+        but for the ends of an image longer than 16:9.
     An image that has the size already comes back untouched. extent: the (width, height) that
     the picture really fills of an image whose size was rounded up.
     """
@@ -67,6 +93,8 @@ def fit_image(image, what: str, *, image_size: int, fit: str, extent=None):
         return image
     if fit == "pad":
         return _pad(image, what, image_size)
+    if fit == "whole":
+        return rescale_image(image, image_size, extent=extent)
     width, height = extent or image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
@@ -76,7 +104,7 @@ def fit_image(image, what: str, *, image_size: int, fit: str, extent=None):
 
 
 def fit_arrays(images_NHWC: np.ndarray, what: str, *, image_size: int, fit: str) -> np.ndarray:
-    """`fit_image` for decoded images: uint8 [N, H, W, C] -> [N, image_size, image_size, C]."""
+    """`fit_image` for decoded images of one size: uint8 [N, H, W, C] -> uint8 [N, h, w, C]."""
     from PIL import Image
 
     if images_NHWC.shape[1:3] == (image_size, image_size):

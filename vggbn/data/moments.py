@@ -1,27 +1,30 @@
 """Statistics of the training pixels, once per data set: numpy, exact sums."""
 
+from functools import lru_cache
+
 import numpy as np
 
+from vggbn.data.types import Split
 from vggbn.errors import UserError
 
 _CHUNK = 1024  # images: keeps the float64 copy small
 
 
-def pixel_moments(images_NHWC: np.ndarray) -> tuple[np.ndarray, np.float32]:
-    """(mean_C float32 [C], std float32) of pixels / 255, for `standardise`.
+def pixel_moments(split: Split) -> tuple[np.ndarray, np.float32]:
+    """(mean_C float32 [C], std float32) of the images' pixels / 255, for `standardise`.
 
     std is one number for all channels: the root of the mean over channels of each channel's
     variance, so standardised pixels have variance 1 and keep their colour balance.
     Raises UserError when every pixel has the same colour.
     """
-    mean_C, covariance_CC = _mean_and_covariance(images_NHWC)
+    mean_C, covariance_CC = _mean_and_covariance(split)
     std = np.sqrt(np.trace(covariance_CC) / len(mean_C))
     if std == 0:
         raise UserError("Every pixel of the training images has the same colour: check the data.")
     return mean_C.astype(np.float32), np.float32(std)
 
 
-def colour_pca(images_NHWC: np.ndarray) -> np.ndarray:
+def colour_pca(split: Split) -> np.ndarray:
     """Principal components of the colours, for `colour_shift`: float32 [C, C].
 
     Columns are the eigenvectors of the covariance of pixels / 255, each times the root of its
@@ -30,7 +33,7 @@ def colour_pca(images_NHWC: np.ndarray) -> np.ndarray:
     Differs: the text of AlexNet (section 4.1) multiplies by the eigenvalue, which depends on the
     unit of the pixels; its author's code (cuda-convnet, `color_stdevs`) uses the root, as here.
     """
-    values_C, vectors_CC = np.linalg.eigh(_mean_and_covariance(images_NHWC)[1])
+    values_C, vectors_CC = np.linalg.eigh(_mean_and_covariance(split)[1])
     # A sign is arbitrary: make each vector's largest entry positive on every LAPACK.
     largest_C = np.abs(vectors_CC).argmax(axis=0)
     vectors_CC = vectors_CC * np.sign(vectors_CC[largest_C, np.arange(len(values_C))])
@@ -38,17 +41,20 @@ def colour_pca(images_NHWC: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(scaled_CC[:, ::-1], np.float32)
 
 
-def _mean_and_covariance(images_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+@lru_cache(maxsize=1)
+def _mean_and_covariance(split: Split) -> tuple[np.ndarray, np.ndarray]:
     """float64 mean [C] and biased covariance [C, C] of pixels / 255.
 
-    The sums are of integers below 2**53, hence exact in float64 and in any order.
+    The sums are of integers below 2**53, hence exact in float64 and in any order. What is outside
+    of an image in its frame is 0 and adds nothing to them.
     """
-    channels = images_NHWC.shape[-1]
+    images_NHWC, channels = split.images_NHWC, split.images_NHWC.shape[-1]
     sum_C, product_CC = np.zeros(channels), np.zeros((channels, channels))
     for start in range(0, len(images_NHWC), _CHUNK):
         x_PC = images_NHWC[start : start + _CHUNK].reshape(-1, channels).astype(np.float64)
         sum_C += x_PC.sum(axis=0)
         product_CC += x_PC.T @ x_PC
-    n = images_NHWC.size // channels
+    sizes_N2 = split.sizes_N2
+    n = images_NHWC.size // channels if sizes_N2 is None else sizes_N2.prod(1, dtype=np.int64).sum()
     mean_C = sum_C / n
     return mean_C / 255, (product_CC / n - np.outer(mean_C, mean_C)) / 255**2

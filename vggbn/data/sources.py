@@ -6,7 +6,7 @@ from pathlib import Path
 from vggbn.data import cache, folder, splits, tfds_source
 from vggbn.data.duplicates import near_duplicates
 from vggbn.data.embedded import EMBEDDED
-from vggbn.data.images import FITS, fit_arrays
+from vggbn.data.images import DAMAGED, FITS, fit_arrays
 from vggbn.data.types import Dataset, Split, concatenate, digest_of
 from vggbn.errors import UserError
 
@@ -22,34 +22,40 @@ def load(
     seed: int,
     data_dir: str | None,
     cache_dir: str | None = None,
+    damaged: str = "refuse",
 ) -> Dataset:
     """Load a data set as uint8 images of image_size x image_size in three disjoint splits.
 
     name: "mnist5k" or "digits" (inside installed wheels), "folder:PATH" (`folder`), or a TFDS set
         prepared under data_dir (`tfds_source`).
-    fit: "resize" or "pad" (`images.fit_image`).
+    fit: "resize", "pad", or "whole": uncropped, image_size the smallest side (`images.fit_image`).
     split: "fixed": the given splits; what a set lacks is drawn from its train, stratified by
         class, the same for every seed. "folds": seed s tests fold s % 5, so five seeds test every
         example once; a TFDS set keeps its official test and only validation (10 %) varies. A
         folder is pooled, and near-duplicates stay in one split.
+    damaged: "refuse" or "skip" the files of a folder that cannot be read; a skipped one is named.
     cache_dir: where decoded TFDS sets and folders are kept; None: nowhere.
     Raises UserError, in one sentence, for everything a user can put right.
     """
-    _check(image_size, fit, split, seed)
+    _check(image_size, fit, split, seed, damaged)
     size = {"image_size": image_size, "fit": fit}
     if name in EMBEDDED:
         return _load_embedded(name, _fold(split, seed), size)
     if name.startswith(_FOLDER):
-        return _load_folder(name, split, seed, cache_dir, size)
+        return _load_folder(name, split, seed, cache_dir, size, damaged)
     return _load_tfds(name, split, seed, data_dir, cache_dir, size)
 
 
-def _check(image_size: int, fit: str, split: str, seed: int) -> None:
+def _check(image_size: int, fit: str, split: str, seed: int, damaged: str) -> None:
     if image_size < 1:
         raise UserError(f"image_size={image_size} must be at least 1.")
     if seed < 0:
         raise UserError(f"seed={seed} must not be negative.")
-    for option, value, valid in (("fit", fit, FITS), ("split", split, splits.SPLITS)):
+    for option, value, valid in (
+        ("fit", fit, FITS),
+        ("split", split, splits.SPLITS),
+        ("damaged", damaged, DAMAGED),
+    ):
         if value not in valid:
             raise UserError(f"{option}={value!r} is unknown: use one of {', '.join(valid)}.")
 
@@ -66,15 +72,17 @@ def _load_embedded(name: str, fold: int, size: Mapping) -> Dataset:
     return _dataset(name, three, source.classes, flip=False, note=source.note)
 
 
-def _load_folder(name: str, split: str, seed: int, cache_dir: str | None, size: Mapping) -> Dataset:
+def _load_folder(
+    name: str, split: str, seed: int, cache_dir: str | None, size: Mapping, damaged: str
+) -> Dataset:
     listed = folder.list_folder(name.removeprefix(_FOLDER))
     root = listed.root.resolve()
     files = cache.listing(listed.root, listed.files)
     parts = cache.cached(
         cache_dir,
         f"folder-{root.name}-{size['image_size']}-{size['fit']}",
-        (str(root), size, files),
-        lambda: folder.read_folder(listed, **size),
+        (str(root), size, files, *([damaged] if damaged != "refuse" else [])),
+        lambda: folder.read_folder(listed, damaged=damaged, **size),
     )
     if split == "fixed":
         for part, given in parts.items():
@@ -84,7 +92,9 @@ def _load_folder(name: str, split: str, seed: int, cache_dir: str | None, size: 
     for part, found in zip(splits.PARTS, three, strict=True):
         what = f"The {part} part drawn from {listed.root}"
         folder.require_classes(found, listed.classes, what, "give each class ten images or more")
-    note = f"image folder {root.name}, {sum(map(len, three)):,} images"
+    count, listed_count = sum(map(len, three)), len(listed.files)
+    note = f"image folder {root.name}, {count:,} images"
+    note += f", {listed_count - count} damaged files skipped" if count < listed_count else ""
     return _dataset(name, three, listed.classes, flip=True, note=note)
 
 
@@ -92,7 +102,7 @@ def _split_folder(parts: Mapping[str, Split], split: str, seed: int) -> tuple[Sp
     if split == "folds":
         parts = {"train": concatenate(parts.values())}
     complete = set(splits.PARTS) <= set(parts)
-    groups_N = None if complete else near_duplicates(parts["train"].images_NHWC)
+    groups_N = None if complete else near_duplicates(parts["train"])
     return splits.carve(parts, fold=_fold(split, seed), groups_N=groups_N)
 
 

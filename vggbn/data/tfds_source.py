@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vggbn.data.images import decode, empty_images
+from vggbn.data.images import decode, stack
 from vggbn.data.progress import progress
 from vggbn.data.splits import PARTS
 from vggbn.data.types import Split
@@ -123,13 +123,16 @@ def read_part(prepared: Prepared, part: str, *, image_size: int, fit: str) -> Sp
         source = record[prepared.image_key]
         return decode(source, what, image_size=image_size, fit=fit, channels=channels)
 
-    images_NHWC = empty_images(len(records), image_size=image_size, channels=channels)
-    labels_N = np.empty(len(records), np.int32)
-    rows = progress(_mapped(read, records, prepared.image_key), len(records), part)
-    for row, (record, x_HWC) in enumerate(rows):
-        images_NHWC[row] = x_HWC
-        labels_N[row] = record[prepared.label_key]
-    return Split(images_NHWC, labels_N)
+    n, labels = len(records), []
+
+    def labelled():
+        rows = _mapped(read, records, prepared.image_key)
+        for record, x_HWC in progress(rows, n, part):
+            labels.append(record[prepared.label_key])
+            yield x_HWC
+
+    images_NHWC, sizes_N2 = stack(labelled(), n, image_size=image_size, fit=fit, channels=channels)
+    return Split(images_NHWC, np.array(labels, np.int32), sizes_N2)
 
 
 def _mapped(read: Callable, records, image_key: str) -> Iterator[tuple[Mapping, np.ndarray]]:

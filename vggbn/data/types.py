@@ -13,32 +13,56 @@ class Split:
 
     images_NHWC: uint8 [N, H, W, C], C = 1 (grey) or 3 (RGB).
     labels_N: int32 [N], an index into `Dataset.classes`.
+    sizes_N2: int32 [N, 2], the (height, width) of images of many sizes: each lies in the upper left
+        of its H x W frame, and the rest of the frame is 0. None: every image fills its frame.
     """
 
     images_NHWC: np.ndarray
     labels_N: np.ndarray
+    sizes_N2: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.images_NHWC.dtype != np.uint8 or self.images_NHWC.ndim != 4:
             raise TypeError("images_NHWC must be uint8 with four axes")
         if self.labels_N.dtype != np.int32 or self.labels_N.shape != self.images_NHWC.shape[:1]:
             raise TypeError("labels_N must be int32, one for each image")
+        sizes = self.sizes_N2
+        if sizes is not None and (sizes.dtype != np.int32 or sizes.shape != (len(self), 2)):
+            raise TypeError("sizes_N2 must be int32, a pair for each image")
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
     def take(self, rows_M: np.ndarray) -> "Split":
         """The examples at rows_M (indices or a mask), copied."""
-        return Split(self.images_NHWC[rows_M], self.labels_N[rows_M])
+        sizes_M2 = None if self.sizes_N2 is None else self.sizes_N2[rows_M]
+        return Split(self.images_NHWC[rows_M], self.labels_N[rows_M], sizes_M2)
+
+    def image(self, row: int) -> np.ndarray:
+        """One image without its frame: uint8 [height, width, C], a view."""
+        x_HWC = self.images_NHWC[row]
+        return (
+            x_HWC
+            if self.sizes_N2 is None
+            else x_HWC[: self.sizes_N2[row, 0], : self.sizes_N2[row, 1]]
+        )
 
 
 def concatenate(splits: Iterable[Split]) -> Split:
-    """All examples of several splits, in order."""
+    """All examples of several splits, in order; all have one frame, or all have sizes."""
     splits = tuple(splits)
-    return Split(
-        np.concatenate([s.images_NHWC for s in splits]),
-        np.concatenate([s.labels_N for s in splits]),
-    )
+    labels_N = np.concatenate([s.labels_N for s in splits])
+    sizes = [s.sizes_N2 for s in splits if s.sizes_N2 is not None]
+    if not sizes:
+        return Split(np.concatenate([s.images_NHWC for s in splits]), labels_N)
+    frame = np.max([s.images_NHWC.shape[1:3] for s in splits], axis=0)
+    images_NHWC = np.zeros((len(labels_N), *frame, splits[0].images_NHWC.shape[3]), np.uint8)
+    start = 0
+    for split in splits:
+        n, height, width, _ = split.images_NHWC.shape
+        images_NHWC[start : start + n, :height, :width] = split.images_NHWC
+        start += n
+    return Split(images_NHWC, labels_N, np.concatenate(sizes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +85,13 @@ class Dataset:
 
 
 def digest_of(*splits: Split) -> str:
-    """The first 16 hex digits of a sha256 over shapes, labels and pixels of the splits."""
+    """The first 16 hex digits of a sha256 over shapes, labels, sizes and pixels of the splits."""
     sha = hashlib.sha256()
     for split in splits:
         sha.update(repr(split.images_NHWC.shape).encode())
         # '<i4': the same bytes on every machine.
         sha.update(np.ascontiguousarray(split.labels_N, "<i4").tobytes())
+        if split.sizes_N2 is not None:
+            sha.update(np.ascontiguousarray(split.sizes_N2, "<i4").tobytes())
         sha.update(np.ascontiguousarray(split.images_NHWC).data)
     return sha.hexdigest()[:16]

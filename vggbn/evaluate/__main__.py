@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -50,18 +49,17 @@ def _run(args: argparse.Namespace) -> None:
     if args.split not in SPLITS:
         raise unknown("split", args.split, SPLITS)
     run = runs.load_run(args.run)
-    saved = run.record["recipe"]  # of an older version, it may lack a field or have one more
-    recipe = Recipe(**{f.name: saved[f.name] for f in fields(Recipe) if f.name in saved})
+    recipe = Recipe.from_dict(run.record["recipe"])
     dataset = load(
         args.data,
-        image_size=recipe.image_size,
+        image_size=recipe.source_side or recipe.image_size,
         fit=recipe.fit,
         split=recipe.split,
         seed=run.record["seed"],
         data_dir=args.data_dir,
     )
     _refuse_other_shape(run, dataset)
-    split = getattr(dataset, args.split)
+    split = train.single_view(recipe, getattr(dataset, args.split))
     fixed = train.static_of(recipe, dataset)
     p_NK = predict(fixed, run.params, run.stats, split, run.mean_C, run.std)
     print(f"{len(split)} images of {dataset.note}, {args.split} split")

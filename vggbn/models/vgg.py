@@ -15,7 +15,9 @@ from vggbn import layers
 from vggbn.models.net import Model, Net, apply_norm, init_linear, layer_keys, logits
 
 # One string a block, one word a layer: 3 and 1 are 3×3 and 1×1 convolutions, L is LRN. The widths
-# are 64, 128, 256, 512, 512; a 2×2 max pool ends each block.
+# are 64, 128, 256, 512, 512; a 2×2 max pool ends each block. Two controls stand below the table:
+# B's pairs of 3×3 each replaced by one 5×5 (section 4.1), and C with 1×1 convolutions that add no
+# non-linearity (1-).
 CONFIGS = {
     "A": ("3", "3", "3 3", "3 3", "3 3"),
     "A-LRN": ("3 L", "3", "3 3", "3 3", "3 3"),
@@ -23,16 +25,22 @@ CONFIGS = {
     "C": ("3 3", "3 3", "3 3 1", "3 3 1", "3 3 1"),
     "D": ("3 3", "3 3", "3 3 3", "3 3 3", "3 3 3"),
     "E": ("3 3", "3 3", "3 3 3 3", "3 3 3 3", "3 3 3 3"),
+    "B-5x5": ("5", "5", "5", "5", "5"),
+    "C-linear": ("3 3", "3 3", "3 3 1-", "3 3 1-", "3 3 1-"),
 }
 WIDTHS = (64, 128, 256, 512, 512)
 
 
 class Block(NamedTuple):
-    """convs: (layer name, kernel side, output channels) of each; then LRN and a pool, if so."""
+    """convs: (layer name, kernel side, output channels) of each; then LRN and a pool, if so.
+
+    linear: the last convolution is followed by no activation.
+    """
 
     convs: list[tuple[str, int, int]]
     lrn: bool
     pool: bool
+    linear: bool
 
 
 def vgg(config: str, net: Net) -> Model:
@@ -49,10 +57,11 @@ def vgg_blocks(config: str, net: Net) -> list[Block]:
     """
     blocks, side = [], min(net.image[:2])
     for i, (words, width) in enumerate(zip(CONFIGS[config], WIDTHS, strict=True)):
-        kernels = [int(word) for word in words.split() if word != "L"]
+        kernels = [int(word[0]) for word in words.split() if word != "L"]
         channels = max(1, round(width * net.width))
         convs = [(f"conv{i + 1}_{j}", kernel, channels) for j, kernel in enumerate(kernels, 1)]
-        blocks.append(Block(convs, "L" in words, pool=i < net.pools and side > 1))
+        pool = i < net.pools and side > 1
+        blocks.append(Block(convs, "L" in words, pool, linear=words.endswith("-")))
         side = side // 2 if blocks[-1].pool else side
     return blocks
 
@@ -125,6 +134,8 @@ def _features(config, net, params, stats, x_NHWC, *, train, decay):
 
 def _end(block, act, x_NHWC):
     """The activation, LRN and pool that end a block."""
+    if block.linear:
+        return layers.max_pool_2x2(x_NHWC) if block.pool else x_NHWC
     if block.lrn:
         x_NHWC = layers.local_response_norm(act(x_NHWC))
         return layers.max_pool_2x2(x_NHWC) if block.pool else x_NHWC
