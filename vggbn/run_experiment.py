@@ -105,7 +105,10 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--size", default="small", help=f"one of {', '.join(size_names(experiment))}")
-    add("--data", help="mnist5k, digits, a TFDS name, or folder:PATH (default: the size's own)")
+    add(
+        "--data",
+        help="mnist5k, digits, canvas, a TFDS name or folder:PATH (default: the size's own)",
+    )
     add("--data-dir", help="folder of prepared TFDS sets")
     add("--seeds", type=int, help="number of seeds (default: the size's own)")
     add("--only", nargs="+", metavar="VARIANT", help="only these variants")

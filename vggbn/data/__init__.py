@@ -2,7 +2,8 @@
 
     types         Split, Dataset
     sources       load(): one name -> one Dataset
-    embedded      mnist5k and digits, which lie inside installed wheels
+    embedded      mnist5k and digits, which lie inside installed wheels, and canvas
+    canvas        digits at many scales on a larger canvas, drawn on the fly
     tfds_source   prepared TFDS sets, read without TensorFlow
     folder        a user's own folder of images
     images        decoding and fitting one image

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vggbn.data.canvas import draw
 from vggbn.data.types import Split
 from vggbn.errors import UserError
 
@@ -37,8 +38,17 @@ def read_digits() -> Split:
     return _split(images_NHWC, rows_ND[:, -1])
 
 
+def read_canvas() -> Split:
+    """The digits of MNIST-5k on larger canvases, uint8 [5000, 96, 96, 1] (`canvas`)."""
+    digits = read_mnist5k()
+    return Split(draw(digits).images_NHWC, digits.labels_N)
+
+
 EMBEDDED: Mapping[str, Embedded] = {
     "mnist5k": Embedded(read_mnist5k, "MNIST, 5,000 of its 70,000 images"),
+    "canvas": Embedded(
+        read_canvas, "MNIST, 5,000 of its 70,000 images, at many scales on a cluttered canvas"
+    ),
     "digits": Embedded(read_digits, "optical digits 8x8 (scikit-learn)"),
 }
 

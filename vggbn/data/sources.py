@@ -26,8 +26,8 @@ def load(
 ) -> Dataset:
     """Load a data set as uint8 images of image_size x image_size in three disjoint splits.
 
-    name: "mnist5k" or "digits" (inside installed wheels), "folder:PATH" (`folder`), or a TFDS set
-        prepared under data_dir (`tfds_source`).
+    name: "mnist5k", "digits" or "canvas" (from installed wheels), "folder:PATH" (`folder`), or a
+        TFDS set prepared under data_dir (`tfds_source`).
     fit: "resize", "pad", or "whole": uncropped, image_size the smallest side (`images.fit_image`).
     split: "fixed": the given splits; what a set lacks is drawn from its train, stratified by
         class, the same for every seed. "folds": seed s tests fold s % 5, so five seeds test every

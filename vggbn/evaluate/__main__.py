@@ -36,7 +36,9 @@ def main(argv: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m vggbn.evaluate", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained run")
-    parser.add_argument("data", metavar="DATA", help="mnist5k, digits, a TFDS name, folder:PATH")
+    parser.add_argument(
+        "data", metavar="DATA", help="mnist5k, digits, canvas, a TFDS name, folder:PATH"
+    )
     parser.add_argument("--split", default="test", help="train, validation or test (default)")
     parser.add_argument("--data-dir", help="folder of prepared TFDS sets")
     parser.add_argument(
