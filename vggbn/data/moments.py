@@ -7,7 +7,7 @@ import numpy as np
 from vggbn.data.types import Split
 from vggbn.errors import UserError
 
-_CHUNK = 1024  # images: keeps the float64 copy small
+_CHUNK = 2**21  # values: their float64 copy stays in the caches
 
 
 def pixel_moments(split: Split) -> tuple[np.ndarray, np.float32]:
@@ -50,10 +50,14 @@ def _mean_and_covariance(split: Split) -> tuple[np.ndarray, np.ndarray]:
     """
     images_NHWC, channels = split.images_NHWC, split.images_NHWC.shape[-1]
     sum_C, product_CC = np.zeros(channels), np.zeros((channels, channels))
-    for start in range(0, len(images_NHWC), _CHUNK):
-        x_PC = images_NHWC[start : start + _CHUNK].reshape(-1, channels).astype(np.float64)
-        sum_C += x_PC.sum(axis=0)
-        product_CC += x_PC.T @ x_PC
+    rows = max(1, _CHUNK // images_NHWC[:1].size)
+    for start in range(0, len(images_NHWC), rows):
+        # Channels first: sums and products over a long last axis are three times as fast.
+        x_CP = np.ascontiguousarray(
+            images_NHWC[start : start + rows].reshape(-1, channels).T, float
+        )
+        sum_C += x_CP.sum(axis=1)
+        product_CC += x_CP @ x_CP.T
     sizes_N2 = split.sizes_N2
     n = images_NHWC.size // channels if sizes_N2 is None else sizes_N2.prod(1, dtype=np.int64).sum()
     mean_C = sum_C / n
