@@ -156,8 +156,13 @@ def _form(kernel_shape, x_shape, dtype) -> _Form:
         return SMALL_MAP
     if C <= 4 and O <= 16 and h * w * C <= 27:
         return FEW_TO_FEW_CHANNELS
-    if w == 1 or W % 2:  # the others take pixels in pairs
+    if w == 1:
         return PLAIN
+    if W % 2:  # pixels are taken in pairs, and a column of zeros is added: where that pays
+        most = 32 if C <= 4 else 16
+        if W < 7 or C > 16 or most < O:
+            return PLAIN
+        return FEW_CHANNELS if C <= 4 else NARROW
     fewer, more = sorted((C, O))
     if (h, w, H % 2) == (3, 3, 0) and fewer >= 64 and more >= 128 and jnp.finfo(dtype).bits >= 32:
         pixels = N * H * W  # few enough, and the tiles stay in the cache
@@ -216,12 +221,15 @@ def _paired_conv(kernel, x_NHWC):
     memory, so that the rows are cheap to gather), and the kernel is unrolled to [h·(w+1)·C, 2·O].
     """
     (h, w, C, O), (N, H, W) = kernel.shape, x_NHWC.shape[:3]  # noqa: E741
-    padded = jnp.pad(x_NHWC, ((0, 0), (h // 2, h // 2), (w // 2, w // 2), (0, 0)))
-    pairs = padded.reshape(N, H + h - 1, (W + w - 1) // 2, 2 * C)
-    wide = jnp.concatenate([pairs[:, :, j : j + W // 2] for j in range((w + 1) // 2)], axis=-1)
+    more = W % 2  # a column of zeros makes the width even
+    padded = jnp.pad(x_NHWC, ((0, 0), (h // 2, h // 2), (w // 2, w // 2 + more), (0, 0)))
+    pairs = padded.reshape(N, H + h - 1, (W + more + w - 1) // 2, 2 * C)
+    half = (W + more) // 2
+    wide = jnp.concatenate([pairs[:, :, j : j + half] for j in range((w + 1) // 2)], axis=-1)
     windows = jnp.concatenate([wide[:, i : i + H] for i in range(h)], axis=-1)
-    rows = windows.reshape(N * H * W // 2, h * (w + 1) * C)
-    return (rows @ _pair_kernel(kernel).reshape(-1, 2 * O)).reshape(N, H, W, O)
+    rows = windows.reshape(N * H * half, h * (w + 1) * C)
+    y_NHWO = (rows @ _pair_kernel(kernel).reshape(-1, 2 * O)).reshape(N, H, 2 * half, O)
+    return y_NHWO[:, :, :W]
 
 
 def _shifted_conv(kernel, x_NHWC):
@@ -245,8 +253,10 @@ def _strided_conv(kernel, x_NHWC):
     neighbouring output pixels: [h, w + 1, C, 2·O].
     """
     (h, w, _, O), (N, H, W) = kernel.shape, x_NHWC.shape[:3]  # noqa: E741
-    around = [(h // 2, h // 2), (w // 2, w // 2)]
-    return plain_conv(_pair_kernel(kernel), x_NHWC, (1, 2), around).reshape(N, H, W, O)
+    more = W % 2  # a column of zeros makes the width even
+    around = [(h // 2, h // 2), (w // 2, w // 2 + more)]
+    y = plain_conv(_pair_kernel(kernel), x_NHWC, (1, 2), around)
+    return y.reshape(N, H, W + more, O)[:, :, :W]
 
 
 def _strided_d_x(kernel, _, dy):

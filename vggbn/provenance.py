@@ -49,7 +49,17 @@ def _setting(device: str, threads: int) -> dict[str, str | int]:
 @cache
 def code_digest() -> str:
     """Digest of the numeric modules without comments and docstrings."""
-    paths = [p for name in NUMERIC for p in (PACKAGE / name, *(PACKAGE / name).rglob("*.py"))]
+    return _digest(NUMERIC)
+
+
+@cache
+def evaluation_digest() -> str:
+    """The same of the evaluation protocols, which decide a view's numbers and no training run's."""
+    return _digest(("evaluate",))
+
+
+def _digest(names: tuple[str, ...]) -> str:
+    paths = [p for name in names for p in (PACKAGE / name, *(PACKAGE / name).rglob("*.py"))]
     sha = hashlib.sha256()
     for path in sorted(p for p in paths if p.suffix == ".py" and p.name != "__main__.py"):
         sha.update(ast.unparse(_without_docstrings(ast.parse(path.read_text()))).encode())

@@ -189,8 +189,10 @@ def _final_scores(recipe, seed, dataset, fixed, state):
 
 def _data_facts(dataset: data.Dataset) -> dict:
     sizes = {name: len(getattr(dataset, name)) for name in ("train", "validation", "test")}
+    counts_K = np.bincount(dataset.train.labels_N, minlength=len(dataset.classes))
     return {"name": dataset.name, "note": dataset.note, "digest": dataset.digest, **sizes} | {
-        "classes": len(dataset.classes)
+        "classes": len(dataset.classes),
+        "majority": round(float(counts_K.max() / counts_K.sum()), 4),
     }
 
 

@@ -26,12 +26,13 @@ def rescale(x_HWC: np.ndarray, side: int) -> np.ndarray:
     """uint8 [H, W, C] rescaled to smallest side `side`, by Pillow's antialiased bicubic."""
     from PIL import Image
 
-    height, width = rescaled_size(*x_HWC.shape[:2], side)
-    if (height, width) == x_HWC.shape[:2]:
+    height, width, channels = x_HWC.shape
+    size = height, width = rescaled_size(height, width, side)
+    if size == x_HWC.shape[:2]:
         return x_HWC
-    image = Image.fromarray(x_HWC[..., 0] if x_HWC.shape[2] == 1 else x_HWC)
+    image = Image.fromarray(x_HWC[..., 0] if channels == 1 else x_HWC)
     found = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
-    return found.reshape(height, width, x_HWC.shape[2])
+    return found.reshape(height, width, channels)
 
 
 def rescale_image(image, side: int, *, extent=None):

@@ -26,8 +26,8 @@ def load(
 ) -> Dataset:
     """Load a data set as uint8 images of image_size x image_size in three disjoint splits.
 
-    name: "mnist5k", "digits" or "canvas" (from installed wheels), "folder:PATH" (`folder`), or a
-        TFDS set prepared under data_dir (`tfds_source`).
+    name: "mnist5k", "digits" or "canvas" (from installed wheels), "folder:PATH" (`folder`;
+        PATH may lie under data_dir), or a TFDS set prepared under data_dir (`tfds_source`).
     fit: "resize", "pad", or "whole": uncropped, image_size the smallest side (`images.fit_image`).
     split: "fixed": the given splits; what a set lacks is drawn from its train, stratified by
         class, the same for every seed. "folds": seed s tests fold s % 5, so five seeds test every
@@ -42,7 +42,8 @@ def load(
     if name in EMBEDDED:
         return _load_embedded(name, _fold(split, seed), size)
     if name.startswith(_FOLDER):
-        return _load_folder(name, split, seed, cache_dir, size, damaged)
+        root = _folder_path(name.removeprefix(_FOLDER), data_dir)
+        return _load_folder(name, root, split, seed, cache_dir, size, damaged)
     return _load_tfds(name, split, seed, data_dir, cache_dir, size)
 
 
@@ -72,10 +73,22 @@ def _load_embedded(name: str, fold: int, size: Mapping) -> Dataset:
     return _dataset(name, three, source.classes, flip=False, note=source.note)
 
 
+def _folder_path(path: str, data_dir: str | None) -> str:
+    """A path as it is or, where nothing is there, under data_dir: so a recipe names no machine."""
+    inside = Path(data_dir).expanduser() / path if data_dir else None
+    return str(inside) if inside and inside.exists() and not Path(path).exists() else path
+
+
 def _load_folder(
-    name: str, split: str, seed: int, cache_dir: str | None, size: Mapping, damaged: str
+    name: str,
+    path: str,
+    split: str,
+    seed: int,
+    cache_dir: str | None,
+    size: Mapping,
+    damaged: str,
 ) -> Dataset:
-    listed = folder.list_folder(name.removeprefix(_FOLDER))
+    listed = folder.list_folder(path)
     root = listed.root.resolve()
     files = cache.listing(listed.root, listed.files)
     parts = cache.cached(
