@@ -43,7 +43,7 @@ from jax import lax
 from benchmarks.cases import CASES
 from benchmarks.measure import restart
 from vggbn import fast, layers
-from vggbn.experiment import make_plan, size_names
+from vggbn.experiment import Experiment, make_plan, size_names
 from vggbn.models import MODELS, Net
 from vggbn.provenance import commit, setting, versions
 from vggbn.recipe import static
@@ -256,6 +256,8 @@ def experiment_nets() -> Iterator[tuple[str, str, Net, int]]:
     folder = FOLDER.parent / "experiments"
     for module in pkgutil.iter_modules([str(folder)]):
         experiment = importlib.import_module(f"experiments.{module.name}").EXPERIMENT
+        if not isinstance(experiment, Experiment):
+            continue  # exact: it trains nothing
         data = {None, *(claim.primary for claim in experiment.claims)}
         for size in size_names(experiment):
             for name in sorted(data, key=str):

@@ -13,9 +13,10 @@ from vggbn import recipe as recipes
 from vggbn import results
 from vggbn.errors import UserError, unknown
 from vggbn.recipe import Recipe
-from vggbn.report import Curve, Report
+from vggbn.report import Chart, Curve, Report, Table
 from vggbn.results import MissingRuns, Results
 from vggbn.stats import Interval, Judgement
+from vggbn.views import View
 
 PUBLISHED = Path(__file__).parents[1] / "results"  # the committed results of this checkout
 
@@ -97,12 +98,19 @@ class Sweep:
     seeds: int
 
 
+# The embedded sets have their own sizes; any other is shrunk to CIFAR's.
+ANY_IMAGES = {"image_size": 32, "fit": "resize"}
+EMBEDDED_SMALL = ("digits", "canvas")  # they come at a size's own image size
+
+
 @dataclass(frozen=True)
 class Experiment:
     """What one file of `experiments/` hands to the runner.
 
     variants(base, tuned) -> {name: recipe}; `baseline` names the one that all others are edits of
-    and whose best accuracy is the target of the table of steps.
+    and whose best accuracy is the target of the table of steps. views(variants) are the ways to
+    test them, arms that are not trained; tables and charts are laid out as the paper's. any_images:
+    the edits of the baseline for a data set that has no size of its own.
     """
 
     name: str
@@ -116,6 +124,10 @@ class Experiment:
     panels: Mapping[str, tuple[str, ...]]
     sweep: Sweep
     notes: tuple[str, ...] = ()
+    views: Callable[[Mapping[str, Recipe]], dict[str, View]] = lambda variants: {}
+    tables: Callable[[Results], list[Table]] = lambda results: []
+    charts: Callable[[Results], dict[str, Chart]] = lambda results: {}
+    any_images: Mapping[str, Any] = field(default_factory=lambda: ANY_IMAGES)
 
 
 class Plan(NamedTuple):
@@ -128,6 +140,7 @@ class Plan(NamedTuple):
     seeds: range
     folder: Path
     scale: Size
+    views: dict[str, View]
 
     @property
     def results_path(self) -> Path:
@@ -138,16 +151,13 @@ class Plan(NamedTuple):
         return self.folder / "sweep.json"
 
     def ids(self) -> dict[str, str]:
-        return {name: recipe.id for name, recipe in self.variants.items()}
+        trained = {name: recipe.id for name, recipe in self.variants.items()}
+        return trained | {name: view.id(self.variants) for name, view in self.views.items()}
 
-    def found(self, setting: dict) -> Results:
-        """What the results file holds of this plan; see Results for what a setting is."""
-        core = {name for name in self.variants if self.scale.is_core(name)}
-        return Results(results.read(self.results_path), self.ids(), setting, core)
-
-
-# The embedded sets have their own sizes; any other is shrunk to CIFAR's.
-ANY_IMAGES = {"image_size": 32, "fit": "resize"}
+    def found(self, setting: dict, evaluation: str | None = None) -> Results:
+        """What the results file holds of this plan; see Results for setting and evaluation."""
+        core = {name for name in self.ids() if self.scale.is_core(name)}
+        return Results(results.read(self.results_path), self.ids(), setting, core, evaluation)
 
 
 def make_plan(
@@ -167,7 +177,8 @@ def make_plan(
     tuned = {k: v for k, v in chosen.tuned.items() if k in recipes.FIELDS}
     base = edited(experiment.base, {**chosen.edits, **tuned})
     if data and data != base.data:
-        base = edited(base, {"data": data, **(ANY_IMAGES if data != "digits" else {})})
+        images = {} if data in EMBEDDED_SMALL else experiment.any_images
+        base = edited(base, {"data": data, **images})
     base = edited(base, edits or {})
     others = {k: v for k, v in chosen.others.items() if k not in (edits or {})}
     variants = {
@@ -179,7 +190,13 @@ def make_plan(
     if n < 1:
         raise UserError(f"--seeds must be 1 or more, not {n}.")
     folder = out / experiment.name / f"{size}-{label(base, experiment, edits)}"
-    return Plan(experiment, size, base, {k: variants[k] for k in names}, range(n), folder, chosen)
+    chosen_variants = {name: variants[name] for name in names}
+    views = {
+        name: view
+        for name, view in experiment.views(variants).items()
+        if all(look.net in chosen_variants for look in view.looks)
+    }
+    return Plan(experiment, size, base, chosen_variants, range(n), folder, chosen, views)
 
 
 def size_names(experiment: Experiment) -> list[str]:
@@ -233,7 +250,7 @@ def judge(plan: Plan, results: Results) -> list[Judgement]:
 
 def build_report(plan: Plan, results: Results) -> Report:
     """Everything the report shows, from the results alone."""
-    runs = {name: seeds for name, seeds in results.runs.items() if seeds}
+    runs = {name: results.runs[name] for name in plan.variants if results.runs[name]}
     try:
         targets = results.targets(plan.experiment.baseline)
     except MissingRuns:
@@ -258,8 +275,18 @@ def build_report(plan: Plan, results: Results) -> Report:
         to_target={name: results.to_target(name, targets) for name in runs},
         targets=targets,
         sweep=_sweep_curves(plan),
+        tables=_shown(plan.experiment.tables, results, []),
+        charts=_shown(plan.experiment.charts, results, {}),
         facts=_facts(plan, results),
     )
+
+
+def _shown(make: Callable[[Results], Any], results: Results, nothing: Any) -> Any:
+    """What `make` makes of the results; nothing while runs that it needs are missing."""
+    try:
+        return make(results)
+    except MissingRuns:
+        return nothing
 
 
 def _curve(results: Results, variant: str) -> Curve:
@@ -292,7 +319,7 @@ def read_sweep(plan: Plan) -> dict | None:
 
 def _notes(plan: Plan, results: Results) -> list[str]:
     notes = list(plan.experiment.notes)
-    lines = results.lines()
+    lines = results.trained()
     if lines:
         data = lines[0]["data"]
         notes.insert(0, f"Data: {data['note']}; {_sizes(data)}.")
@@ -341,14 +368,14 @@ def _sizes(data: Mapping[str, Any]) -> str:
 
 
 def _facts(plan: Plan, results: Results) -> dict[str, str]:
-    lines = results.lines()
+    lines = results.trained()
     if not lines:
         return {}
     seconds = sum(line["seconds"]["all"] for line in lines)
     settings = [line["setting"] for line in lines]
     images = sum(line["history"][-1]["step"] * line["recipe"]["batch"] for line in lines)
     return {
-        "runs": f"{len(lines)} ({len(results.runs)} variants)",
+        "runs": f"{len(lines)} ({len(plan.variants)} variants)",
         "training images": f"{images:,}",
         "process time": f"{seconds / 60:.1f} min, of it compiling "
         f"{sum(line['seconds']['compile'] for line in lines) / 60:.1f} min",

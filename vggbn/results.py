@@ -65,7 +65,8 @@ class Results:
 
     A line counts if its id is the id in `ids` and its code that of `setting`. The runs of one seed
     are compared with one another, so they must share the whole setting (code, jaxlib, device,
-    threads); another seed may come from another machine. Where a seed was begun on several, the
+    threads); another seed may come from another machine. A view's line must come from the same
+    evaluation code too (None: that of the file's last view). Where a seed was begun on several, the
     setting with the most runs of it holds it, `setting` itself at a tie. Variants outside of
     `core` (None: there are none) are no part of a claim and form such a set of their own.
     `left_out` says how many lines of the file do not count.
@@ -77,8 +78,10 @@ class Results:
         ids: Mapping[str, str],
         setting: dict,
         core: Collection[str] | None = None,
+        evaluation: str | None = None,
     ):
         lines, self.variants = list(lines), list(ids)
+        evaluation = evaluation or _newest_evaluation(lines)
         self._core = set(ids if core is None else core)
         self._here = _key(setting)
         self.runs: dict[str, dict[int, Line]] = {name: {} for name in ids}
@@ -86,6 +89,8 @@ class Results:
         self._blocks: dict[tuple[bool, int], dict[tuple, dict[str, Line]]] = {}
         for line in lines:
             name, code = line["variant"], line["setting"]["code"]
+            if line.get("evaluation", evaluation) != evaluation:
+                continue
             if ids.get(name) == line["id"] and code == setting["code"]:
                 block = self._blocks.setdefault((name in self._core, line["seed"]), {})
                 block.setdefault(_key(line["setting"]), {})[name] = line
@@ -131,6 +136,10 @@ class Results:
     def lines(self) -> list[Line]:
         return [line for seeds in self.runs.values() for line in seeds.values()]
 
+    def trained(self) -> list[Line]:
+        """The lines of training runs, not those of views."""
+        return [line for line in self.lines() if "view" not in line]
+
     def seeds(self, *variants: str) -> list[int]:
         """The seeds that all `variants` have, in one setting. MissingRuns if there are none."""
         sets = [set(self.runs.get(variant, ())) for variant in variants]
@@ -173,6 +182,11 @@ class Results:
                 budget = self.runs[variant][seed]["recipe"]["steps"]
                 reached[seed] = steps_to_target(steps, values, target, budget)
         return reached
+
+
+def _newest_evaluation(lines: list[Line]) -> str | None:
+    """The digest of the evaluation code of the last view among the lines."""
+    return next((line["evaluation"] for line in reversed(lines) if "evaluation" in line), None)
 
 
 def newest_setting(lines: list[Line]) -> dict | None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vggbn import pool, results, runs
+from vggbn import pool, provenance, results, runs
 from vggbn.data import batch_indices
 from vggbn.errors import Parser, UserError
 from vggbn.experiment import (
@@ -25,6 +25,7 @@ from vggbn.recipe import Recipe, parse_edit, shown
 from vggbn.report import verdict_table, write_html
 from vggbn.sweep import run_sweep
 from vggbn.train_many import train_many, worker_setting
+from vggbn.view_many import view_many
 
 INTERRUPTED = 130
 
@@ -141,12 +142,15 @@ def listing(plan: Plan) -> str:
 def run_plan(plan: Plan, store: runs.Store, workers: int) -> int:
     """Run the missing (variant, seed) pairs, then judge and report."""
     began = time.perf_counter()
-    setting = worker_setting()
-    missing = plan.found(setting).missing(plan.seeds)
+    setting, evaluation = worker_setting(), provenance.evaluation_digest()
+    every = plan.found(setting, evaluation).missing(plan.seeds)
+    missing = [(name, seed) for name, seed in every if name in plan.variants]
     done = len(plan.seeds) * len(plan.variants) - len(missing)
     print(budget(plan, [plan.variants[name] for name, _ in missing], done, workers))
     failures = train_missing(plan, store, missing, workers)
-    report = build_report(plan, plan.found(setting))
+    views = [(name, seed) for name, seed in every if name in plan.views]
+    failures += view_missing(plan, store, views, workers)
+    report = build_report(plan, plan.found(setting, evaluation))
     write_html(plan.folder / "report.html", report)
     print("\n" + verdict_table(report.judgements))
     print(f"\n{plan.folder / 'report.html'}   {plan.results_path}")
@@ -177,8 +181,23 @@ def train_missing(
     wanted = {f"{name} seed {seed}": (plan.variants[name], seed, store) for name, seed in missing}
     variant = {f"{name} seed {seed}": name for name, seed in missing}
 
+    return train_many(wanted, workers, _writer(plan, variant))
+
+
+def view_missing(
+    plan: Plan, store: runs.Store, missing: list[tuple[str, int]], workers: int
+) -> int:
+    """Test the trained nets by each missing view and append its line; returns how many failed."""
+    wanted = {f"{name} seed {seed}": (plan.views[name], seed) for name, seed in missing}
+    variant = {f"{name} seed {seed}": name for name, seed in missing}
+    return view_many(wanted, plan.variants, store, workers, _writer(plan, variant))
+
+
+def _writer(plan: Plan, variant: dict[str, str]):
+    """write(name, record) for the lines of the runs that are named so."""
+
     def write(name: str, record: dict) -> None:
         head = {"experiment": plan.experiment.name, "size": plan.size, "variant": variant[name]}
         results.append(plan.results_path, head | record)
 
-    return train_many(wanted, workers, write)
+    return write

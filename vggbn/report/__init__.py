@@ -4,7 +4,16 @@ Everything is rendered from the plain records of `records`; nothing here knows o
 """
 
 from vggbn.report.html import write_html
-from vggbn.report.records import Curve, Report
+from vggbn.report.records import Chart, Curve, Picture, Report, Table
 from vggbn.report.text import results_markdown, verdict_table
 
-__all__ = ["Curve", "Report", "results_markdown", "verdict_table", "write_html"]
+__all__ = [
+    "Chart",
+    "Curve",
+    "Picture",
+    "Report",
+    "Table",
+    "results_markdown",
+    "verdict_table",
+    "write_html",
+]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vggbn.report.records import Curve, Report, finished
-from vggbn.report.svg import INK, colour, dashes, log_axis, new_axes, render, value_axis
+from vggbn.report.records import Chart, Curve, Report, finished
+from vggbn.report.svg import FONT, INK, colour, dashes, log_axis, new_axes, render, value_axis
 from vggbn.stats import paired_interval
 
 if TYPE_CHECKING:
@@ -65,6 +65,21 @@ def sweep(report: Report) -> str:
     value_axis(axes, "validation accuracy, %")
     log_axis(axes, "learning rate")
     return render(axes, "Validation accuracy against learning rate")
+
+
+def chart(chart: Chart) -> str:
+    """Lines over a number: mean over seeds, and its 95 % interval as a bar."""
+    axes = new_axes(height=3.4)
+    for i, points in enumerate(chart.series.values()):
+        xs = sorted(x for x in points if points[x])
+        intervals = [paired_interval(points[x]) for x in xs]
+        _line(axes, i, xs, [interval.mean for interval in intervals], marker="o")
+        for x, interval in zip(xs, intervals, strict=True):
+            if interval.n > 1:
+                axes.plot([x, x], [interval.low, interval.high], color=colour(i), linewidth=1)
+    value_axis(axes, chart.y)
+    axes.set_xlabel(chart.x, color=INK, fontsize=FONT)
+    return render(axes, f"{chart.y} against {chart.x}: {', '.join(chart.series)}")
 
 
 def _draw_curve(axes: Axes, i: int, curve: Curve) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from vggbn.report import figures, svg, tables
-from vggbn.report.records import Report, finished
-from vggbn.report.tables import Table
+from vggbn.report.records import Chart, Report, Table, finished
 from vggbn.report.text import banner, chance_note
 from vggbn.stats import VERDICTS, Judgement
 
@@ -31,6 +30,9 @@ def page(report: Report) -> str:
     parts = (
         _head(report),
         _verdicts(report.judgements),
+        _pictures(report),
+        *(_section(table.title, _table(table), table.note) for table in report.tables),
+        _charts(report.charts),
         _curves(report),
         _finals(report),
         _steps(report),
@@ -71,6 +73,26 @@ def _verdicts(judgements: Sequence[Judgement]) -> str:
     ]
     body = _table(Table(table.headers, marked), classes)
     return _section("Verdicts", body, chance_note(judgements))
+
+
+def _charts(charts: Mapping[str, Chart]) -> str:
+    drawn = [
+        _figure(figures.chart(chart), title, {name: i for i, name in enumerate(chart.series)})
+        for title, chart in charts.items()
+    ]
+    note = "Line: mean over seeds; bar: 95 % interval (Student's t over seeds)."
+    return _section("Charts", f'<div class="panels">{"".join(drawn)}</div>', note) if drawn else ""
+
+
+def _pictures(report: Report) -> str:
+    if not report.pictures:
+        return ""
+    drawn = "".join(
+        f"<div>{_figure(picture.drawing, picture.title, picture.legend)}"
+        f'<p class="note">{escape(picture.note)}</p></div>'
+        for picture in report.pictures
+    )
+    return _section("Pictures", f'<div class="panels">{drawn}</div>')
 
 
 def _curves(report: Report) -> str:
@@ -139,6 +161,8 @@ def _sweep(report: Report) -> str:
 
 
 def _variants(report: Report) -> str:
+    if report.exact:
+        return ""
     recipe = Table(("field", "value"), [(str(k), str(v)) for k, v in report.baseline.items()])
     summary = f"<summary>The baseline, {escape(report.baseline_name)}, in full</summary>"
     details = f"<details>{summary}{_table(recipe)}</details>" if recipe.rows else ""

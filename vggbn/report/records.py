@@ -24,6 +24,39 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Column headers and rows of cells, all plain text; a table of an experiment's own has a title
+    and perhaps a note."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over a number: series name -> x -> values over seeds."""
+
+    x: str
+    y: str
+    series: Mapping[str, Mapping[float, Sequence[float]]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing, as the <svg> element that `svg.render` makes, with its title and what it shows.
+
+    legend: words -> the number of the series that is drawn in that colour and dash.
+    """
+
+    title: str
+    drawing: str
+    note: str
+    legend: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything one experiment has to say.
 
@@ -37,7 +70,9 @@ class Report:
     to_target: (steps, reached) of each run; an unreached target stands at the budget.
     targets: for each seed the accuracy to reach.
     sweep: arm -> learning rate -> accuracies over seeds, NaN for a run that diverged.
+    tables, charts (title -> chart): the experiment's own, laid out as the paper's.
     facts: versions, hardware, digests, wall time and the like, in the order to show them.
+    pictures: drawings of what is no learning curve, for the page only.
     """
 
     title: str
@@ -55,7 +90,10 @@ class Report:
     to_target: Mapping[str, Mapping[int, StepsReached]] = field(default_factory=dict)
     targets: Mapping[int, float] = field(default_factory=dict)
     sweep: Mapping[str, Mapping[float, Sequence[float]]] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
+    charts: Mapping[str, Chart] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
 
     @property
     def n(self) -> int:
@@ -66,7 +104,12 @@ class Report:
     @property
     def provisional(self) -> bool:
         """Whether some verdict rests on fewer seeds than a published one needs."""
-        return self.n < PUBLISHED_SEEDS
+        return self.n < PUBLISHED_SEEDS and not self.exact
+
+    @property
+    def exact(self) -> bool:
+        """Whether every claim was computed, and none rests on seeds."""
+        return bool(self.judgements) and all(j.exact for j in self.judgements)
 
 
 def finished(report: Report, variant: str) -> dict[int, float]:

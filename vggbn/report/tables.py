@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from vggbn.report.records import Report, finished, mishaps
+from vggbn.report.records import Report, Table, finished, mishaps
 from vggbn.stats import Interval, Judgement, as_ratio, log_ratio_interval, paired_interval
 
 NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Column headers and rows of cells, all plain text."""
-
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def verdicts(judgements: Sequence[Judgement]) -> Table:
@@ -61,7 +52,12 @@ def steps(report: Report) -> Table:
 
 
 def effect_text(judgement: Judgement) -> str:
-    """The effect with its interval, in its unit; a bound (one side open) is marked as one."""
+    """The effect with its interval, in its unit; a bound (one side open) is marked as one.
+
+    What was computed has neither, and says so.
+    """
+    if judgement.exact:
+        return "exact"
     if math.isnan(judgement.effect):
         return NOTHING
     interval = Interval(judgement.effect, judgement.low, judgement.high, judgement.n)
@@ -74,9 +70,14 @@ def effect_text(judgement: Judgement) -> str:
 
 def verdict_text(judgement: Judgement) -> str:
     """The verdict, with what weakens it."""
-    if judgement.n == 0:
+    if judgement.n == 0 and not judgement.exact:
         return f"{judgement.verdict} (no data)"
     return judgement.verdict + (" (provisional)" if judgement.provisional else "")
+
+
+def n_text(judgement: Judgement) -> str:
+    """The number of seeds, a dash where the claim has none."""
+    return NOTHING if judgement.exact else str(judgement.n)
 
 
 def ratio_text(interval: Interval) -> str:
@@ -109,7 +110,7 @@ def _verdict_row(j: Judgement) -> tuple[str, ...]:
         words,
         j.paper or NOTHING,
         effect_text(j),
-        str(j.n),
+        n_text(j),
         criterion,
         verdict_text(j),
     )

@@ -6,8 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from vggbn.report import tables
-from vggbn.report.records import Report
-from vggbn.report.tables import Table
+from vggbn.report.records import Report, Table
 from vggbn.stats import PUBLISHED_SEEDS, Judgement
 
 
@@ -31,6 +30,7 @@ def results_markdown(report: Report) -> str:
     parts += [_bullets(report.notes), _md_section("Verdicts", tables.verdicts(report.judgements))]
     if report.judgements:
         parts.append(chance_note(report.judgements))
+    parts += [_md_section(table.title, table, table.note) for table in report.tables]
     parts += [
         _md_section("Variants", tables.variants(report)),
         _md_section("Final test accuracy", tables.finals(report)),
@@ -49,6 +49,8 @@ def banner(report: Report) -> str:
 
 def chance_note(judgements: Sequence[Judgement]) -> str:
     """How many of the intervals are expected to miss the truth by chance alone."""
+    if all(j.exact for j in judgements):
+        return "Exact claims are computed: there is no chance in them, and no interval."
     count = sum(j.n > 0 for j in judgements)
     return (
         f"Of {count} intervals at 95 %, {0.05 * count:.2g} are expected to miss the true value by "
@@ -57,7 +59,7 @@ def chance_note(judgements: Sequence[Judgement]) -> str:
 
 
 def _n_text(judgement: Judgement) -> str:
-    return f"{judgement.n}{'*' if judgement.provisional else ''}"
+    return tables.n_text(judgement) + ("*" if judgement.provisional else "")
 
 
 def _words(judgement: Judgement) -> str:
@@ -75,12 +77,13 @@ def _row(cells: Sequence[str], widths: Sequence[int], words: str, width: int) ->
     return ("\n" + " " * len(start)).join(lines).join((start, "")).rstrip()
 
 
-def _md_section(title: str, table: Table) -> str:
+def _md_section(title: str, table: Table, note: str = "") -> str:
     if not table.rows:
         return ""
     rows = [table.headers, ["---"] * len(table.headers), *table.rows]
     cells = [[cell if cell == "---" else _md(cell) for cell in row] for row in rows]
-    return f"### {title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    lines = [f"### {_md(title)}", "", *(f"| {' | '.join(row)} |" for row in cells)]
+    return "\n".join([*lines, *(["", _md(note)] if note else [])])
 
 
 def _bullets(items: Sequence[str]) -> str:

@@ -1,0 +1,133 @@
+"""What evaluation by whole images and by many crops costs: `python -m benchmarks.protocols`.
+
+Every protocol beside single crops, in turns (A B A B) of one process; a figure is the median over
+the rounds of its ratio, with its range. Single crops are cut beforehand; the protocols rescale.
+Ratios of work are XLA's count of the plain program, zeros around a map left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vggbn import fast
+from vggbn.data import Split
+from vggbn.data.scale import centre_view
+from vggbn.errors import Parser
+from vggbn.evaluate import dense, multi_crop, predict
+from vggbn.models import MODELS, Net
+from vggbn.recipe import Static
+
+CROP, SIDES, SCALES, SOURCE = 64, (64, 73, 110, 146), (73, 110, 146), 146
+SHAPES = ((146, 195), (195, 146), (146, 219))  # (height, width) of the images, in turn
+NET = Net((CROP, CROP, 3), classes=10, width=1 / 8, fc=128, pools=3)
+
+
+def main() -> None:
+    """Print a table a model."""
+    parser: argparse.ArgumentParser = Parser(prog="python -m benchmarks.protocols")
+    parser.add_argument("--images", type=int, default=240)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("models", nargs="*", default=["vgg_a", "vgg_d"])
+    args = parser.parse_args()
+    for model in args.models:
+        report(model, split_of(args.images), args.rounds)
+
+
+def split_of(n: int) -> Split:
+    """n smooth images of noise, of SHAPES, each in its frame."""
+    rng = np.random.default_rng(0)
+    frame = np.max(SHAPES, axis=0)
+    sizes_N2 = np.array([SHAPES[i % len(SHAPES)] for i in range(n)], np.int32)
+    images_NHWC = np.zeros((n, *frame, 3), np.uint8)
+    for image, (height, width) in zip(images_NHWC, sizes_N2, strict=True):
+        image[:height, :width] = rng.integers(0, 256, (height, width, 3))
+    return Split(images_NHWC, np.zeros(n, np.int32), sizes_N2)
+
+
+def report(model: str, split: Split, rounds: int) -> None:
+    """Print what each protocol costs, in single crops."""
+    params, stats = MODELS[model](NET).init(jax.random.key(0), "he")
+    fixed = Static(model, NET, batch=32, crop_pad=0, flip=True, l2_on="kernels")
+    args = (fixed, params, stats)
+    moments = (np.float32([0.5] * 3), np.float32(0.25))
+    crops = Split(centre_view(split, CROP, CROP).images_NHWC, split.labels_N)
+
+    def single():
+        predict(*args, crops, *moments)
+
+    def whole(side):
+        dense(*args, split, *moments, side=side, mirrored=False)
+
+    def many():
+        for side in SCALES:
+            multi_crop(*args, split, *moments, side=side, mirrored=True)
+
+    protocols = {f"dense at {side}": lambda side=side: whole(side) for side in SIDES}
+    protocols["150 crops"] = many
+    ms, ratios = race(single, protocols, rounds)
+    n = len(split)
+    print(f"{model}, width/8, crop {CROP}, {n} images; a single crop takes {ms / n:.3f} ms")
+    print("| protocol | times a crop | of its work | range |\n|---|---:|---:|---:|")
+    for name, found in ratios.items():
+        side = int(name.split()[-1]) if name.startswith("dense") else 0
+        work = work_of(fixed, split, side) if side else 150
+        shares = [ratio / work for ratio in found]
+        print(
+            f"| {name} | {median(found):.2f} | {median(shares):.2f} of {work:.2f} "
+            f"| {min(shares):.2f}–{max(shares):.2f} |",
+            flush=True,
+        )
+
+
+def race(base: Callable, others: dict[str, Callable], rounds: int):
+    """(ms of base, {name: ratios of its time to that of base before and after it})."""
+
+    def seconds(function: Callable) -> float:
+        start = time.perf_counter()
+        function()
+        return time.perf_counter() - start
+
+    for function in (base, *others.values()):
+        function()  # compiles
+    again = max(1, round(0.3 / seconds(base)))
+    turn = lambda: seconds(lambda: [base() for _ in range(again)]) / again  # noqa: E731
+    ratios: dict[str, list[float]] = {name: [] for name in others}
+    bases = [turn()]
+    for _ in range(rounds):
+        for name, function in others.items():
+            took = seconds(function)
+            bases.append(turn())
+            ratios[name].append(2 * took / (bases[-2] + bases[-1]))
+    return 1e3 * median(bases), ratios
+
+
+def work_of(fixed: Static, split: Split, side: int) -> float:
+    """The operations of `dense` for a mean image, in those of a single crop."""
+    from vggbn.evaluate.dense import buckets, stride  # the package has a function of that name
+
+    model = MODELS[fixed.model](fixed.net)
+    params, stats = jax.eval_shape(lambda key: model.init(key, "he"), jax.random.key(0))
+
+    def operations(function: Callable, height: int, width: int) -> float:
+        x_NHWC = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+        return jax.jit(function).lower(params, stats, x_NHWC).cost_analysis()["flops"]
+
+    enabled, fast.ENABLED = fast.ENABLED, False
+    try:
+        crop = operations(lambda p, s, x: model.apply(p, s, x, train=False)[0], CROP, CROP)
+        found = buckets(split, side, stride(fixed.model, fixed.net))
+        total = sum(len(r) * operations(model.score_map, *shape) for shape, r in found.items())
+    finally:
+        fast.ENABLED = enabled
+    return total / crop / len(split)
+
+
+if __name__ == "__main__":
+    main()

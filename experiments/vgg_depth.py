@@ -1,0 +1,211 @@
+"""VGG section 4.1, Table 3: does error fall with depth, and by what?
+
+A (8 convolutions) to E (16), A with LRN, C's 1×1 convolutions with and without their
+non-linearity, and B with each pair of 3×3 convolutions replaced by one 5×5, as printed and with
+as many weights. Every net is trained from scratch by one rule at its own best rate of one grid,
+and tested densely at Q = S.
+
+    python -m experiments.vgg_depth                                   small, on the embedded canvas
+    python -m experiments.vgg_depth --size full --data folder:PATH    photographs, n = 5
+"""
+
+from __future__ import annotations
+
+from vggbn import vgg_nets as nets
+from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.recipe import Recipe
+from vggbn.report import Table
+from vggbn.results import Results
+from vggbn.run_experiment import main
+from vggbn.stats import paired_interval
+from vggbn.vgg_nets import judge_gaps
+from vggbn.views import view
+
+MATCHED = 0.93  # of B's width: then B 5×5 has as many convolution weights as B, to 2 %
+
+
+def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+    """Table 1's nets and the controls."""
+    arms = {name: nets.table_net(base, name, tuned.get("rates", {})) for name in nets.MODELS}
+    five = arms["B 5×5"]
+    return arms | {"B 5×5 matched": five.but(width=MATCHED * five.width)}
+
+
+def views(variants):
+    """Each net on whole images at the scale that it was trained at, with the mirror image."""
+    return {dense(name): view(name, recipe.scale_min) for name, recipe in variants.items()}
+
+
+def dense(net: str) -> str:
+    """The name of the arm that tests `net`."""
+    return f"{net} dense"
+
+
+# --- claims: criterion and margin are fixed here, before the runs ---------------------------------
+
+MARGIN = 2.0  # points: half the 95 % interval that pilots of other seeds led to expect at n = 5
+PRIMARY = "folder:clothing"
+
+
+def better(*pairs: tuple[str, str], equal: bool = False):
+    """The judge of "each first net beats its second"."""
+    trained = dict.fromkeys(name for pair in pairs for name in pair)
+    return judge_gaps([(dense(a), dense(b)) for a, b in pairs], trained, margin=MARGIN, equal=equal)
+
+
+def judge_lrn(results: Results) -> Verdict:
+    outcome, interval, unit, detail = better(("A-LRN", "A"), equal=True)(results)
+    seeds = results.seeds("A", "A-LRN")
+    slower = [step_seconds(results, "A-LRN", s) / step_seconds(results, "A", s) for s in seeds]
+    time = paired_interval(slower)
+    if outcome == "reproduced" and not time.low > 1:
+        outcome = "inconclusive" if time.high > 1 else "contradicted"
+    detail += f"; time of a step ×{time.mean:.2f} [{time.low:.2f}, {time.high:.2f}]"
+    return outcome, interval, unit, detail
+
+
+def step_seconds(results: Results, variant: str, seed: int) -> float:
+    """Mean seconds of a training step, without compilation and evaluation."""
+    line = results.runs[variant][seed]
+    return line["seconds"]["step"] / line["history"][-1]["step"]
+
+
+RULE = f"Test accuracy, dense at Q = S: paired gap above 0; no effect inside ±{MARGIN:g} points."
+
+CLAIMS = (
+    Claim(
+        "V-3",
+        "Error falls with depth: from A to B and from B to D.",
+        RULE + " Both steps must hold.",
+        "29.6 → 28.7 → 27.0 % top-1",
+        PRIMARY,
+        better(("B", "A"), ("D", "B")),
+    ),
+    Claim(
+        "V-3 saturation",
+        "Error saturates at 19 layers: E is no better than D.",
+        f"Accuracy of E less D inside ±{MARGIN:g} points.",
+        "27.3 against 27.0 %",
+        PRIMARY,
+        better(("E", "D"), equal=True),
+    ),
+    Claim(
+        "V-4",
+        "Local response normalisation does not help, and costs time.",
+        f"Accuracy of A-LRN less A inside ±{MARGIN:g} points, and its steps are slower.",
+        "29.7 against 29.6 %",
+        PRIMARY,
+        judge_lrn,
+    ),
+    Claim(
+        "V-5",
+        "An extra non-linearity helps: C beats B, and its 1×1 convolutions without one.",
+        RULE + " Both must hold.",
+        "28.1 against 28.7 % (the linear control is ours)",
+        PRIMARY,
+        better(("C", "B"), ("C", "C linear")),
+    ),
+    Claim(
+        "V-6",
+        "Spatial context helps: D's 3×3 beats C's 1×1.",
+        RULE,
+        "27.0 against 28.1 %",
+        PRIMARY,
+        better(("D", "C")),
+    ),
+    Claim(
+        "V-7",
+        "Two 3×3 convolutions beat one 5×5, as printed and with as many weights.",
+        RULE + " Both must hold.",
+        "5×5: 7 % higher top-1 error (centre crop)",
+        PRIMARY,
+        better(("B", "B 5×5"), ("B", "B 5×5 matched")),
+    ),
+)
+
+# --- tables --------------------------------------------------------------------------------------
+
+TABLE_3 = {
+    "A": "29.6 / 10.4",
+    "A-LRN": "29.7 / 10.5",
+    "B": "28.7 / 9.9",
+    "C": "28.1 / 9.4",
+    "D": "27.0 / 8.8",
+    "E": "27.3 / 9.0",
+}
+
+
+def tables(results: Results) -> list[Table]:
+    """Table 3's rows of S = 256, and the controls."""
+    names = [name for name in results.variants if dense(name) in results.runs]
+    rows = [
+        (
+            name,
+            TABLE_3.get(name, "–"),
+            nets.error_text(results, dense(name)),
+            nets.error_text(results, dense(name), "balanced"),
+            nets.error_text(results, dense(name), "top5"),
+            nets.trained_text(results, name),
+        )
+        for name in names
+    ]
+    headers = (
+        "net",
+        "paper: top-1 / top-5 error, %",
+        "error, %",
+        "balanced error, %",
+        "top-5 error, %",
+        "training accuracy at the end (with dropout), %",
+    )
+    note = "Mean ± half the 95 % interval over seeds; dense at Q = S, with the mirror image."
+    return [Table(headers, rows, "Table 3, S = 256: single test scale", note)]
+
+
+# --- sizes ---------------------------------------------------------------------------------------
+
+SIZES = {
+    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={}, arms=("A", "B")),
+    "small": Size(
+        seeds=3,
+        edits={"steps": 800, "lr_every": 480},
+        tuned={"rates": nets.SMALL_RATES},
+        arms=("A", "B", "D", "B 5×5"),
+    ),
+    "full": Size(
+        seeds=5,
+        edits=nets.PHOTOS | {"steps": 4000, "lr_every": 2400},
+        tuned={"rates": nets.PHOTO_RATES},
+        sweep_steps=1200,
+        sweep_seeds=1,
+    ),
+}
+
+EXPERIMENT = Experiment(
+    name="vgg_depth",
+    title="Depth",
+    question=(
+        "Does test error fall from VGG-A to VGG-E when every net is trained by the same rule, and "
+        "which of the paper's reasons (non-linearities, spatial context, small kernels) holds?"
+    ),
+    base=nets.BASE,
+    baseline="A",
+    variants=variants,
+    views=views,
+    claims=CLAIMS,
+    tables=tables,
+    sizes=SIZES,
+    panels={
+        "depth": ("A", "B", "D", "E"),
+        "the same depth": ("A", "A-LRN"),
+        "what B becomes": ("B", "C", "C linear", "D", "B 5×5", "B 5×5 matched"),
+    },
+    sweep=Sweep(
+        arms={name: {"model": model} for name, model in nets.MODELS.items()},
+        rates=(0.0025, 0.005, 0.01, 0.02),
+        seeds=1,
+    ),
+    any_images=nets.PHOTOS,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

@@ -1,0 +1,68 @@
+"""Multi-crop evaluation (VGG 3.2): a grid of crops at every scale; and the central crop alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import jax
+import numpy as np
+
+from vggbn import fast
+from vggbn.data import Split
+from vggbn.data.scale import centre_crop, grid_corners, rescale
+from vggbn.evaluate.views import CROPS, prepared, refuse_small_side, standardised_views
+from vggbn.models import MODELS, Net
+
+
+def multi_crop(
+    fixed, params, stats, split: Split, mean_C, std, *, side, mirrored, grid=5
+) -> np.ndarray:
+    """Posteriors p_VNK, float32, averaged over grid x grid crops of the net's size.
+
+    They are spread evenly over each image of `split` rescaled to smallest side `side`; grid=1 is
+    the central crop. The views V are the crops and, where `mirrored`, their mirror images: with
+    both, 50 crops a scale, and 150 at the paper's three scales.
+    """
+    model, net = fixed.model, fixed.net
+    refuse_small_side(net, side)
+    crop = max(net.image[:2])
+
+    def crops(row: int) -> np.ndarray:
+        x_HWC = rescale(split.image(row), side)
+        if grid == 1:
+            return centre_crop(x_HWC, crop)[None]
+        corners = grid_corners(*x_HWC.shape[:2], crop, grid=grid)
+        return np.stack([x_HWC[top : top + crop, left : left + crop] for top, left in corners])
+
+    views = 1 + mirrored
+    size = max(1, CROPS // (views * grid * grid))  # of images: one compiled shape
+    rows = list(range(len(split)))
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+    posteriors = _posteriors(model, net, mirrored)
+    p_VNK = np.empty((views, len(split), net.classes), np.float32)
+    for batch, images_NGHWC in prepared(batches, crops, size):
+        found = posteriors(params, stats, images_NGHWC, mean_C, std)
+        p_VNK[:, batch] = np.asarray(found)[:, : len(batch)]
+    return p_VNK
+
+
+def centre(fixed, params, stats, split: Split, mean_C, std, *, side, mirrored) -> np.ndarray:
+    """Posteriors p_VNK of the central crop of images rescaled to smallest side `side`."""
+    return multi_crop(
+        fixed, params, stats, split, mean_C, std, side=side, mirrored=mirrored, grid=1
+    )
+
+
+@lru_cache
+def _posteriors(model: str, net: Net, mirrored: bool) -> Callable:
+    @fast.jit
+    def posteriors(params, stats, images_NGHWC, mean_C, std):
+        crops = images_NGHWC.shape[1]
+        images_MHWC = images_NGHWC.reshape(-1, *images_NGHWC.shape[2:])
+        x_MHWC = standardised_views(images_MHWC, mean_C, std, mirrored=mirrored)
+        logits_MK, _ = MODELS[model](net).apply(params, stats, x_MHWC, train=False)
+        p_MK = jax.nn.softmax(logits_MK)
+        return p_MK.reshape(1 + mirrored, -1, crops, net.classes).mean(2)
+
+    return posteriors

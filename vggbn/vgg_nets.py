@@ -1,0 +1,199 @@
+"""The nets of the VGG paper's tables, which several experiments share through `get_run`.
+
+Scales keep the paper's proportions: a crop of 224 with S = 256, 384 or [256, 512] is, for a crop of
+64, S = 73, 110 or [73, 146].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from vggbn.experiment import Verdict
+from vggbn.recipe import Recipe
+from vggbn.results import Results
+from vggbn.stats import paired_interval, verdict
+
+CROP = 224
+
+# VGG 3.1, on small images. Differs: the rate falls tenfold once, after 60 % of the steps, not three
+# times on a plateau: a few hundred validation images are too few to tell one, and every net of a
+# table gets the same number of steps. lr comes from a sweep for each net.
+BASE = Recipe(
+    data="canvas",
+    split="fixed",
+    fit="whole",
+    image_size=32,
+    source_side=73,
+    scale_min=37,
+    scale_max=37,
+    pools=2,  # 8×8 cells for fc1, as many as the paper's 7×7: see vgg_blocks
+    model="vgg_a",
+    width=1 / 8,
+    fc=512,
+    init="he",
+    batch=32,  # Differs: 256; of a few thousand images that is a dozen updates an epoch
+    momentum=0.9,
+    l2=5e-4,
+    dropout=0.5,
+    schedule="exponential",
+    lr_factor=0.1,
+    lr=0.01,
+    flip=True,  # where the labels allow it
+    distortion=0.1,
+)
+
+# Real photographs: 64-pixel crops, five folds, seed s tests fold s.
+PHOTOS = {
+    "data": "folder:clothing",
+    "split": "folds",
+    "image_size": 64,
+    "source_side": 146,
+    "scale_min": 73,
+    "scale_max": 73,
+    "pools": 3,
+}
+# As printed, on ImageNet. The source is kept at the largest scale that any table uses.
+PAPER = {
+    "data": "imagenet2012",
+    "image_size": 224,
+    "source_side": 512,
+    "scale_min": 256,
+    "scale_max": 256,
+    "pools": 5,
+    "width": 1.0,
+    "fc": 4096,
+    "batch": 256,
+    "steps": 370_000,
+    "schedule": "plateau",
+    "lr_every": 3.0,
+    "evaluations": 74,  # one an epoch
+}
+
+# What the sweeps chose (sweep.json beside the results): the rate of each net.
+SMALL_RATES: dict[str, float] = {}
+PHOTO_RATES: dict[str, float] = {}
+
+# Table 1's nets, and the controls of the text.
+MODELS = {
+    "A": "vgg_a",
+    "A-LRN": "vgg_a_lrn",
+    "B": "vgg_b",
+    "C": "vgg_c",
+    "D": "vgg_d",
+    "E": "vgg_e",
+    "B 5×5": "vgg_b_5x5",
+    "C linear": "vgg_c_linear",
+}
+
+
+def side(recipe: Recipe, paper: int) -> int:
+    """The smallest side that is to this recipe's crop what `paper` is to 224."""
+    return int(paper * recipe.image_size / CROP + 0.5)
+
+
+def table_net(base: Recipe, name: str, rates: Mapping[str, float]) -> Recipe:
+    """Net `name` of MODELS trained from scratch at S = 256, at its own rate."""
+    edits = {"model": MODELS[name], "lr": rates.get(name, base.lr)}
+    return base.but(**{k: v for k, v in edits.items() if getattr(base, k) != v})
+
+
+def fine_tuned(parent: Recipe, steps: int, smin: int, smax: int, *, rate: float) -> Recipe:
+    """All layers of a trained net trained on, at scales in the paper's pixels (VGG 3.1)."""
+    edits = {
+        "parent": parent,
+        "steps": steps,
+        "lr": rate,
+        "lr_every": 0.6 * steps,
+        "scale_min": side(parent, smin),
+        "scale_max": side(parent, smax),
+    }
+    return parent.but(**{k: v for k, v in edits.items() if getattr(parent, k) != v})
+
+
+def scale_arms(net: str, s256: Recipe, steps: int) -> dict[str, Recipe]:
+    """S = 384 from S = 256, then jitter from S = 384, and the control: S = 384 for as many steps.
+
+    Both start at a tenth of the first rate (VGG 3.1; for jitter the paper states none).
+    """
+    rate = s256.lr / 10
+    s384 = fine_tuned(s256, steps, 384, 384, rate=rate)
+    return {
+        f"{net} S384": s384,
+        f"{net} S384 on": fine_tuned(s384, steps, 384, 384, rate=rate),
+        f"{net} jitter": fine_tuned(s384, steps, 256, 512, rate=rate),
+    }
+
+
+# --- what tables say -----------------------------------------------------------------------------
+
+
+def errors(results: Results, name: str, score: str = "accuracy") -> list[float]:
+    """100 less a test score in %, by seed."""
+    return [100 * (1 - value) for value in results.final(name, f"test_{score}").values()]
+
+
+def error_text(results: Results, name: str, score: str = "accuracy") -> str:
+    """Mean test error in % with half its 95 % interval, or a dash where there are no runs."""
+    if not results.runs.get(name):
+        return "–"
+    found = paired_interval(errors(results, name, score))
+    half = f" ± {(found.high - found.low) / 2:.1f}" if found.n > 1 else ""
+    return f"{found.mean:.1f}{half}"
+
+
+def trained_text(results: Results, name: str) -> str:
+    """How well the net fits its training images, and of how many seeds it never left chance."""
+    runs = results.runs.get(name, {}).values()
+    if not runs:
+        return "–"
+    fits = [100 * line["history"][-1]["train_accuracy"] for line in runs]
+    lost = sum(untrained(line) for line in runs)
+    text = f"{sum(fits) / len(fits):.1f}"
+    return text + (f"; untrained: {lost} of {len(fits)} seeds" if lost else "")
+
+
+def untrained(line: Mapping[str, Any]) -> bool:
+    """Whether a net never left chance: it diverged, or hardly beats the most common class."""
+    fit = line["history"][-1]["train_accuracy"]
+    return line["diverged_at"] is not None or not fit > 1.2 * line["data"]["majority"]
+
+
+def gap(results: Results, better: str, worse: str, score: str = "accuracy") -> list[float]:
+    """By how many points of test score `better` is ahead of `worse`, seed by seed."""
+    seeds = results.seeds(better, worse)
+    a, b = (results.final(name, f"test_{score}") for name in (better, worse))
+    return [100 * (a[seed] - b[seed]) for seed in seeds]
+
+
+def judge_gaps(
+    pairs: Sequence[tuple[str, str]],
+    trained: Collection[str],
+    *,
+    margin: float,
+    equal: bool = False,
+) -> Callable[[Results], Verdict]:
+    """The judge of "each first arm is better than its second": the least certain pair decides.
+
+    trained: the nets behind the arms. One that never left chance makes the claim inconclusive.
+    equal: the claim is that there is no difference.
+    """
+
+    def judge(results: Results) -> Verdict:
+        intervals = [paired_interval(gap(results, *pair)) for pair in pairs]
+        found = [verdict(i, margin=margin, equivalence=equal) for i in intervals]
+        worst = min(range(len(pairs)), key=lambda k: _CERTAINTY.index(found[k]))
+        texts = [
+            f"{a} − {b} {i.mean:+.2f} [{i.low:+.2f}, {i.high:+.2f}]"
+            for (a, b), i in zip(pairs, intervals, strict=True)
+        ]
+        lost = [name for name in trained if any(map(untrained, results.runs[name].values()))]
+        if lost:
+            texts.append(f"untrained: {', '.join(lost)}")
+        outcome = "inconclusive" if lost else found[worst]
+        return outcome, intervals[worst], "points", "; ".join(texts)
+
+    return judge
+
+
+_CERTAINTY = ("contradicted", "no effect", "inconclusive", "reproduced")  # the first one decides
