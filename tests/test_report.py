@@ -5,9 +5,11 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
-from vggbn.report import Curve, Report, results_markdown, verdict_table, write_html
+from vggbn.report import Curve, Picture, Report, results_markdown, verdict_table, write_html
+from vggbn.report.heat import HELD, heat_map, levels
 from vggbn.stats import VERDICTS, Judgement
 
 NASTY = '<script src="https://example.org/x.js">alert(1)</script> & | $x_1$ "quoted"'
@@ -274,3 +276,69 @@ def test_the_table_of_accuracies_leaves_out_and_names_diverged_runs():
 def test_the_number_of_chance_verdicts_is_said():
     many = [judgement(f"BN-{i}") for i in range(10)] + [judgement(n=0)]
     assert "Of 10 intervals at 95 %, 0.5 are expected" in results_markdown(report(judgements=many))
+
+
+# --- what is computed, not trained ---------------------------------------------------------------
+
+NONE = {"n": 0, "effect": math.nan, "low": math.nan, "high": math.nan}
+
+
+def exact(claim="V-1", verdict="reproduced", **edits):
+    return judgement(claim, verdict, exact=True, **(NONE | edits))
+
+
+def exact_report(**edits):
+    return Report("Exact", "Is it so?", "", {}, {}, **({"judgements": [exact()]} | edits))
+
+
+@pytest.mark.parametrize("verdict", ["reproduced", "contradicted"])
+def test_an_exact_claim_reads_exact_and_has_no_seeds(verdict, tmp_path):
+    row = verdict_table([exact(verdict=verdict)]).splitlines()[1]
+    assert row.split()[:4] == ["V-1", verdict, "exact", "–"]
+    wanted = exact_report(judgements=[exact(verdict=verdict)])
+    for text in (html(tmp_path, wanted), results_markdown(wanted)):
+        assert "exact" in text
+        assert not re.search("no data|rovisional|intervals at 95 %", text)
+    assert f"| exact | – | ratio at least 2 | {verdict} |" in results_markdown(wanted)
+
+
+def test_seeds_beside_an_exact_claim_count_as_ever():
+    mixed = exact_report(judgements=[exact(), judgement(n=3)])
+    assert (mixed.exact, mixed.n, mixed.provisional) == (False, 3, True)
+    assert "Of 1 intervals at 95 %" in results_markdown(mixed)
+    assert "| reproduced (no data) |" in results_markdown(report(judgements=[judgement(**NONE)]))
+
+
+def test_a_report_without_any_claim_is_not_exact():
+    empty = exact_report(judgements=[])
+    assert (empty.exact, empty.provisional) == (False, True)
+
+
+def bump(n=20):
+    x = np.linspace(-2, 2, n)
+    return np.exp(-(x[:, None] ** 2) - x[None] ** 2)
+
+
+def test_pictures_are_drawn_in_the_pages_colours_and_fetch_nothing(tmp_path):
+    def picture(name):
+        return Picture(name, heat_map(bump(), 4, {1: 60, 2: 40}, name), NASTY, {NASTY: 1})
+
+    text = html(tmp_path, exact_report(pictures=[picture("one"), picture("two")]))
+    page = Page(text)
+    assert page.tags.count("figure") == 2 and page.text.count(NASTY) == 4
+    assert not {"script", "img", "image"} & set(page.tags)
+    assert all(f"var(--s{i})" in text for i in range(3))
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert "Variants" not in page.text
+
+
+@pytest.mark.parametrize("map_HW", [bump(), np.ones((4, 4)), np.eye(4)], ids=["bump", "1", "eye"])
+def test_each_shade_of_a_heat_map_holds_its_share(map_HW):
+    found = levels(map_HW)
+    assert (np.diff(found) > 0).all()
+    for held, level in zip(HELD, found, strict=True):
+        wanted = held * map_HW.sum() * (1 - 1e-12)
+        assert map_HW[map_HW >= level * (1 - 1e-12)].sum() >= wanted
+        assert map_HW[map_HW > level * (1 + 1e-12)].sum() < wanted
+    assert heat_map(map_HW, 1, {0: 2}, "x").startswith("<svg")

@@ -202,6 +202,11 @@ def test_a_judgement_of_few_seeds_is_provisional():
     assert [judgement(n=n).provisional for n in (0, 1, 4, 5)] == [False, True, True, False]
 
 
+def test_an_exact_judgement_has_no_seeds_and_is_not_provisional():
+    exact = judgement(verdict="reproduced", n=0, exact=True)
+    assert (exact.exact, exact.provisional, judgement().exact) == (True, False, False)
+
+
 def test_a_judgement_needs_a_known_verdict():
     with pytest.raises(UserError, match="reproduced"):
         judgement(verdict="reproducd")

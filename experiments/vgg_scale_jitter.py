@@ -1,0 +1,228 @@
+"""VGG sections 4.1 and 4.2, Tables 3 and 4: does scale jitter help, at training and at test time?
+
+A net trained at S = 256 is fine-tuned at S = 384, and that net goes on in two ways for as many
+steps at the same rate: with S drawn from [256, 512] for each image, and, as the control that the
+claim needs, with S = 384 still. All are tested densely over a range of Q, at one and at several.
+Sides are in the paper's pixels, where a crop has 224.
+
+    python -m experiments.vgg_scale_jitter                               small, embedded, minutes
+    python -m experiments.vgg_scale_jitter --size full --data folder:PATH   photographs, n = 5
+"""
+
+from __future__ import annotations
+
+from vggbn import vgg_nets as nets
+from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.recipe import Recipe
+from vggbn.report import Chart, Table
+from vggbn.results import Results
+from vggbn.run_experiment import main
+from vggbn.stats import paired_interval, verdict
+from vggbn.vgg_nets import errors, judge_gaps, untrained
+from vggbn.views import View, view
+
+SIDES = (224, 256, 288, 352, 384, 416, 512)
+# Of each way to train: the arm's name after the net's, then Q at one and at several scales (Tables
+# 3 and 4).
+ONE = {"": 256, " S384": 384, " S384 on": 384, " jitter": 384}
+SEVERAL = {
+    "": (224, 256, 288),
+    " S384": (352, 384, 416),
+    " S384 on": (352, 384, 416),
+    " jitter": (256, 384, 512),
+}
+
+
+def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+    """Each net of the size, trained in four ways."""
+    arms = {}
+    for net in tuned["nets"]:
+        arms[net] = nets.table_net(base, net, tuned.get("rates", {}))
+        arms |= nets.scale_arms(net, arms[net], tuned["steps"])
+    return arms
+
+
+def views(variants) -> dict[str, View]:
+    """Each arm at each Q and at the paper's several."""
+    found = {}
+    for arm, recipe in variants.items():
+        several = SEVERAL[arm[len(arm.split()[0]) :]]
+        for sides in [*((side,) for side in SIDES), several]:
+            found[at(arm, *sides)] = view(arm, *(nets.side(recipe, side) for side in sides))
+    return found
+
+
+def at(arm: str, *sides: int) -> str:
+    """The name of an arm tested at these Q."""
+    return f"{arm} @{','.join(map(str, sides))}"
+
+
+def trained_nets(results: Results) -> list[str]:
+    """The nets that this size has in all four ways."""
+    ways = {name: set(results.variants) >= {name + way for way in ONE} for name in nets.MODELS}
+    return [name for name, whole in ways.items() if whole]
+
+
+# --- claims: criterion and margin are fixed here, before the runs ---------------------------------
+
+MARGIN = 1.0  # points
+PRIMARY = "folder:clothing"
+
+
+def judge_jitter(results: Results) -> Verdict:
+    """The primary comparison: both at Q = 384, every net."""
+    names = trained_nets(results)
+    pairs = [(at(f"{net} jitter", 384), at(f"{net} S384 on", 384)) for net in names]
+    return judge_gaps(pairs, names, margin=MARGIN)(results)
+
+
+def judge_mean(results: Results, pairs: list[tuple[str, str]]) -> Verdict:
+    """The mean over pairs of how far the first is ahead of the second, seed by seed."""
+    results.seeds(*(name for pair in pairs for name in pair))
+    gaps = [nets.gap(results, *pair) for pair in pairs]
+    interval = paired_interval([sum(of_seed) / len(pairs) for of_seed in zip(*gaps, strict=True)])
+    texts = [f"{a} − {b} {sum(g) / len(g):+.2f}" for (a, b), g in zip(pairs, gaps, strict=True)]
+    names = trained_nets(results)
+    lost = any(untrained(line) for name in names for line in results.runs[name].values())
+    outcome = "inconclusive" if lost else verdict(interval, margin=MARGIN)
+    return outcome, interval, "points", "; ".join(texts)
+
+
+def judge_scales(results: Results) -> Verdict:
+    """Several Q against the middle one of them."""
+    arms = [(net + way, way) for net in trained_nets(results) for way in ONE if way != " S384"]
+    return judge_mean(results, [(at(arm, *SEVERAL[way]), at(arm, ONE[way])) for arm, way in arms])
+
+
+def judge_distance(results: Results) -> Verdict:
+    """A net of S = 256 tested at Q = S and at twice that."""
+    return judge_mean(results, [(at(net, 256), at(net, 512)) for net in trained_nets(results)])
+
+
+CLAIMS = (
+    Claim(
+        "V-9",
+        "Scale jitter at training helps, even at a single test scale.",
+        "Test accuracy at Q = 384 of S in [256, 512] less S = 384, both trained on from the same "
+        f"net for as many steps: gap above 0 for every net; no effect inside ±{MARGIN:g} point.",
+        "D: 25.6 against 26.8 %, E: 25.5 against 26.9 % top-1",
+        PRIMARY,
+        judge_jitter,
+    ),
+    Claim(
+        "V-10 scales",
+        "Several test scales beat one.",
+        "Test accuracy averaged over three Q less that at the middle one, mean over the arms: above "
+        f"0; no effect inside ±{MARGIN:g} point.",
+        "D: 26.6 against 27.0, 26.5 against 26.8, 24.8 against 25.6 %",
+        PRIMARY,
+        judge_scales,
+    ),
+    Claim(
+        "V-10 distance",
+        "A large gap between training and test scale hurts.",
+        "S = 256: test accuracy at Q = 256 less that at Q = 512, mean over nets: above 0; no effect "
+        f"inside ±{MARGIN:g} point.",
+        "said, no figure",
+        PRIMARY,
+        judge_distance,
+    ),
+)
+
+# --- tables --------------------------------------------------------------------------------------
+
+# Top-1 / top-5 error, % : Table 3 and Table 4.
+PAPER = {
+    "D": ("27.0 / 8.8", "26.6 / 8.6"),
+    "D S384": ("26.8 / 8.7", "26.5 / 8.6"),
+    "D jitter": ("25.6 / 8.1", "24.8 / 7.5"),
+    "E": ("27.3 / 9.0", "26.9 / 8.7"),
+    "E S384": ("26.9 / 8.7", "26.7 / 8.6"),
+    "E jitter": ("25.5 / 8.0", "24.8 / 7.5"),
+}
+TRAINED_AT = {"": "256", " S384": "384", " S384 on": "384, longer", " jitter": "[256; 512]"}
+
+
+def tables(results: Results) -> list[Table]:
+    """Tables 3 and 4 for the nets that are there."""
+    arms = [(net, way) for net in trained_nets(results) for way in ONE]
+    titles = ("Table 3: one test scale", "Table 4: several test scales")
+    sides = (lambda way: (ONE[way],), lambda way: SEVERAL[way])
+    headers = ("net", "S", "Q", "paper: top-1 / top-5 error, %", "error, %", "balanced error, %")
+    found = []
+    for i, title in enumerate(titles):
+        rows = []
+        for net, way in arms:
+            name = at(net + way, *sides[i](way))
+            ours = [nets.error_text(results, name, score) for score in ("accuracy", "balanced")]
+            paper = PAPER.get(net + way, ("–", "–"))[i]
+            q = ", ".join(map(str, sides[i](way)))
+            rows.append((net, TRAINED_AT[way], q, paper, *ours))
+        note = "Scales in the paper's pixels; mean ± half the 95 % interval over seeds; dense."
+        found.append(Table(headers, rows, title, note))
+    return found
+
+
+def charts(results: Results) -> dict[str, Chart]:
+    """Error against Q, a line for each way to train."""
+    return {
+        f"{net}: error against test scale": Chart(
+            "Q, the test scale",
+            "test error, %",
+            {
+                f"S = {TRAINED_AT[way]}": {
+                    side: errors(results, at(net + way, side))
+                    for side in SIDES
+                    if results.runs.get(at(net + way, side))
+                }
+                for way in ONE
+            },
+        )
+        for net in trained_nets(results)
+    }
+
+
+# --- sizes ---------------------------------------------------------------------------------------
+
+SIZES = {
+    "smoke": Size(
+        seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={"nets": ("A",), "steps": 10}
+    ),
+    "small": Size(
+        seeds=3,
+        edits={"steps": 2000, "lr_every": 1200},
+        tuned={"nets": ("A",), "steps": 1000, "rates": nets.SMALL_RATES},
+    ),
+    "full": Size(
+        seeds=5,
+        edits=nets.PHOTOS | {"steps": 4000, "lr_every": 2400},
+        tuned={"nets": ("D", "E"), "steps": 1200, "rates": nets.PHOTO_RATES},
+    ),
+}
+
+EXPERIMENT = Experiment(
+    name="vgg_scale_jitter",
+    title="Scale jitter",
+    question=(
+        "Is a net that saw every image at many scales better than one that went on at one scale "
+        "for as long, and do several scales at test time add to it?"
+    ),
+    base=nets.BASE,
+    baseline="A",
+    variants=variants,
+    views=views,
+    claims=CLAIMS,
+    tables=tables,
+    charts=charts,
+    sizes=SIZES,
+    panels={
+        "A": ("A", "A S384", "A S384 on", "A jitter"),
+        "D": ("D", "D S384", "D S384 on", "D jitter"),
+        "E": ("E", "E S384", "E S384 on", "E jitter"),
+    },
+    sweep=Sweep(arms={"A": {}}, rates=(0.0025, 0.005, 0.01, 0.02), seeds=1),
+    any_images=nets.PHOTOS,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)
