@@ -173,7 +173,7 @@ SIZES = {
     ),
     "full": Size(
         seeds=5,
-        edits=nets.PHOTOS | {"steps": 4000, "lr_every": 2400},
+        edits=nets.PHOTOS | nets.FULL,
         tuned={"rates": nets.PHOTO_RATES},
         sweep_steps=1200,
         sweep_seeds=1,
@@ -200,8 +200,8 @@ EXPERIMENT = Experiment(
         "what B becomes": ("B", "C", "C linear", "D", "B 5×5", "B 5×5 matched"),
     },
     sweep=Sweep(
-        arms={name: {"model": model} for name, model in nets.MODELS.items()},
-        rates=(0.0025, 0.005, 0.01, 0.02),
+        arms={name: {"model": nets.MODELS[name]} for name in TABLE_3},
+        rates=(0.005, 0.01, 0.02),
         seeds=1,
     ),
     any_images=nets.PHOTOS,

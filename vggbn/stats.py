@@ -97,6 +97,26 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half), n)
 
 
+def paired_images(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> tuple[Interval, float]:
+    """(interval of the share that only `a` got right less the share that only `b` did, p).
+
+    a, b: bool (n,), which of the same n images each got right. The interval is Wald's for paired
+    proportions, p is McNemar's exact test of no difference, two-sided.
+    """
+    ours, theirs = np.asarray(a, bool), np.asarray(b, bool)
+    if ours.shape != theirs.shape or ours.ndim != 1 or not ours.size:
+        raise UserError("Images can be paired only where both tests saw the same ones.")
+    _check_level(level)
+    from scipy.stats import binomtest, norm
+
+    n, won, lost = ours.size, int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    mean = (won - lost) / n
+    spread = math.sqrt(max(won + lost - (won - lost) ** 2 / n, 0)) / n
+    half = float(norm.ppf((1 + level) / 2)) * spread
+    p = binomtest(won, won + lost).pvalue if won + lost else 1.0
+    return Interval(mean, mean - half, mean + half, n), float(p)
+
+
 def verdict(
     interval: Interval, *, margin: float | None, size: float = 0.0, equivalence: bool = False
 ) -> str:

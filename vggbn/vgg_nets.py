@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from vggbn.experiment import Verdict
 from vggbn.recipe import Recipe
 from vggbn.results import Results
-from vggbn.stats import paired_interval, verdict
+from vggbn.stats import Interval, paired_images, paired_interval, verdict
+from vggbn.views import correct
 
 CROP = 224
 
@@ -74,6 +77,12 @@ PAPER = {
 SMALL_RATES: dict[str, float] = {}
 PHOTO_RATES: dict[str, float] = {}
 
+# Steps of the nets from scratch; "steps" of `tuned` are those of each fine-tuning.
+SMALL = {"steps": 2000, "lr_every": 1200}
+SMALL_TUNED: dict[str, Any] = {"nets": ("A",), "steps": 1000, "rates": SMALL_RATES}
+FULL = {"steps": 4000, "lr_every": 2400}
+FULL_TUNED: dict[str, Any] = {"steps": 1200, "rates": PHOTO_RATES}
+
 # Table 1's nets, and the controls of the text.
 MODELS = {
     "A": "vgg_a",
@@ -93,8 +102,9 @@ def side(recipe: Recipe, paper: int) -> int:
 
 
 def table_net(base: Recipe, name: str, rates: Mapping[str, float]) -> Recipe:
-    """Net `name` of MODELS trained from scratch at S = 256, at its own rate."""
-    edits = {"model": MODELS[name], "lr": rates.get(name, base.lr)}
+    """Net `name` of MODELS trained from scratch at S = 256, at its own rate: a control's is that of
+    the net it is made from."""
+    edits = {"model": MODELS[name], "lr": rates.get(name.split()[0], base.lr)}
     return base.but(**{k: v for k, v in edits.items() if getattr(base, k) != v})
 
 
@@ -194,6 +204,42 @@ def judge_gaps(
         return outcome, intervals[worst], "points", "; ".join(texts)
 
     return judge
+
+
+def judge_images(
+    pairs: Sequence[tuple[str, str]], *, margin: float
+) -> Callable[[Results], Verdict]:
+    """The judge of "each first view is better than its second", image by image (McNemar).
+
+    Only where each seed tests images of its own (folds): then all images of all seeds are one
+    sample. Where seeds share their test images they are the sample, as in `judge_gaps`.
+    """
+
+    def judge(results: Results) -> Verdict:
+        found = [_pooled(results, *pair) for pair in pairs]
+        if any(pooled is None for pooled in found):
+            return judge_gaps(pairs, (), margin=margin)(results)
+        intervals = [interval for interval, _ in found]  # pyright: ignore
+        verdicts = [verdict(interval, margin=margin) for interval in intervals]
+        worst = min(range(len(pairs)), key=lambda k: _CERTAINTY.index(verdicts[k]))
+        texts = [
+            f"{a} − {b} {i.mean:+.2f} [{i.low:+.2f}, {i.high:+.2f}], McNemar p = {p:.2g}"
+            for (a, b), (i, p) in zip(pairs, found, strict=True)  # pyright: ignore
+        ]
+        return verdicts[worst], intervals[worst], "points", "; ".join(texts)
+
+    return judge
+
+
+def _pooled(results: Results, a: str, b: str) -> tuple[Interval, float] | None:
+    """Interval in points and p over the images of all seeds; None if seeds share images."""
+    seeds = results.seeds(a, b)
+    lines = [(results.runs[a][seed], results.runs[b][seed]) for seed in seeds]
+    if len({line["data"]["digest"] for line, _ in lines}) < len(seeds):
+        return None
+    ours, theirs = (np.concatenate([correct(pair[i]) for pair in lines]) for i in (0, 1))
+    interval, p = paired_images(ours, theirs)
+    return Interval(100 * interval.mean, 100 * interval.low, 100 * interval.high, interval.n), p
 
 
 _CERTAINTY = ("contradicted", "no effect", "inconclusive", "reproduced")  # the first one decides

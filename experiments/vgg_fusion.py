@@ -1,0 +1,167 @@
+"""VGG section 4.4, Table 6: averaging the posteriors of several nets.
+
+The paper's submission of seven nets, and its two best ones, D and E trained with scale jitter.
+Sides are in the paper's pixels, where a crop has 224.
+
+    python -m experiments.vgg_fusion                                 small, embedded
+    python -m experiments.vgg_fusion --size full --data folder:PATH    photographs, n = 5
+"""
+
+from __future__ import annotations
+
+from vggbn import vgg_nets as nets
+from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.recipe import Recipe
+from vggbn.report import Table
+from vggbn.results import Results
+from vggbn.run_experiment import main
+from vggbn.vgg_nets import judge_images
+from vggbn.views import Look, View
+
+FIXED = {"": (224, 256, 288), " S384": (352, 384, 416)}
+JITTER = (256, 384, 512)
+ALL_WAYS = {"dense": ("dense",), "multi-crop": ("multi_crop",), "both": ("dense", "multi_crop")}
+
+
+def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+    """C, D and E at two fixed scales, D and E with jitter; of a small size the nets that it has."""
+    arms = {}
+    for net in tuned["fused"]:
+        arms[net] = nets.table_net(base, net, tuned.get("rates", {}))
+        ways = nets.scale_arms(net, arms[net], tuned["steps"])
+        arms[f"{net} S384"] = ways[f"{net} S384"]
+        if net != tuned["fused"][0]:
+            arms[f"{net} jitter"] = ways[f"{net} jitter"]
+    return arms
+
+
+def views(variants) -> dict[str, View]:
+    """The seven nets of the submission, the two best singly and together."""
+    one, *two = dict.fromkeys(name.split()[0] for name in variants)  # C, then D and E
+
+    def look(arm: str, sides, by=("dense",)) -> Look:
+        return Look(arm, tuple(nets.side(variants[arm], side) for side in sides), by)
+
+    weak = [look(net + way, FIXED[way]) for net in (one, *two) for way in FIXED]
+    found = {"7 nets": View((look(f"{two[0]} jitter", JITTER), *weak))}
+    for way, by in ALL_WAYS.items():
+        looks = [look(f"{net} jitter", JITTER, by) for net in two]
+        found |= {f"{net} {way}": View((k,)) for net, k in zip(two, looks, strict=True)}
+        found[f"{'+'.join(two)} {way}"] = View(tuple(looks))
+    return found
+
+
+# --- claims: criterion and margin are fixed here, before the runs ---------------------------------
+
+MARGIN = 0.5  # points
+PRIMARY = "folder:clothing"
+
+
+def best_two(results: Results) -> list[str]:
+    """The nets with jitter."""
+    return [name.split()[0] for name in results.variants if name.endswith("jitter")]
+
+
+def judge_two(results: Results) -> Verdict:
+    two = best_two(results)
+    pairs = [(f"{'+'.join(two)} dense", f"{net} dense") for net in two]
+    return judge_images(pairs, margin=MARGIN)(results)
+
+
+def judge_seven(results: Results) -> Verdict:
+    return judge_images([(f"{'+'.join(best_two(results))} dense", "7 nets")], margin=MARGIN)(
+        results
+    )
+
+
+RULE = (
+    "Dense, paired over the test images (McNemar; over seeds where they share their test images): "
+    f"gap above 0; no effect inside ±{MARGIN:g} point."
+)
+CLAIMS = (
+    Claim(
+        "V-14 two",
+        "Two good nets together beat either one.",
+        RULE + " Both must hold.",
+        "D + E: 24.0 against 24.8 and 24.8 % top-1",
+        PRIMARY,
+        judge_two,
+    ),
+    Claim(
+        "V-14 seven",
+        "Two good nets beat seven mostly weaker ones.",
+        RULE,
+        "24.0 against 24.7 % top-1",
+        PRIMARY,
+        judge_seven,
+    ),
+)
+
+# --- tables --------------------------------------------------------------------------------------
+
+TABLE_6 = {
+    "7 nets": "24.7 / 7.5",
+    "D+E dense": "24.0 / 7.1",
+    "D+E multi-crop": "23.9 / 7.2",
+    "D+E both": "23.7 / 6.8",
+    "D dense": "24.8 / 7.5",
+    "E dense": "24.8 / 7.5",
+    "D multi-crop": "24.6 / 7.5",
+    "E multi-crop": "24.6 / 7.4",
+    "D both": "24.4 / 7.2",
+    "E both": "24.4 / 7.1",
+}
+
+
+def tables(results: Results) -> list[Table]:
+    """Table 6, and the single nets of Table 5 beside it."""
+    tested = [name for name in results.variants if name == "7 nets" or name.split()[-1] in ALL_WAYS]
+    rows = [
+        (
+            name,
+            TABLE_6.get(name, "–"),
+            *(nets.error_text(results, name, score) for score in ("accuracy", "balanced", "top5")),
+        )
+        for name in sorted(tested, key=lambda name: (name != "7 nets", "+" not in name))
+    ]
+    headers = ("nets", "paper: top-1 / top-5 error, %", "error, %", "balanced error, %", "top-5, %")
+    note = (
+        "Posteriors averaged over nets. The seven: C, D and E at S = 256 (Q = 224, 256, 288) and "
+        "384 (Q = 352, 384, 416), and D with jitter (Q = 256, 384, 512); the paper's had only its "
+        "dense layers fine-tuned with jitter."
+    )
+    return [Table(headers, rows, "Table 6: several nets", note)]
+
+
+# --- sizes ---------------------------------------------------------------------------------------
+
+SIZES = {
+    "smoke": Size(
+        seeds=2,
+        edits={"steps": 20, "lr_every": 12},
+        tuned={"fused": ("A", "B", "D"), "steps": 10},
+    ),
+    "small": Size(seeds=3, edits=nets.SMALL, tuned={**nets.SMALL_TUNED, "fused": ("A", "B", "D")}),
+    "full": Size(
+        seeds=5, edits=nets.PHOTOS | nets.FULL, tuned={"fused": ("C", "D", "E"), **nets.FULL_TUNED}
+    ),
+}
+
+EXPERIMENT = Experiment(
+    name="vgg_fusion",
+    title="Fusion",
+    question="Do two good nets beat each of them, and seven mostly weaker ones?",
+    base=nets.BASE,
+    baseline="A",
+    variants=variants,
+    views=views,
+    claims=CLAIMS,
+    tables=tables,
+    sizes=SIZES,
+    panels={},
+    sweep=Sweep(arms={"A": {}}, rates=(0.005, 0.01, 0.02), seeds=1),
+    any_images=nets.PHOTOS,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)
