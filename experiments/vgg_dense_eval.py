@@ -25,8 +25,7 @@ WAYS = {"dense": ("dense",), "multi-crop": ("multi_crop",), "both": ("dense", "m
 
 def variants(base: Recipe, tuned) -> dict[str, Recipe]:
     """The nets of the size after scale jitter; their ancestors are found or trained."""
-    rates = tuned.get("rates", {})
-    starts = {net: nets.table_net(base, net, rates) for net in tuned["nets"]}
+    starts = {net: nets.table_net(base, net, tuned) for net in tuned["nets"]}
     return {
         f"{net} jitter": nets.scale_arms(net, start, tuned["steps"])[f"{net} jitter"]
         for net, start in starts.items()
@@ -153,6 +152,7 @@ SIZES = {
     "full": Size(
         seeds=5, edits=nets.PHOTOS | nets.FULL, tuned={"nets": ("D", "E"), **nets.FULL_TUNED}
     ),
+    "paper": Size(seeds=1, edits=nets.PAPER, tuned={"nets": ("D", "E"), **nets.PAPER_TUNED}),
 }
 
 EXPERIMENT = Experiment(

@@ -26,7 +26,7 @@ MATCHED = 0.93  # of B's width: then B 5×5 has as many convolution weights as B
 
 def variants(base: Recipe, tuned) -> dict[str, Recipe]:
     """Table 1's nets and the controls."""
-    arms = {name: nets.table_net(base, name, tuned.get("rates", {})) for name in nets.MODELS}
+    arms = {name: nets.table_net(base, name, tuned) for name in nets.MODELS}
     five = arms["B 5×5"]
     return arms | {"B 5×5 matched": five.but(width=MATCHED * five.width)}
 
@@ -178,6 +178,7 @@ SIZES = {
         sweep_steps=1200,
         sweep_seeds=1,
     ),
+    "paper": Size(seeds=1, edits=nets.PAPER, tuned=nets.PAPER_TUNED, arms=tuple(nets.MODELS)),
 }
 
 EXPERIMENT = Experiment(

@@ -27,7 +27,7 @@ def variants(base: Recipe, tuned) -> dict[str, Recipe]:
     """C, D and E at two fixed scales, D and E with jitter; of a small size the nets that it has."""
     arms = {}
     for net in tuned["fused"]:
-        arms[net] = nets.table_net(base, net, tuned.get("rates", {}))
+        arms[net] = nets.table_net(base, net, tuned)
         ways = nets.scale_arms(net, arms[net], tuned["steps"])
         arms[f"{net} S384"] = ways[f"{net} S384"]
         if net != tuned["fused"][0]:
@@ -145,6 +145,7 @@ SIZES = {
     "full": Size(
         seeds=5, edits=nets.PHOTOS | nets.FULL, tuned={"fused": ("C", "D", "E"), **nets.FULL_TUNED}
     ),
+    "paper": Size(seeds=1, edits=nets.PAPER, tuned={"fused": ("C", "D", "E"), **nets.PAPER_TUNED}),
 }
 
 EXPERIMENT = Experiment(

@@ -37,7 +37,7 @@ def variants(base: Recipe, tuned) -> dict[str, Recipe]:
     """Each net of the size, trained in four ways."""
     arms = {}
     for net in tuned["nets"]:
-        arms[net] = nets.table_net(base, net, tuned.get("rates", {}))
+        arms[net] = nets.table_net(base, net, tuned)
         arms |= nets.scale_arms(net, arms[net], tuned["steps"])
     return arms
 
@@ -192,6 +192,7 @@ SIZES = {
     "full": Size(
         seeds=5, edits=nets.PHOTOS | nets.FULL, tuned={"nets": ("D", "E"), **nets.FULL_TUNED}
     ),
+    "paper": Size(seeds=1, edits=nets.PAPER, tuned={"nets": ("D", "E"), **nets.PAPER_TUNED}),
 }
 
 EXPERIMENT = Experiment(

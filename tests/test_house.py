@@ -50,6 +50,7 @@ MAY_IMPORT = {
 TOP = {
     "experiment", "runs", "pool", "results", "publish", "sweep", "train_many", "run_experiment",
     "compile_cache", "views", "view_many", "posteriors", "vgg_nets",
+    "dry_run",
     "exact",
 }  # fmt: skip
 # Doors to other frameworks, which nothing inside may need.

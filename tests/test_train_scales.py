@@ -27,7 +27,9 @@ def crops(recipe, dataset, seed=0):
     key = jax.random.key(seed, impl="rbg")
     hyper = train.hyper_at(recipe, 0, [])
     x_NHWC = jax.jit(train.augmented, static_argnums=0)(fixed, data, indices, key, hyper)
-    return np.asarray(x_NHWC) * np.asarray(data.std) + np.asarray(data.mean_C)  # back to pixels / 255
+    return np.asarray(x_NHWC) * np.asarray(data.std) + np.asarray(
+        data.mean_C
+    )  # back to pixels / 255
 
 
 def test_a_net_is_fed_crops_of_its_own_size(digits):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vggbn import pool, provenance, results, runs
 from vggbn.data import batch_indices
+from vggbn.dry_run import dry_run
 from vggbn.errors import Parser, UserError
 from vggbn.experiment import (
     Experiment,
@@ -62,6 +63,9 @@ def run(experiment: Experiment, argv: Sequence[str]) -> int:
         print(listing(plan))
         return 0
     store = runs.Store(args.out / "runs", args.data_dir)
+    if args.dry_run:
+        print(dry_run(plan, store, args.devices))
+        return 0
     workers = pool.default_workers() if args.jobs is None else args.jobs
     if workers < 1:
         raise UserError(f"--jobs must be 1 or more, not {workers}.")
@@ -118,6 +122,8 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
     add("--jobs", type=int, help="worker processes (default: one a core; one on a GPU or TPU)")
     add("--allow-slow", action="store_true", help="let precision=bfloat16 run on a CPU")
     add("--list", action="store_true", help="print variants and claims, run nothing")
+    add("--dry-run", action="store_true", help="count and compile what would be trained, no more")
+    add("--devices", type=int, default=1, help="with --dry-run: how many share a batch")
     add("--sweep", action="store_true", help="search the learning rates instead")
     return parser
 

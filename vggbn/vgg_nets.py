@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vggbn.experiment import Verdict
+from vggbn.experiment import Verdict, edited
 from vggbn.recipe import Recipe
 from vggbn.results import Results
 from vggbn.stats import Interval, paired_images, paired_interval, verdict
@@ -71,7 +71,10 @@ PAPER = {
     "schedule": "plateau",
     "lr_every": 3.0,
     "evaluations": 74,  # one an epoch
+    "init": "normal_0.1",  # "variance 10^-2"
 }
+# Deeper nets start from net A; how long each fine-tuning took is unstated: as long at the most.
+PAPER_TUNED: dict[str, Any] = {"from A": True, "steps": 370_000}
 
 # What the sweeps chose (sweep.json beside the results): the rate of each net.
 SMALL_RATES: dict[str, float] = {}
@@ -101,24 +104,23 @@ def side(recipe: Recipe, paper: int) -> int:
     return int(paper * recipe.image_size / CROP + 0.5)
 
 
-def table_net(base: Recipe, name: str, rates: Mapping[str, float]) -> Recipe:
+def table_net(base: Recipe, name: str, tuned: Mapping[str, Any]) -> Recipe:
     """Net `name` of MODELS trained from scratch at S = 256, at its own rate: a control's is that of
-    the net it is made from."""
-    edits = {"model": MODELS[name], "lr": rates.get(name.split()[0], base.lr)}
-    return base.but(**{k: v for k, v in edits.items() if getattr(base, k) != v})
+    the net it is made from. With "from A" in `tuned` it starts from net A by stage (VGG 3.1)."""
+    rate = tuned.get("rates", {}).get(name.split()[0], base.lr)
+    net = edited(base, {"model": MODELS[name], "lr": rate})
+    if tuned.get("from A") and name not in ("A", "A-LRN"):
+        return net.but(parent=table_net(base, "A", tuned), inherit="stages")
+    return net
 
 
 def fine_tuned(parent: Recipe, steps: int, smin: int, smax: int, *, rate: float) -> Recipe:
     """All layers of a trained net trained on, at scales in the paper's pixels (VGG 3.1)."""
-    edits = {
-        "parent": parent,
-        "steps": steps,
-        "lr": rate,
-        "lr_every": 0.6 * steps,
-        "scale_min": side(parent, smin),
-        "scale_max": side(parent, smax),
-    }
-    return parent.but(**{k: v for k, v in edits.items() if getattr(parent, k) != v})
+    edits = {"parent": parent, "inherit": "all", "steps": steps, "lr": rate}
+    edits |= {"scale_min": side(parent, smin), "scale_max": side(parent, smax)}
+    if parent.schedule == "exponential":
+        edits["lr_every"] = 0.6 * steps
+    return edited(parent, edits)
 
 
 def scale_arms(net: str, s256: Recipe, steps: int) -> dict[str, Recipe]:

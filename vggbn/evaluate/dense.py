@@ -69,7 +69,8 @@ def buckets(split: Split, side: int, step: int) -> dict[tuple[int, int], list[in
     """{(height, width) of the evaluated image: the rows of its images, in order}."""
     found: dict[tuple[int, int], list[int]] = {}
     for row in range(len(split)):
-        size = rescaled_size(*split.image(row).shape[:2], side)
+        height, width, _ = split.image(row).shape
+        size = rescaled_size(height, width, side)
         height, width = (max(side, length // step * step) for length in size)
         found.setdefault((height, width), []).append(row)
     return found

@@ -32,7 +32,8 @@ def multi_crop(
         x_HWC = rescale(split.image(row), side)
         if grid == 1:
             return centre_crop(x_HWC, crop)[None]
-        corners = grid_corners(*x_HWC.shape[:2], crop, grid=grid)
+        height, width, _ = x_HWC.shape
+        corners = grid_corners(height, width, crop, grid=grid)
         return np.stack([x_HWC[top : top + crop, left : left + crop] for top, left in corners])
 
     views = 1 + mirrored

@@ -1,0 +1,113 @@
+"""VGG section 3.1: bad initialisation stalls deep nets; net A's weights or Glorot's rule mend it.
+
+Net D from normal weights with the paper's "variance 10^-2" in both readings (standard deviation 0.1
+and 0.01), from a trained net A by stage with the rest drawn either way, and from Glorot's and He's
+rules, which make the detour over A unnecessary. At an eighth of the width both readings are milder
+than in the paper: the gain of a ReLU layer of 576 inputs is 1.7 at 0.1 and 0.17 at 0.01, of the
+paper's 4,608 inputs 4.8 and 0.48.
+
+    python -m experiments.vgg_init                                 small, embedded
+    python -m experiments.vgg_init --size full --data folder:PATH    photographs, n = 5
+"""
+
+from __future__ import annotations
+
+from vggbn import vgg_nets as nets
+from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.recipe import Recipe
+from vggbn.report import Table
+from vggbn.results import Results
+from vggbn.run_experiment import main
+from vggbn.stats import paired_interval, verdict
+from vggbn.vgg_nets import untrained
+
+NORMAL = {"std 0.1": "normal_0.1", "std 0.01": "normal_0.01"}
+MENDED = ("from A, std 0.1", "from A, std 0.01", "Glorot", "He")
+
+
+def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+    """Net A, which some arms of D start from, and D in every way; He's is vgg_depth's D."""
+    a, d = (nets.table_net(base, name, tuned) for name in ("A", "D"))
+    arms = {"A": a, "He": d, "Glorot": d.but(init="glorot")}
+    for name, init in NORMAL.items():
+        arms[name] = d.but(init=init)
+        arms[f"from A, {name}"] = arms[name].but(parent=a, inherit="stages")
+    return arms
+
+
+# --- claims: the criterion is fixed here, before the runs -----------------------------------------
+
+PRIMARY = "folder:clothing"
+
+
+def judge(reading: str):
+    """The judge of "D fails from this reading, and from nothing else"."""
+
+    def judged(results: Results) -> Verdict:
+        arms = (reading, *MENDED)
+        seeds = results.seeds(*arms)
+        fails = {arm: [untrained(results.runs[arm][seed]) for seed in seeds] for arm in arms}
+        others = [max(fails[arm][i] for arm in MENDED) for i in range(len(seeds))]
+        interval = paired_interval(
+            [int(bad) - int(other) for bad, other in zip(fails[reading], others, strict=True)]
+        )
+        detail = "untrained: " + ", ".join(
+            f"{a} {sum(f)} of {len(seeds)}" for a, f in fails.items()
+        )
+        return verdict(interval, margin=None), interval, "", detail
+
+    return judged
+
+
+CLAIMS = tuple(
+    Claim(
+        f"V-8 {reading}",
+        f"Normal weights of {reading.replace('std', 'standard deviation')} stall net D; weights "
+        "from net A, Glorot's rule and He's do not.",
+        "Share of seeds that never leave chance, less that of the mended arms' worst: above 0.",
+        "said, no figure",
+        PRIMARY,
+        judge(reading),
+    )
+    for reading in NORMAL
+)
+
+
+def tables(results: Results) -> list[Table]:
+    """Each arm's fit and error."""
+    arms = [name for name in results.variants if results.runs.get(name)]
+    rows = [(a, nets.trained_text(results, a), nets.error_text(results, a)) for a in arms]
+    headers = ("D starts from", "training accuracy at the end (with dropout), %", "test error, %")
+    return [Table(headers, rows, "Initialisation", "Centre crop at Q = S; A is net A itself.")]
+
+
+SIZES = {
+    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={}),
+    "small": Size(
+        seeds=3, edits={"steps": 600, "lr_every": 360}, tuned={"rates": nets.SMALL_RATES}
+    ),
+    "full": Size(seeds=5, edits=nets.PHOTOS | nets.FULL, tuned=nets.FULL_TUNED),
+    "paper": Size(seeds=1, edits=nets.PAPER | {"init": "he"}, tuned={"steps": 370_000}),
+}
+
+EXPERIMENT = Experiment(
+    name="vgg_init",
+    title="Initialisation",
+    question="Does net D train from the paper's random weights, and if it does not, what mends it?",
+    base=nets.BASE,
+    baseline="He",
+    variants=variants,
+    claims=CLAIMS,
+    tables=tables,
+    sizes=SIZES,
+    panels={"random": ("std 0.1", "std 0.01", "Glorot", "He"), "from A": ("A", *MENDED[:2], "He")},
+    sweep=Sweep(
+        arms={name: {"model": nets.MODELS[name]} for name in "AD"},
+        rates=(0.005, 0.01, 0.02),
+        seeds=1,
+    ),
+    any_images=nets.PHOTOS,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

@@ -1,0 +1,182 @@
+"""The pairing this project is named for: VGG with and without Batch Normalization.
+
+A, D and E, ReLU, each at its own rate and at ten times that, with and without BN; and D from the
+bad initialisations of `vgg_init` with BN: does it replace the weights from net A? The VGG paper has
+no BN; the claims are the BN paper's (sections 1 and 3.3), tried on VGG's nets.
+
+    python -m experiments.vgg_with_bn                                 small, embedded
+    python -m experiments.vgg_with_bn --size full --data folder:PATH    photographs, n = 5
+"""
+
+from __future__ import annotations
+
+from vggbn import vgg_nets as nets
+from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.recipe import Recipe
+from vggbn.report import Table
+from vggbn.results import Results
+from vggbn.run_experiment import main
+from vggbn.stats import paired_interval, verdict
+from vggbn.vgg_nets import untrained
+
+BN, FAST = " + BN", " ×10"
+NORMAL = {"std 0.1": "normal_0.1", "std 0.01": "normal_0.01"}
+
+
+def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+    """Each net × {no BN, BN} × {its rate, ten times that}; D from normal weights × {no BN, BN}."""
+    arms = {}
+    for net in tuned["nets"]:
+        plain = nets.table_net(base, net, tuned)
+        for norm, recipe in {"": plain, BN: plain.but(norm="batch", norm_fc=True)}.items():
+            arms[f"{net}{norm}"] = recipe
+            arms[f"{net}{norm}{FAST}"] = recipe.but(lr=10 * recipe.lr)
+    deep = tuned["nets"][min(1, len(tuned["nets"]) - 1)]
+    for name, init in NORMAL.items():
+        for norm in ("", BN):
+            arms[f"{deep}{norm}, {name}"] = arms[f"{deep}{norm}"].but(init=init)
+    return arms
+
+
+# --- claims: criterion and margin are fixed here, before the runs ---------------------------------
+
+MARGIN = 1.0  # points
+PRIMARY = "folder:clothing"
+
+
+def trained_nets(results: Results) -> list[str]:
+    """The nets that this size has with and without BN."""
+    return [net for net in nets.MODELS if {net, net + BN} <= set(results.variants)]
+
+
+def mean_interval(results: Results, score):
+    """The interval of the mean over nets of score(net, seed), in points."""
+    names = trained_nets(results)
+    seeds = results.seeds(
+        *(f"{n}{norm}{fast}" for n in names for norm in ("", BN) for fast in ("", FAST))
+    )
+    return paired_interval([sum(score(n, seed) for n in names) / len(names) for seed in seeds])
+
+
+def judge_accuracy(results: Results) -> Verdict:
+    final = {arm: results.final(arm) for arm in results.variants}
+    interval = mean_interval(results, lambda net, s: 100 * (final[net + BN][s] - final[net][s]))
+    return verdict(interval, margin=MARGIN), interval, "points", "mean over the nets"
+
+
+def judge_rate(results: Results) -> Verdict:
+    final = {arm: results.final(arm) for arm in results.variants}
+
+    def gain(arm, seed):
+        return 100 * (final[arm + FAST][seed] - final[arm][seed])
+
+    interval = mean_interval(results, lambda net, seed: gain(net + BN, seed) - gain(net, seed))
+    lost = ", ".join(
+        f"{arm}{FAST} {sum(map(untrained, results.runs[arm + FAST].values()))}"
+        for net in trained_nets(results)
+        for arm in (net, net + BN)
+    )
+    return verdict(interval, margin=MARGIN), interval, "points", f"untrained seeds: {lost}"
+
+
+def judge_init(results: Results) -> Verdict:
+    deep = (
+        next(arm for arm in results.variants if arm.endswith(", std 0.1"))
+        .split(BN)[0]
+        .split(",")[0]
+    )
+    arms = [f"{deep}{norm}, {name}" for norm in ("", BN) for name in NORMAL]
+    seeds = results.seeds(*arms)
+    fails = {arm: [untrained(results.runs[arm][seed]) for seed in seeds] for arm in arms}
+    plain, mended = arms[: len(NORMAL)], arms[len(NORMAL) :]
+    interval = paired_interval(
+        [
+            max(int(fails[arm][i]) for arm in plain) - max(int(fails[arm][i]) for arm in mended)
+            for i in range(len(seeds))
+        ]
+    )
+    detail = "untrained: " + ", ".join(
+        f"{arm} {sum(f)} of {len(seeds)}" for arm, f in fails.items()
+    )
+    return verdict(interval, margin=None), interval, "", detail
+
+
+CLAIMS = (
+    Claim(
+        "VGG+BN accuracy",
+        "BN raises the test accuracy of VGG's nets.",
+        "Final test accuracy with BN less without, at each net's own rate without BN, mean over "
+        f"the nets: above 0; no effect inside ±{MARGIN:g} point.",
+        "of Inception: 74.8 against 72.2 %",
+        PRIMARY,
+        judge_accuracy,
+    ),
+    Claim(
+        "VGG+BN rate",
+        "With BN a rate ten times higher does less harm than without.",
+        "What ten times the rate gains with BN less what it gains without, mean over the nets: "
+        f"above 0; no effect inside ±{MARGIN:g} point.",
+        "higher rates train only with BN (no VGG)",
+        PRIMARY,
+        judge_rate,
+    ),
+    Claim(
+        "VGG+BN start",
+        "BN replaces the initialisation from net A.",
+        "Share of seeds in which a normal initialisation leaves the net untrained without BN, less "
+        "that share with BN: above 0.",
+        "less careful about initialisation (no figure)",
+        PRIMARY,
+        judge_init,
+    ),
+)
+
+
+def tables(results: Results) -> list[Table]:
+    """Each arm's fit and error."""
+    arms = [name for name in results.variants if results.runs.get(name)]
+    rows = [(a, nets.trained_text(results, a), nets.error_text(results, a)) for a in arms]
+    headers = ("net", "training accuracy at the end (with dropout), %", "test error, %")
+    return [Table(headers, rows, "VGG with and without BN", "Centre crop at Q = S.")]
+
+
+SIZES = {
+    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={"nets": ("A",)}),
+    "small": Size(
+        seeds=3,
+        edits={"steps": 600, "lr_every": 360},
+        tuned={"nets": ("A", "D"), "rates": nets.SMALL_RATES},
+    ),
+    "full": Size(
+        seeds=5, edits=nets.PHOTOS | nets.FULL, tuned={"nets": ("A", "D", "E"), **nets.FULL_TUNED}
+    ),
+    "paper": Size(seeds=1, edits=nets.PAPER | {"init": "he"}, tuned={"nets": ("A", "D", "E")}),
+}
+
+EXPERIMENT = Experiment(
+    name="vgg_with_bn",
+    title="VGG with Batch Normalization",
+    question=(
+        "What does Batch Normalization give VGG's nets: accuracy, a tolerance of high rates, and "
+        "freedom from the initialisation that the paper needed?"
+    ),
+    base=nets.BASE,
+    baseline="A",
+    variants=variants,
+    claims=CLAIMS,
+    tables=tables,
+    sizes=SIZES,
+    panels={
+        net: tuple(f"{net}{norm}{fast}" for norm in ("", BN) for fast in ("", FAST))
+        for net in ("A", "D", "E")
+    },
+    sweep=Sweep(
+        arms={name: {"model": nets.MODELS[name]} for name in "ADE"},
+        rates=(0.005, 0.01, 0.02),
+        seeds=1,
+    ),
+    any_images=nets.PHOTOS,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)
