@@ -43,7 +43,8 @@ def find_posterior(
     folder = store.folder(recipe, seed)
     try:
         record = json.loads((folder / "run.json").read_text())
-        with np.load(_path(folder, protocol, side), allow_pickle=False) as arrays:
+        path = _path(folder, protocol, side)
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if str(arrays["of"]) != _of(record):
                 return None
             p_VNK, labels_N, seconds = (arrays[name] for name in ("p", "labels", "seconds"))
