@@ -27,7 +27,7 @@ def variants(base: Recipe, tuned) -> dict[str, Recipe]:
     """The nets of the size after scale jitter; their ancestors are found or trained."""
     starts = {net: nets.table_net(base, net, tuned) for net in tuned["nets"]}
     return {
-        f"{net} jitter": nets.scale_arms(net, start, tuned["steps"])[f"{net} jitter"]
+        f"{net} jitter": nets.scale_arms(net, start, tuned["fine-tuning"])[f"{net} jitter"]
         for net, start in starts.items()
     }
 
@@ -130,6 +130,7 @@ def _row(results: Results, arm: str, way: str) -> tuple[str, ...]:
 
 def milliseconds(results: Results, name: str) -> float:
     """Mean milliseconds an image of a view, over seeds."""
+    results.seeds(name)
     lines = results.runs[name].values()
     return sum(1e3 * line["seconds"]["all"] / line["final"]["test_n"] for line in lines) / len(
         lines
@@ -146,7 +147,7 @@ def cost(results: Results, name: str, one: float) -> str:
 
 SIZES = {
     "smoke": Size(
-        seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={"nets": ("A",), "steps": 10}
+        seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={"nets": ("A",), "fine-tuning": 10}
     ),
     "small": Size(seeds=3, edits=nets.SMALL, tuned=nets.SMALL_TUNED),
     "full": Size(

@@ -28,7 +28,7 @@ def variants(base: Recipe, tuned) -> dict[str, Recipe]:
     arms = {}
     for net in tuned["fused"]:
         arms[net] = nets.table_net(base, net, tuned)
-        ways = nets.scale_arms(net, arms[net], tuned["steps"])
+        ways = nets.scale_arms(net, arms[net], tuned["fine-tuning"])
         arms[f"{net} S384"] = ways[f"{net} S384"]
         if net != tuned["fused"][0]:
             arms[f"{net} jitter"] = ways[f"{net} jitter"]
@@ -139,7 +139,7 @@ SIZES = {
     "smoke": Size(
         seeds=2,
         edits={"steps": 20, "lr_every": 12},
-        tuned={"fused": ("A", "B", "D"), "steps": 10},
+        tuned={"fused": ("A", "B", "D"), "fine-tuning": 10},
     ),
     "small": Size(seeds=3, edits=nets.SMALL, tuned={**nets.SMALL_TUNED, "fused": ("A", "B", "D")}),
     "full": Size(

@@ -87,7 +87,7 @@ SIZES = {
         seeds=3, edits={"steps": 600, "lr_every": 360}, tuned={"rates": nets.SMALL_RATES}
     ),
     "full": Size(seeds=5, edits=nets.PHOTOS | nets.FULL, tuned=nets.FULL_TUNED),
-    "paper": Size(seeds=1, edits=nets.PAPER | {"init": "he"}, tuned={"steps": 370_000}),
+    "paper": Size(seeds=1, edits=nets.PAPER | {"init": "he"}, tuned={}),
 }
 
 EXPERIMENT = Experiment(

@@ -38,7 +38,7 @@ def variants(base: Recipe, tuned) -> dict[str, Recipe]:
     arms = {}
     for net in tuned["nets"]:
         arms[net] = nets.table_net(base, net, tuned)
-        arms |= nets.scale_arms(net, arms[net], tuned["steps"])
+        arms |= nets.scale_arms(net, arms[net], tuned["fine-tuning"])
     return arms
 
 
@@ -186,7 +186,7 @@ def charts(results: Results) -> dict[str, Chart]:
 
 SIZES = {
     "smoke": Size(
-        seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={"nets": ("A",), "steps": 10}
+        seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={"nets": ("A",), "fine-tuning": 10}
     ),
     "small": Size(seeds=3, edits=nets.SMALL, tuned=nets.SMALL_TUNED),
     "full": Size(

@@ -74,17 +74,17 @@ PAPER = {
     "init": "normal_0.1",  # "variance 10^-2"
 }
 # Deeper nets start from net A; how long each fine-tuning took is unstated: as long at the most.
-PAPER_TUNED: dict[str, Any] = {"from A": True, "steps": 370_000}
+PAPER_TUNED: dict[str, Any] = {"from A": True, "fine-tuning": 370_000}
 
 # What the sweeps chose (sweep.json beside the results): the rate of each net.
 SMALL_RATES: dict[str, float] = {}
-PHOTO_RATES: dict[str, float] = {}
+PHOTO_RATES = {"A": 0.01, "A-LRN": 0.01, "B": 0.01, "C": 0.01, "D": 0.005, "E": 0.01}
 
-# Steps of the nets from scratch; "steps" of `tuned` are those of each fine-tuning.
+# Steps of the nets from scratch; "fine-tuning" in `tuned` is those of each later stage.
 SMALL = {"steps": 2000, "lr_every": 1200}
-SMALL_TUNED: dict[str, Any] = {"nets": ("A",), "steps": 1000, "rates": SMALL_RATES}
+SMALL_TUNED: dict[str, Any] = {"nets": ("A",), "fine-tuning": 1000, "rates": SMALL_RATES}
 FULL = {"steps": 4000, "lr_every": 2400}
-FULL_TUNED: dict[str, Any] = {"steps": 1200, "rates": PHOTO_RATES}
+FULL_TUNED: dict[str, Any] = {"fine-tuning": 1200, "rates": PHOTO_RATES}
 
 # Table 1's nets, and the controls of the text.
 MODELS = {
