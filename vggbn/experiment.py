@@ -221,7 +221,9 @@ def edited(base: Recipe, edits: Mapping[str, Any]) -> Recipe:
 
 def label(base: Recipe, experiment: Experiment, edits: Mapping[str, Any] | None) -> str:
     """The data set as part of a file name, with the user's edits: other numbers, other folder."""
-    name = Path(base.data.rstrip("/")).name if base.data.startswith("folder:") else base.data
+    name = base.data
+    if name.startswith("folder:"):
+        name = Path(name.removeprefix("folder:").rstrip("/")).name
     extra = [f"{k}={v}" for k, v in sorted((edits or {}).items())]
     return ",".join([name, *extra]).replace("/", "_")
 

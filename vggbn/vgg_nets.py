@@ -78,7 +78,7 @@ PAPER_TUNED: dict[str, Any] = {"from A": True, "fine-tuning": 370_000}
 
 # What the sweeps chose (sweep.json beside the results): the rate of each net.
 SMALL_RATES: dict[str, float] = {}
-PHOTO_RATES = {"A": 0.01, "A-LRN": 0.01, "B": 0.01, "C": 0.01, "D": 0.005, "E": 0.01}
+PHOTO_RATES = {"A": 0.01, "A-LRN": 0.01, "B": 0.005, "C": 0.01, "D": 0.005, "E": 0.01}
 
 # Steps of the nets from scratch; "fine-tuning" in `tuned` is those of each later stage.
 SMALL = {"steps": 2000, "lr_every": 1200}
