@@ -5,7 +5,7 @@ non-linearity, and B with each pair of 3×3 convolutions replaced by one 5×5, a
 as many weights. Every net is trained from scratch by one rule at its own best rate of one grid,
 and tested densely at Q = S.
 
-    python -m experiments.vgg_depth                                   small, on the embedded canvas
+    python -m experiments.vgg_depth                                   small, on embedded digits
     python -m experiments.vgg_depth --size full --data folder:PATH    photographs, n = 5
 """
 
@@ -165,12 +165,7 @@ def tables(results: Results) -> list[Table]:
 
 SIZES = {
     "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={}, arms=("A", "B")),
-    "small": Size(
-        seeds=3,
-        edits={"steps": 800, "lr_every": 480},
-        tuned={"rates": nets.SMALL_RATES},
-        arms=("A", "B", "D", "B 5×5"),
-    ),
+    "small": Size(seeds=3, edits=nets.DIGITS, tuned={}),
     "full": Size(
         seeds=5,
         edits=nets.PHOTOS | nets.FULL,

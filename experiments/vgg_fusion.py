@@ -141,7 +141,7 @@ SIZES = {
         edits={"steps": 20, "lr_every": 12},
         tuned={"fused": ("A", "B", "D"), "fine-tuning": 10},
     ),
-    "small": Size(seeds=3, edits=nets.SMALL, tuned={**nets.SMALL_TUNED, "fused": ("A", "B", "D")}),
+    "small": Size(seeds=3, edits=nets.DIGITS, tuned={"fused": ("A", "B", "D"), "fine-tuning": 200}),
     "full": Size(
         seeds=5, edits=nets.PHOTOS | nets.FULL, tuned={"fused": ("C", "D", "E"), **nets.FULL_TUNED}
     ),

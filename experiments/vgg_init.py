@@ -83,9 +83,7 @@ def tables(results: Results) -> list[Table]:
 
 SIZES = {
     "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={}),
-    "small": Size(
-        seeds=3, edits={"steps": 600, "lr_every": 360}, tuned={"rates": nets.SMALL_RATES}
-    ),
+    "small": Size(seeds=3, edits=nets.DIGITS, tuned={}),
     "full": Size(seeds=5, edits=nets.PHOTOS | nets.FULL, tuned=nets.FULL_TUNED),
     "paper": Size(seeds=1, edits=nets.PAPER | {"init": "he"}, tuned={}),
 }

@@ -142,11 +142,7 @@ def tables(results: Results) -> list[Table]:
 
 SIZES = {
     "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={"nets": ("A",)}),
-    "small": Size(
-        seeds=3,
-        edits={"steps": 600, "lr_every": 360},
-        tuned={"nets": ("A", "D"), "rates": nets.SMALL_RATES},
-    ),
+    "small": Size(seeds=3, edits=nets.DIGITS, tuned={"nets": ("A", "D")}),
     "full": Size(
         seeds=5, edits=nets.PHOTOS | nets.FULL, tuned={"nets": ("A", "D", "E"), **nets.FULL_TUNED}
     ),

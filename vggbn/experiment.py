@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from vggbn import recipe as recipes
 from vggbn import results
+from vggbn.data.embedded import EMBEDDED
 from vggbn.errors import UserError, unknown
 from vggbn.recipe import Recipe
 from vggbn.report import Chart, Curve, Report, Table
@@ -100,7 +101,6 @@ class Sweep:
 
 # The embedded sets have their own sizes; any other is shrunk to CIFAR's.
 ANY_IMAGES = {"image_size": 32, "fit": "resize"}
-EMBEDDED_SMALL = ("digits", "canvas")  # they come at a size's own image size
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,8 @@ def make_plan(
     tuned = {k: v for k, v in chosen.tuned.items() if k in recipes.FIELDS}
     base = edited(experiment.base, {**chosen.edits, **tuned})
     if data and data != base.data:
-        images = {} if data in EMBEDDED_SMALL else experiment.any_images
-        base = edited(base, {"data": data, **images})
+        images = {} if data in EMBEDDED else experiment.any_images
+        base = edited(base, {**images, "data": data})
     base = edited(base, edits or {})
     others = {k: v for k, v in chosen.others.items() if k not in (edits or {})}
     variants = {
