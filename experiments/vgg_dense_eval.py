@@ -173,6 +173,7 @@ EXPERIMENT = Experiment(
     panels={"scale jitter": ("A jitter", "D jitter", "E jitter")},
     sweep=Sweep(arms={"A": {}}, rates=(0.005, 0.01, 0.02), seeds=1),
     any_images=nets.PHOTOS,
+    gallery=True,
 )
 
 if __name__ == "__main__":

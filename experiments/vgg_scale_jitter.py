@@ -217,6 +217,7 @@ EXPERIMENT = Experiment(
     },
     sweep=Sweep(arms={"A": {}}, rates=(0.005, 0.01, 0.02), seeds=1),
     any_images=nets.PHOTOS,
+    gallery=True,
 )
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ TOP = {
     "experiment", "runs", "pool", "results", "publish", "sweep", "train_many", "run_experiment",
     "compile_cache", "views", "view_many", "posteriors", "vgg_nets",
     "dry_run",
+    "gallery",
     "exact",
 }  # fmt: skip
 # Doors to other frameworks, which nothing inside may need.

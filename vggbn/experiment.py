@@ -110,7 +110,8 @@ class Experiment:
     variants(base, tuned) -> {name: recipe}; `baseline` names the one that all others are edits of
     and whose best accuracy is the target of the table of steps. views(variants) are the ways to
     test them, arms that are not trained; tables and charts are laid out as the paper's. any_images:
-    the edits of the baseline for a data set that has no size of its own.
+    the edits of the baseline for a data set that has no size of its own. gallery: show what the
+    last arm's first seed sees of some images.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Experiment:
     tables: Callable[[Results], list[Table]] = lambda results: []
     charts: Callable[[Results], dict[str, Chart]] = lambda results: {}
     any_images: Mapping[str, Any] = field(default_factory=lambda: ANY_IMAGES)
+    gallery: bool = False
 
 
 class Plan(NamedTuple):

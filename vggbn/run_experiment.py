@@ -22,6 +22,7 @@ from vggbn.experiment import (
     size_names,
     variant_edits,
 )
+from vggbn.gallery import write_gallery
 from vggbn.recipe import Recipe, parse_edit, shown
 from vggbn.report import verdict_table, write_html
 from vggbn.sweep import run_sweep
@@ -158,10 +159,21 @@ def run_plan(plan: Plan, store: runs.Store, workers: int) -> int:
     failures += view_missing(plan, store, views, workers)
     report = build_report(plan, plan.found(setting, evaluation))
     write_html(plan.folder / "report.html", report)
+    if plan.experiment.gallery:
+        show_gallery(plan, store)
     print("\n" + verdict_table(report.judgements))
     print(f"\n{plan.folder / 'report.html'}   {plan.results_path}")
     print(f"{len(missing)} runs in {(time.perf_counter() - began) / 60:.1f} min")
     return 1 if failures else 0
+
+
+def show_gallery(plan: Plan, store: runs.Store) -> None:
+    """Write gallery.html beside the report, of the last arm's first seed."""
+    recipe = list(plan.variants.values())[-1]
+    path = plan.folder / "gallery.html"
+    run = runs.load_run(store.folder(recipe, plan.seeds[0]))
+    write_gallery(path, run, runs.load_data(recipe, plan.seeds[0], store))
+    print(path)
 
 
 def budget(plan: Plan, missing: list[Recipe], done: int, workers: int) -> str:
