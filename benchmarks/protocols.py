@@ -1,8 +1,9 @@
 """What evaluation by whole images and by many crops costs: `python -m benchmarks.protocols`.
 
-Every protocol beside single crops, in turns (A B A B) of one process; a figure is the median over
-the rounds of its ratio, with its range. Single crops are cut beforehand; the protocols rescale.
-Ratios of work are XLA's count of the plain program, zeros around a map left out.
+Every protocol beside the single view, in turns (A B A B) of one process; a figure is the median
+over the rounds of its ratio, with its range. All start from the stored images: rescaling and
+cropping are counted in, everywhere. Ratios of work are XLA's count of the plain program, zeros
+around a map left out. --write puts the tables into protocols.md.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import jax
@@ -18,27 +20,35 @@ import numpy as np
 
 from vggbn import fast
 from vggbn.data import Split
-from vggbn.data.scale import centre_view
 from vggbn.errors import Parser
-from vggbn.evaluate import dense, multi_crop, predict
-from vggbn.evaluate.single import BATCH
+from vggbn.evaluate import centre, dense, multi_crop
 from vggbn.models import MODELS, Net
+from vggbn.provenance import commit, setting
 from vggbn.recipe import Static
 
 CROP, SIDES, SCALES, SOURCE = 64, (64, 73, 110, 146), (73, 110, 146), 146
 SHAPES = ((146, 195), (195, 146), (146, 219))  # (height, width) of the images, in turn
-NET = Net((CROP, CROP, 3), classes=10, width=1 / 8, fc=128, pools=3)
+NET = Net((CROP, CROP, 3), classes=10, width=1 / 8, fc=512, pools=3)
+PAGE = Path(__file__).with_name("protocols.md")
 
 
 def main() -> None:
-    """Print a table a model."""
+    """Print a table a model, and write them if asked to."""
     parser: argparse.ArgumentParser = Parser(prog="python -m benchmarks.protocols")
     parser.add_argument("--images", type=int, default=250)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="write protocols.md too")
     parser.add_argument("models", nargs="*", default=["vgg_a", "vgg_d"])
     args = parser.parse_args()
+    tables = []
     for model in args.models:
-        report(model, split_of(args.images), args.rounds)
+        tables.append(report(model, split_of(args.images), args.rounds))
+        print(tables[-1], flush=True)
+    if args.write:
+        where = setting()
+        facts = f"{where['device']}, {where['threads']} threads, jaxlib {where['jaxlib']}"
+        head = f"# What it costs to test a net\n\n{__doc__.split(chr(10), 2)[2]}\n{facts}, commit "
+        PAGE.write_text(head + f"{commit()}.\n\n" + "\n\n".join(tables) + "\n")
 
 
 def split_of(n: int) -> Split:
@@ -52,17 +62,15 @@ def split_of(n: int) -> Split:
     return Split(images_NHWC, np.zeros(n, np.int32), sizes_N2)
 
 
-def report(model: str, split: Split, rounds: int) -> None:
-    """Print what each protocol costs, in single crops."""
+def report(model: str, split: Split, rounds: int) -> str:
+    """What each protocol costs, in single views."""
     params, stats = MODELS[model](NET).init(jax.random.key(0), "he")
     fixed = Static(model, NET, batch=32, crop_pad=0, flip=True, l2_on="kernels")
     args = (fixed, params, stats)
     moments = (np.float32([0.5] * 3), np.float32(0.25))
-    full = np.arange(BATCH) % len(split)  # a whole batch: no row of a single crop is masked
-    crops = centre_view(split, CROP, CROP).take(full)
 
     def single():
-        predict(*args, crops, *moments)
+        centre(*args, split, *moments, side=SCALES[0], mirrored=False)
 
     def whole(side):
         dense(*args, split, *moments, side=side, mirrored=False)
@@ -75,18 +83,22 @@ def report(model: str, split: Split, rounds: int) -> None:
     protocols["150 crops"] = many
     n = len(split)
     ms, ratios = race(single, protocols, rounds)
-    print(f"{model}, width/8, crop {CROP}, {n} images; a single crop takes {ms / BATCH:.3f} ms")
-    print("| protocol | times a crop | of its work | range |\n|---|---:|---:|---:|")
+    lines = [
+        f"{model}, width/8, fc {NET.fc}, crop {CROP}, {n} images; a single view takes "
+        f"{ms / n:.3f} ms an image.",
+        "",
+        "| protocol | times a single view | of its work | range |",
+        "|---|---:|---:|---:|",
+    ]
     for name, found in ratios.items():
         side = int(name.split()[-1]) if name.startswith("dense") else 0
         work = work_of(fixed, split, side) if side else 150
-        times = [ratio * BATCH / n for ratio in found]
-        shares = [ratio / work for ratio in times]
-        print(
-            f"| {name} | {median(times):.2f} | {median(shares):.2f} of {work:.2f} "
-            f"| {min(shares):.2f}–{max(shares):.2f} |",
-            flush=True,
+        shares = [ratio / work for ratio in found]
+        lines.append(
+            f"| {name} | {median(found):.2f} | {median(shares):.2f} of {work:.2f} "
+            f"| {min(shares):.2f}–{max(shares):.2f} |"
         )
+    return "\n".join(lines)
 
 
 def race(base: Callable, others: dict[str, Callable], rounds: int):
