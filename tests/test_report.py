@@ -8,7 +8,17 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from vggbn.report import Curve, Picture, Report, results_markdown, verdict_table, write_html
+from vggbn.report import (
+    Chart,
+    Curve,
+    Picture,
+    Report,
+    Table,
+    figures,
+    results_markdown,
+    verdict_table,
+    write_html,
+)
 from vggbn.report.heat import HELD, heat_map, levels
 from vggbn.stats import VERDICTS, Judgement
 
@@ -152,6 +162,8 @@ def test_text_is_escaped_everywhere(tmp_path):
         finals={NASTY: full.finals["base"]}, statuses={NASTY: {0: NASTY}}, end_lr={NASTY: 0.1},
         to_target={NASTY: full.to_target["bn"]}, sweep={NASTY: {0.1: [0.5]}},
         judgements=[judgement(NASTY, sentence=NASTY, criterion=NASTY, paper=NASTY, detail=NASTY)],
+        tables=[Table([NASTY], [[NASTY]], NASTY, NASTY)],
+        charts={NASTY: Chart(NASTY, NASTY, {NASTY: {1: [2.0]}})},
     )  # fmt: skip
     page = Page(html(tmp_path, nasty))
     assert not {"script", "b"} & set(page.tags)
@@ -271,6 +283,27 @@ def test_the_table_of_accuracies_leaves_out_and_names_diverged_runs():
     )
     row = next(line for line in results_markdown(some).splitlines() if "| base | 95.00" in line)
     assert "| 94.00 to 96.00 | 2 | 0.001 | seed 1 diverged at step 7 |" in row
+
+
+def test_a_table_of_the_papers_stands_in_both_pages_before_the_variants(tmp_path):
+    own = Table(("net", "error, %"), [("D", "24.8")], "Table 4: several scales", "Dense.")
+    for text in (results_markdown(report(tables=[own])), html(tmp_path, report(tables=[own]))):
+        places = [text.index(w) for w in ("Verdicts", own.title, "24.8", own.note, "Variants")]
+        assert places == sorted(places)
+
+
+def test_a_chart_shows_means_and_intervals_over_seeds(tmp_path):
+    lines = {"one": {1: [20.0, 22.0], 2: [18.0, 18.5]}, "two": {1: [30.0], 2: []}}
+    chart = Chart("scale Q", "error, %", lines)
+    page = Page(html(tmp_path, report(charts={"Q": chart})))
+    assert page.tags.count("figure") == 4
+    assert all(words in page.text for words in ("scale Q", "error, %", "one", "two", "Q"))
+    drawn = figures.chart(chart)
+    # two lines with a marker a point, and a bar where there are two seeds
+    assert drawn != figures.chart(replace(chart, series={"one": lines["one"]}))
+    assert drawn != figures.chart(replace(chart, series=lines | {"two": {1: [31.0]}}))
+    wider = lines | {"one": {1: [19.0, 23.0], 2: [18.0, 18.5]}}
+    assert drawn != figures.chart(replace(chart, series=wider))  # the same mean, another interval
 
 
 def test_the_number_of_chance_verdicts_is_said():
