@@ -311,14 +311,6 @@ def test_a_folder_is_loaded_whole_framed_and_the_same_from_the_cache(folder, tmp
         assert np.array_equal(first.train.image(row), second.train.image(row))
 
 
-def test_more_images_than_memory_are_refused_before_they_are_decoded(folder, monkeypatch):
-    from vggbn.data import images
-
-    monkeypatch.setattr(images, "_memory", lambda: 24 * 36 * 36 * 3)
-    with pytest.raises(UserError, match=r"24 images of 36x36x3 take .* source_side"):
-        load(**options(folder))
-
-
 def test_a_truncated_file_is_refused_by_name(folder):
     truncate(folder / "a" / "03.png")
     with pytest.raises(UserError, match=r"a/03\.png cannot be read"):

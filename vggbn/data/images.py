@@ -2,14 +2,13 @@
 pixels do not depend on which other libraries happen to be installed."""
 
 import io
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from vggbn.data.scale import LONGEST, rescale_image
+from vggbn.data.scale import rescale_image
 from vggbn.errors import UserError
 
 FITS = ("resize", "pad", "whole")
@@ -20,21 +19,16 @@ _ORIENTATION = 0x0112  # the EXIF tag
 def empty_images(n: int, *, image_size: int, channels: int) -> np.ndarray:
     """Room for n images, uint8 [n, image_size, image_size, channels].
 
-    Raises UserError when they fill more than half of the memory.
+    Raises UserError when they fill more than half of the memory: splitting copies them once.
     """
-    _refuse_more_than_memory(n, image_size, image_size, channels)
-    return np.empty((n, image_size, image_size, channels), np.uint8)
-
-
-def _refuse_more_than_memory(n: int, height: int, width: int, channels: int) -> None:
-    """Splitting copies images once: at most half of the memory is theirs."""
-    needed, memory = float(n) * height * width * channels, _memory()
+    shape = (n, image_size, image_size, channels)
+    needed, memory = np.prod(shape, dtype=np.float64), _memory()
     if needed > memory / 2:
         raise UserError(
-            f"{n:,} images of {height}x{width}x{channels} take {needed / 1e9:.1f} GB, more than "
-            f"half of the {memory / 1e9:.1f} GB of memory: choose a smaller image_size or "
-            "source_side."
+            f"{n:,} images of {image_size}x{image_size}x{channels} take {needed / 1e9:.1f} GB, "
+            f"more than half of the {memory / 1e9:.1f} GB of memory: choose a smaller image_size."
         )
+    return np.empty(shape, np.uint8)
 
 
 def stack(rows: Iterable[np.ndarray], n: int, *, image_size: int, fit: str, channels: int):
@@ -49,8 +43,6 @@ def stack(rows: Iterable[np.ndarray], n: int, *, image_size: int, fit: str, chan
             images_NHWC[count] = x_HWC
             count += 1
         return images_NHWC[:count], None
-    longest = math.ceil(LONGEST * image_size)  # the frame's sides, where both directions occur
-    _refuse_more_than_memory(n, longest, longest, channels)
     kept = list(rows)
     sizes_N2 = np.array([x_HWC.shape[:2] for x_HWC in kept], np.int32).reshape(-1, 2)
     images_NHWC = np.zeros((len(kept), *sizes_N2.max(axis=0, initial=0), channels), np.uint8)
