@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vggbn import data, fast, runs, train
@@ -109,7 +110,7 @@ def score_map(run: runs.Run, recipe: Recipe, dataset: data.Dataset, x_HWC) -> np
 
     @fast.jit
     def posteriors(params, stats, images_NHWC):
-        x_NHWC = standardise(images_NHWC, run.mean_C, run.std)
+        x_NHWC = standardise(images_NHWC, jnp.asarray(run.mean_C), run.std)
         return jax.nn.softmax(MODELS[recipe.model](net).score_map(params, stats, x_NHWC))
 
     return np.asarray(posteriors(run.params, run.stats, x_HWC[None])[0])
@@ -120,7 +121,7 @@ def _jitter(recipe: Recipe, dataset: data.Dataset) -> str:
     sizes_N2 = None if split.sizes_N2 is None else np.repeat(split.sizes_N2[:1], n, 0)
     crops = random_scale_crop(
         jax.random.key(0, impl="rbg"),
-        np.repeat(split.images_NHWC[:1], n, 0),
+        jnp.repeat(split.images_NHWC[:1], n, 0),
         sizes_N2,
         recipe.scale_min,
         recipe.scale_max,
