@@ -765,7 +765,7 @@ def test_names_that_are_not_there_are_explained(tmp_path, monkeypatch):
         load("cifar10", **options(data_dir=str(tmp_path)))
     assert str(tmp_path) in str(raised.value)
     with pytest.raises(
-        UserError, match=r"Close to it: .*cifar10.* Use mnist5k, digits, folder:PATH"
+        UserError, match=r"Close to it: .*cifar10.* Use mnist5k, canvas, digits, folder:PATH"
     ):
         load("cifar-10", **options(data_dir=str(tmp_path)))
     monkeypatch.setenv("VGGBN_DATA_DIR", str(tmp_path / "base"))
