@@ -77,7 +77,7 @@ PAPER = {
 PAPER_TUNED: dict[str, Any] = {"from A": True, "fine-tuning": 370_000}
 
 # What the sweep chose (sweep.json beside the results): the rate of each net.
-PHOTO_RATES = {"A": 0.01, "A-LRN": 0.01, "B": 0.005, "C": 0.01, "D": 0.005, "E": 0.01}
+PHOTO_RATES = {"A": 0.01, "A-LRN": 0.01, "B": 0.005, "C": 0.005, "D": 0.0025, "E": 0.0025}
 
 # Steps of the nets from scratch; "fine-tuning" in `tuned` is those of each later stage.
 # On the canvas deeper nets without BN take longer than minutes to leave chance, on the digits not.
