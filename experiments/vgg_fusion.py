@@ -10,7 +10,7 @@ Sides are in the paper's pixels, where a crop has 224.
 from __future__ import annotations
 
 from vggbn import vgg_nets as nets
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment import Claim, Experiment, Size, Verdict
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results
@@ -160,7 +160,7 @@ EXPERIMENT = Experiment(
     tables=tables,
     sizes=SIZES,
     panels={},
-    sweep=Sweep(arms={"A": {}}, rates=(0.005, 0.01, 0.02), seeds=1),
+    sweep="vgg_depth",
     any_images=nets.PHOTOS,
 )
 

@@ -13,7 +13,7 @@ paper's 4,608 inputs 4.8 and 0.48.
 from __future__ import annotations
 
 from vggbn import vgg_nets as nets
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment import Claim, Experiment, Size, Verdict
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results
@@ -99,11 +99,7 @@ EXPERIMENT = Experiment(
     tables=tables,
     sizes=SIZES,
     panels={"random": ("std 0.1", "std 0.01", "Glorot", "He"), "from A": ("A", *MENDED[:2], "He")},
-    sweep=Sweep(
-        arms={name: {"model": nets.MODELS[name]} for name in "AD"},
-        rates=(0.005, 0.01, 0.02),
-        seeds=1,
-    ),
+    sweep="vgg_depth",
     any_images=nets.PHOTOS,
 )
 

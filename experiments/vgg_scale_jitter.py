@@ -12,7 +12,7 @@ Sides are in the paper's pixels, where a crop has 224.
 from __future__ import annotations
 
 from vggbn import vgg_nets as nets
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment import Claim, Experiment, Size, Verdict
 from vggbn.recipe import Recipe
 from vggbn.report import Chart, Table
 from vggbn.results import Results
@@ -215,7 +215,7 @@ EXPERIMENT = Experiment(
         "D": ("D", "D S384", "D S384 on", "D jitter"),
         "E": ("E", "E S384", "E S384 on", "E jitter"),
     },
-    sweep=Sweep(arms={"A": {}}, rates=(0.005, 0.01, 0.02), seeds=1),
+    sweep="vgg_depth",
     any_images=nets.PHOTOS,
     gallery=True,
 )

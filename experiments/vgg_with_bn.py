@@ -11,7 +11,7 @@ no BN; the claims are the BN paper's (sections 1 and 3.3), tried on VGG's nets.
 from __future__ import annotations
 
 from vggbn import vgg_nets as nets
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment import Claim, Experiment, Size, Verdict
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results
@@ -166,11 +166,7 @@ EXPERIMENT = Experiment(
         net: tuple(f"{net}{norm}{fast}" for norm in ("", BN) for fast in ("", FAST))
         for net in ("A", "D", "E")
     },
-    sweep=Sweep(
-        arms={name: {"model": nets.MODELS[name]} for name in "ADE"},
-        rates=(0.005, 0.01, 0.02),
-        seeds=1,
-    ),
+    sweep="vgg_depth",
     any_images=nets.PHOTOS,
 )
 

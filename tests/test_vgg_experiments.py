@@ -16,10 +16,12 @@ import pytest
 from tests.conftest import ROOT
 from tests.result_lines import SETTING, line
 from vggbn import vgg_nets as nets
-from vggbn.experiment import build_report, make_plan
+from vggbn.errors import UserError
+from vggbn.experiment import build_report, make_plan, read_sweep
 from vggbn.report import results_markdown
 from vggbn.results import Results
 from vggbn.run_experiment import listing
+from vggbn.sweep import run_sweep
 
 GOLDEN = ROOT / "tests" / "golden"
 RENEW = "RENEW_GOLDEN=1 python -m pytest tests/test_vgg_experiments.py -k golden"
@@ -108,6 +110,17 @@ def test_the_matched_5x5_net_has_b_s_convolution_weights_to_2_percent():
         counts[arm] = sum(size(v["kernel"]) for k, v in params.items() if k.startswith("conv"))
     assert counts["B 5×5"] > 1.15 * counts["B"]
     assert counts["B 5×5 matched"] == pytest.approx(counts["B"], rel=0.02)
+
+
+def test_rates_are_those_of_the_one_sweep_and_its_record_is_read_by_all():
+    record = read_sweep(plan("depth"))
+    best = {net: rate for net, (rate, _) in record["best"].items()}
+    assert best == nets.PHOTO_RATES
+    for name in NAMES[1:]:
+        assert read_sweep(plan(name)) == record
+        with pytest.raises(UserError, match="vgg_depth --sweep"):
+            run_sweep(plan(name), None, 1)
+    assert read_sweep(plan("scale_jitter", "small")) is None
 
 
 # --- judges --------------------------------------------------------------------------------------

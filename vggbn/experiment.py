@@ -109,7 +109,8 @@ class Experiment:
 
     variants(base, tuned) -> {name: recipe}; `baseline` names the one that all others are edits of
     and whose best accuracy is the target of the table of steps. views(variants) are the ways to
-    test them, arms that are not trained; tables and charts are laid out as the paper's. any_images:
+    test them, arms that are not trained; `sweep` may be the name of the experiment whose sweep
+    chose the rates; tables and charts are laid out as the paper's. any_images:
     the edits of the baseline for a data set that has no size of its own. gallery: show what the
     last arm's first seed sees of some images.
     """
@@ -123,7 +124,7 @@ class Experiment:
     claims: tuple[Claim, ...]
     sizes: Mapping[str, Size]
     panels: Mapping[str, tuple[str, ...]]
-    sweep: Sweep
+    sweep: Sweep | str
     notes: tuple[str, ...] = ()
     views: Callable[[Mapping[str, Recipe]], dict[str, View]] = lambda variants: {}
     tables: Callable[[Results], list[Table]] = lambda results: []
@@ -314,8 +315,10 @@ def _sweep_curves(plan: Plan) -> dict[str, dict[float, list[float]]]:
 
 def read_sweep(plan: Plan) -> dict | None:
     """The record of the sweep for this size and data set: the user's own, else the published."""
-    published = PUBLISHED / plan.experiment.name / plan.folder.name / plan.sweep_path.name
-    for path in (plan.sweep_path, published):
+    own, name = plan.experiment.sweep, plan.experiment.name
+    name = own if isinstance(own, str) else name
+    mine, file = plan.folder.parents[1] / name / plan.folder.name, plan.sweep_path.name
+    for path in (mine / file, PUBLISHED / name / plan.folder.name / file):
         if path.exists():
             return json.loads(path.read_text())
     return None
@@ -343,8 +346,8 @@ def _sweep_note(plan: Plan) -> list[str]:
     record = read_sweep(plan)
     if record is None:
         return [
-            f"The learning rates were not tuned on this data at this size: they are those of "
-            f"{plan.experiment.base.data}."
+            "The learning rates were not tuned on this data at this size: they are the defaults of "
+            f"experiments/{plan.experiment.name}.py."
         ]
     if "finals" in record:
         finalists = max(len(by_rate) for by_rate in record["finals"]["accuracy"].values())

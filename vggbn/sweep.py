@@ -9,7 +9,8 @@ import os
 import numpy as np
 
 from vggbn import runs
-from vggbn.experiment import Plan, edited
+from vggbn.errors import UserError
+from vggbn.experiment import Plan, Sweep, edited
 from vggbn.recipe import Recipe
 from vggbn.stats import smoothed
 from vggbn.train_many import train_many
@@ -21,7 +22,7 @@ def run_sweep(plan: Plan, store: runs.Store, workers: int) -> int:
     Where the size names finalists there is a second round: so many of each arm's best rates, for
     as long as the arms of the experiment are trained (a short run favours low rates).
     """
-    sweep, scale = plan.experiment.sweep, plan.scale
+    sweep, scale = _sweep_of(plan), plan.scale
     rates = {arm: [f"{rate:g}" for rate in sweep.rates] for arm in sweep.arms}
     found = _round(plan, store, workers, rates, scale.sweep_steps)
     if found is None:
@@ -49,6 +50,14 @@ def run_sweep(plan: Plan, store: runs.Store, workers: int) -> int:
     return 0
 
 
+def _sweep_of(plan: Plan) -> Sweep:
+    """The experiment's own. UserError: its rates come from another's."""
+    sweep = plan.experiment.sweep
+    if isinstance(sweep, str):
+        raise UserError(f"the rates come from another sweep: python -m experiments.{sweep} --sweep")
+    return sweep
+
+
 ByRate = dict[str, list[float | None]]  # {rate: score of each seed}
 
 
@@ -60,7 +69,7 @@ def _round(
         f"{arm}, rate {rate}, seed {seed}": (arm, rate, seed)
         for arm, of_arm in rates.items()
         for rate in of_arm
-        for seed in range(plan.scale.sweep_seeds or plan.experiment.sweep.seeds)
+        for seed in range(plan.scale.sweep_seeds or _sweep_of(plan).seeds)
     }
     wanted = {
         name: (_recipe(plan, arm, float(rate), steps), seed, store)
@@ -78,7 +87,7 @@ def _round(
 def _recipe(plan: Plan, arm: str, rate: float, steps: int | None) -> Recipe:
     """steps None: as many as the experiment's own arms; never more than those."""
     steps = min(steps or plan.base.steps, plan.base.steps)
-    return edited(plan.base, {**plan.experiment.sweep.arms[arm], "steps": steps, "lr": rate})
+    return edited(plan.base, {**_sweep_of(plan).arms[arm], "steps": steps, "lr": rate})
 
 
 def score(record: dict) -> float | None:
