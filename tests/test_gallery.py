@@ -28,7 +28,9 @@ def pictures(text):
 
 def test_the_page_has_three_pictures_an_image_and_the_jittered_crops(run, tmp_path, capsys):
     out = tmp_path / "page.html"
-    gallery.main([str(run), "--images", "2", "--out", str(out)])
+    with pytest.raises(SystemExit) as caught:
+        gallery.main([str(run), "--images", "2", "--out", str(out)])
+    assert caught.value.code == 0
     assert capsys.readouterr().out.strip() == str(out)
     text = out.read_text()
     shown = pictures(text)

@@ -1,6 +1,11 @@
-"""The mistakes of a user: one exception, and the parser that raises it."""
+"""The mistakes of a user: one exception, the parser that raises it, the exit that follows."""
 
 import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+INTERRUPTED = 130  # the exit status after Ctrl-C
 
 
 class UserError(Exception):
@@ -22,3 +27,25 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         raise UserError(f"{message} (--help lists the flags).")
+
+
+def exit_with(work: Callable[[], int | None], *, kept: str = "") -> NoReturn:
+    """Do the work of a command line and exit with its status, or 0.
+
+    A UserError or an OSError becomes one sentence and status 2, Ctrl-C one and INTERRUPTED. `kept`
+    says what neither loses.
+    """
+    try:
+        sys.exit(work() or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        more = f" {kept}." if kept else ""
+        print(f"error: {error.strerror or error}{where}.{more}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        more = f" {kept}; the same command goes on." if kept else ""
+        print(f"\nStopped.{more}", file=sys.stderr)
+        sys.exit(INTERRUPTED)

@@ -14,12 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vggbn.errors import Parser, UserError
+from vggbn.errors import Parser, UserError, exit_with
 from vggbn.provenance import commit, device, versions
 from vggbn.report import Picture, Report, verdict_table, write_html
 from vggbn.stats import Judgement
 
-INTERRUPTED = 130
 DRAWS = 12
 
 
@@ -68,18 +67,8 @@ class ExactExperiment:
 
 def main(experiment: ExactExperiment, argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 all claims hold, 1 one fails, 2 a mistake of the user's."""
-    try:
-        sys.exit(run(experiment, sys.argv[1:] if argv is None else argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}.", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    args = sys.argv[1:] if argv is None else argv
+    exit_with(lambda: run(experiment, args))
 
 
 def run(experiment: ExactExperiment, argv: Sequence[str]) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import base64
 import io
-import sys
 from html import escape
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from vggbn import data, fast, runs, train
 from vggbn.data.augment import standardise
 from vggbn.data.jitter import random_scale_crop
 from vggbn.data.scale import grid_corners, rescale
-from vggbn.errors import Parser, UserError
+from vggbn.errors import Parser, UserError, exit_with
 from vggbn.models import MODELS
 from vggbn.recipe import Recipe
 
@@ -34,25 +33,25 @@ figcaption{font-size:.85rem;max-width:22rem} img{image-rendering:auto;max-width:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 a mistake of the user's."""
+    exit_with(lambda: _run(_parser().parse_args(argv)))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m vggbn.gallery", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained run")
     parser.add_argument("--data-dir", help="folder of prepared sets and image folders")
     parser.add_argument("--images", type=int, default=4, help="how many test images")
     parser.add_argument("--out", type=Path, default=Path("gallery.html"), help="the page")
-    try:
-        args: argparse.Namespace = parser.parse_args(argv)
-        run = runs.load_run(args.run)
-        recipe = Recipe.from_dict(run.record["recipe"])
-        store = runs.Store(args.run.parents[1], args.data_dir)
-        dataset = runs.load_data(recipe, run.record["seed"], store)
-        write_gallery(args.out, run, dataset, images=args.images)
-        print(args.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"error: {error.strerror or error} ({error.filename}).", file=sys.stderr)
-        sys.exit(2)
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    run = runs.load_run(args.run)
+    recipe = Recipe.from_dict(run.record["recipe"])
+    store = runs.Store(args.run.parents[1], args.data_dir)
+    dataset = runs.load_data(recipe, run.record["seed"], store)
+    write_gallery(args.out, run, dataset, images=args.images)
+    print(args.out)
 
 
 def write_gallery(path: Path, run: runs.Run, dataset: data.Dataset, *, images: int = 4) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from vggbn import pool, provenance, results, runs
 from vggbn.data import batch_indices
 from vggbn.dry_run import dry_run
-from vggbn.errors import Parser, UserError
+from vggbn.errors import Parser, UserError, exit_with
 from vggbn.experiment import (
     Experiment,
     Plan,
@@ -29,23 +29,11 @@ from vggbn.sweep import run_sweep
 from vggbn.train_many import train_many, worker_setting
 from vggbn.view_many import view_many
 
-INTERRUPTED = 130
-
 
 def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a run failed, 2 a mistake of the user's."""
-    try:
-        sys.exit(run(experiment, sys.argv[1:] if argv is None else argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}. Finished runs are kept.", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nStopped. Finished runs are kept; the same command goes on.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    args = sys.argv[1:] if argv is None else argv
+    exit_with(lambda: run(experiment, args), kept="Finished runs are kept")
 
 
 def run(experiment: Experiment, argv: Sequence[str]) -> int:

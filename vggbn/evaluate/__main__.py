@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
 
 from vggbn import runs, train
 from vggbn.data import Dataset, Split, load
-from vggbn.errors import Parser, UserError, unknown
+from vggbn.errors import Parser, UserError, exit_with, unknown
 from vggbn.evaluate import predict
 from vggbn.recipe import Recipe
 
@@ -23,14 +22,7 @@ SPLITS = ("train", "validation", "test")
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 a mistake of the user's."""
-    try:
-        _run(_parser().parse_args(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"error: {error.strerror or error} ({error.filename}).", file=sys.stderr)
-        sys.exit(2)
+    exit_with(lambda: _run(_parser().parse_args(argv)))
 
 
 def _parser() -> argparse.ArgumentParser:
