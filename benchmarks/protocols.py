@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn import fast
 from vggbn.data import Split
+from vggbn.dry_run import plain_forms
 from vggbn.errors import Parser
 from vggbn.evaluate import centre, dense, multi_crop
 from vggbn.models import MODELS, Net
@@ -134,13 +134,10 @@ def work_of(fixed: Static, split: Split, side: int) -> float:
         x_NHWC = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
         return jax.jit(function).lower(params, stats, x_NHWC).cost_analysis()["flops"]
 
-    enabled, fast.ENABLED = fast.ENABLED, False
-    try:
+    with plain_forms():
         crop = operations(lambda p, s, x: model.apply(p, s, x, train=False)[0], CROP, CROP)
         found = buckets(split, side, stride(fixed.model, fixed.net))
         total = sum(len(r) * operations(model.score_map, *shape) for shape, r in found.items())
-    finally:
-        fast.ENABLED = enabled
     return total / crop / len(split)
 
 

@@ -21,7 +21,6 @@ from vggbn.run_experiment import main
 from vggbn.stats import paired_interval, verdict
 from vggbn.vgg_nets import untrained
 
-NORMAL = {"std 0.1": "normal_0.1", "std 0.01": "normal_0.01"}
 MENDED = ("from A, std 0.1", "from A, std 0.01", "Glorot", "He")
 
 
@@ -29,7 +28,7 @@ def variants(base: Recipe, tuned) -> dict[str, Recipe]:
     """Net A, which some arms of D start from, and D in every way; He's is vgg_depth's D."""
     a, d = (nets.table_net(base, name, tuned) for name in ("A", "D"))
     arms = {"A": a, "He": d, "Glorot": d.but(init="glorot")}
-    for name, init in NORMAL.items():
+    for name, init in nets.NORMAL.items():
         arms[name] = d.but(init=init)
         arms[f"from A, {name}"] = arms[name].but(parent=a, inherit="stages")
     return arms
@@ -69,16 +68,14 @@ CLAIMS = tuple(
         PRIMARY,
         judge(reading),
     )
-    for reading in NORMAL
+    for reading in nets.NORMAL
 )
 
 
 def tables(results: Results) -> list[Table]:
     """Each arm's fit and error."""
-    arms = [name for name in results.variants if results.runs.get(name)]
-    rows = [(a, nets.trained_text(results, a), nets.error_text(results, a)) for a in arms]
-    headers = ("D starts from", "training accuracy at the end (with dropout), %", "test error, %")
-    return [Table(headers, rows, "Initialisation", "Centre crop at Q = S; A is net A itself.")]
+    note = "Centre crop at Q = S; A is net A itself."
+    return [nets.fit_table(results, "Initialisation", "D starts from", note)]
 
 
 SIZES = {

@@ -20,7 +20,6 @@ from vggbn.stats import paired_interval, verdict
 from vggbn.vgg_nets import untrained
 
 BN, FAST = " + BN", " ×10"
-NORMAL = {"std 0.1": "normal_0.1", "std 0.01": "normal_0.01"}
 
 
 def variants(base: Recipe, tuned) -> dict[str, Recipe]:
@@ -32,7 +31,7 @@ def variants(base: Recipe, tuned) -> dict[str, Recipe]:
             arms[f"{net}{norm}"] = recipe
             arms[f"{net}{norm}{FAST}"] = recipe.but(lr=10 * recipe.lr)
     deep = tuned["nets"][min(1, len(tuned["nets"]) - 1)]
-    for name, init in NORMAL.items():
+    for name, init in nets.NORMAL.items():
         for norm in ("", BN):
             arms[f"{deep}{norm}, {name}"] = arms[f"{deep}{norm}"].but(init=init)
     return arms
@@ -80,15 +79,10 @@ def judge_rate(results: Results) -> Verdict:
 
 
 def judge_init(results: Results) -> Verdict:
-    deep = (
-        next(arm for arm in results.variants if arm.endswith(", std 0.1"))
-        .split(BN)[0]
-        .split(",")[0]
-    )
-    arms = [f"{deep}{norm}, {name}" for norm in ("", BN) for name in NORMAL]
+    arms = [arm for arm in results.variants if arm.endswith(tuple(nets.NORMAL))]
     seeds = results.seeds(*arms)
     fails = {arm: [untrained(results.runs[arm][seed]) for seed in seeds] for arm in arms}
-    plain, mended = arms[: len(NORMAL)], arms[len(NORMAL) :]
+    plain, mended = ([arm for arm in arms if (BN in arm) == with_bn] for with_bn in (False, True))
     interval = paired_interval(
         [
             max(int(fails[arm][i]) for arm in plain) - max(int(fails[arm][i]) for arm in mended)
@@ -134,10 +128,8 @@ CLAIMS = (
 
 def tables(results: Results) -> list[Table]:
     """Each arm's fit and error."""
-    arms = [name for name in results.variants if results.runs.get(name)]
-    rows = [(a, nets.trained_text(results, a), nets.error_text(results, a)) for a in arms]
-    headers = ("net", "training accuracy at the end (with dropout), %", "test error, %")
-    return [Table(headers, rows, "VGG with and without BN", "Centre crop at Q = S.")]
+    note = "Centre crop at Q = S."
+    return [nets.fit_table(results, "VGG with and without BN", "net", note)]
 
 
 SIZES = {

@@ -134,7 +134,7 @@ def cost_of(recipe: Recipe, fixed: Static, batch: int) -> Cost:
     params, stats = _shapes(fixed)
     x_NHWC = jax.ShapeDtypeStruct((1, *fixed.net.image), jnp.float32)
     apply = MODELS[fixed.model](fixed.net).apply
-    with _plain_forms():
+    with plain_forms():
         forward = jax.jit(lambda p, s, x: apply(p, s, x, train=False)[0])
         counted = forward.lower(params, stats, x_NHWC).cost_analysis()
         memory = _step(recipe, fixed, batch).compile().memory_analysis()
@@ -166,7 +166,7 @@ def _step(recipe: Recipe, fixed: Static, batch: int):
 
 
 @contextmanager
-def _plain_forms():
+def plain_forms():
     """What accelerators compile: no form that only a CPU gets."""
     before, fast.ENABLED = fast.ENABLED, False
     try:

@@ -13,6 +13,7 @@ import numpy as np
 
 from vggbn.experiment import Verdict, edited
 from vggbn.recipe import Recipe
+from vggbn.report import Table
 from vggbn.results import Results
 from vggbn.stats import Interval, paired_images, paired_interval, verdict
 from vggbn.views import correct
@@ -78,6 +79,9 @@ PAPER_TUNED: dict[str, Any] = {"from A": True, "fine-tuning": 370_000}
 
 # What the sweep chose (sweep.json beside the results): the rate of each net.
 PHOTO_RATES = {"A": 0.01, "A-LRN": 0.01, "B": 0.005, "C": 0.005, "D": 0.0025, "E": 0.0025}
+
+# "Variance 10^-2" (VGG 3.1) in both its readings, as initialisers.
+NORMAL = {"std 0.1": "normal_0.1", "std 0.01": "normal_0.01"}
 
 # Steps of the nets from scratch; "fine-tuning" in `tuned` is those of each later stage.
 # On the canvas deeper nets without BN take longer than minutes to leave chance, on the digits not.
@@ -164,6 +168,14 @@ def trained_text(results: Results, name: str) -> str:
     lost = sum(untrained(line) for line in runs)
     text = f"{sum(fits) / len(fits):.1f}"
     return text + (f"; untrained: {lost} of {len(fits)} seeds" if lost else "")
+
+
+def fit_table(results: Results, title: str, first: str, note: str) -> Table:
+    """Each trained arm's fit of its training set and its test error; `first` heads the arms."""
+    arms = [name for name in results.variants if results.runs.get(name)]
+    rows = [(arm, trained_text(results, arm), error_text(results, arm)) for arm in arms]
+    headers = (first, "training accuracy at the end (with dropout), %", "test error, %")
+    return Table(headers, rows, title, note)
 
 
 def untrained(line: Mapping[str, Any]) -> bool:
