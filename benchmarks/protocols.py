@@ -22,6 +22,7 @@ from vggbn.data import Split
 from vggbn.dry_run import plain_forms
 from vggbn.errors import Parser
 from vggbn.evaluate import centre, dense, multi_crop
+from vggbn.evaluate.views import CROPS
 from vggbn.models import MODELS, Net
 from vggbn.provenance import commit, setting
 from vggbn.recipe import Static
@@ -40,6 +41,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write protocols.md too")
     parser.add_argument("models", nargs="*", default=["vgg_a", "vgg_d"])
     args = parser.parse_args()
+    if args.images % CROPS:
+        raise SystemExit(
+            f"--images takes multiples of {CROPS}: masked rows would cost a single view."
+        )
     tables = []
     for model in args.models:
         tables.append(report(model, split_of(args.images), args.rounds))
