@@ -224,7 +224,9 @@ def test_bfloat16_learns_and_can_be_evaluated(tmp_path, monkeypatch, capsys):
     run = runs.get_run(MLP, SEED, store)
     assert run.record["recipe"]["precision"] == "bfloat16"
     assert float32_alone((run.params, run.stats))
-    evaluate_main([str(store.folder(MLP, SEED)), "digits"])
+    with pytest.raises(SystemExit) as done:
+        evaluate_main([str(store.folder(MLP, SEED)), "digits"])
+    assert done.value.code == 0
     assert f"top-1              {100 * final['bfloat16']:6.2f} %" in capsys.readouterr().out
 
 
