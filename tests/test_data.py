@@ -5,6 +5,7 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -378,7 +379,7 @@ def make_folder(root: Path, counts: dict[str, int], size: int = 12) -> Path:
 
 
 def load_folder(root: Path, **changes):
-    return load(f"folder:{root}", **options(image_size=12, **changes))
+    return load(f"folder:{root}", **options(**{"image_size": 12, **changes}))
 
 
 GIVEN = {f"{part}/{name}": n for part, n in zip(PARTS, (6, 2, 3), strict=True) for name in "ab"}
@@ -635,6 +636,26 @@ def test_a_damaged_cache_is_rebuilt(tmp_path, monkeypatch, damage):
     assert len(reads) == 2
     load_folder(root, cache_dir=str(cache))
     assert len(reads) == 2  # and the rebuilt file is good
+
+
+def test_the_cache_is_bounded_and_the_least_recently_used_goes_first(tmp_path, monkeypatch):
+    root, cache = make_folder(tmp_path / "images", {"a": 20, "b": 20}), tmp_path / "cache"
+
+    def sizes_kept():
+        return sorted(int(path.name.split("-")[2]) for path in cache.iterdir())
+
+    for age, image_size in ((3, 8), (2, 9), (1, 10)):
+        load_folder(root, cache_dir=str(cache), image_size=image_size)
+        (file,) = cache.glob(f"*-{image_size}-*")
+        os.utime(file, (time.time() - age * 1000,) * 2)
+    load_folder(root, cache_dir=str(cache), image_size=8)  # used again
+    total = sum(path.stat().st_size for path in cache.iterdir())
+    monkeypatch.setattr("vggbn.data.cache._LIMIT", total)
+    load_folder(root, cache_dir=str(cache), image_size=7)
+    assert sizes_kept() == [7, 8, 10]  # 9 was the oldest
+    monkeypatch.setattr("vggbn.data.cache._LIMIT", 1)
+    load_folder(root, cache_dir=str(cache), image_size=6)
+    assert sizes_kept() == [6]  # what was just decoded stays, whatever its size
 
 
 def test_progress_speaks_only_when_it_takes_long(monkeypatch, capsys):

@@ -311,6 +311,13 @@ def test_a_folder_is_loaded_whole_framed_and_the_same_from_the_cache(folder, tmp
         assert np.array_equal(first.train.image(row), second.train.image(row))
 
 
+def test_frames_larger_than_memory_are_refused_before_all_is_decoded(folder, monkeypatch):
+    monkeypatch.setattr("vggbn.data.images._memory", lambda: 24 * 20 * 24 * 3)
+    truncate(folder / "b" / "11.png")  # the last of the part: it is never reached
+    with pytest.raises(UserError, match=r"24 images of \d+x\d+x3 .* choose a smaller image_size"):
+        load(**options(folder))
+
+
 def test_a_truncated_file_is_refused_by_name(folder):
     truncate(folder / "a" / "03.png")
     with pytest.raises(UserError, match=r"a/03\.png cannot be read"):

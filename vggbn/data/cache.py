@@ -1,4 +1,5 @@
-"""Decoded arrays on disk: written atomically, checked on every load, rebuilt when damaged."""
+"""Decoded arrays on disk: written atomically, checked on every load, rebuilt when damaged, and the
+least recently used removed when there are too many."""
 
 import hashlib
 import os
@@ -14,6 +15,7 @@ from vggbn.data.types import Split, digest_of
 
 # Raise when decoding or fitting changes its pixels: older files are then not found.
 _FORMAT = 1
+_LIMIT = 20e9  # bytes of all files together
 
 
 def listing(root: Path, files: Iterable[Path]) -> list[tuple[str, int, int]]:
@@ -38,9 +40,11 @@ def cached(
     path = Path(cache_dir).expanduser() / f"{name}-{code}.npz"
     found = _read(path)
     if found is not None:
+        path.touch()  # used just now: `_prune` takes it last
         return found
     parts = build()
     _write(path, parts)
+    _prune(path)
     return parts
 
 
@@ -76,3 +80,13 @@ def _write(path: Path, parts: Mapping[str, Split]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _prune(newest: Path) -> None:
+    """Remove the least recently used files beside the newest until all fit into the limit."""
+    others = set(newest.parent.glob("*.npz")) - {newest}
+    room = _LIMIT - newest.stat().st_size
+    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
+        room -= path.stat().st_size
+        if room < 0:
+            path.unlink(missing_ok=True)

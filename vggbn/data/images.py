@@ -22,19 +22,15 @@ def empty_images(n: int, *, image_size: int, channels: int) -> np.ndarray:
     Raises UserError when they fill more than half of the memory: splitting copies them once.
     """
     shape = (n, image_size, image_size, channels)
-    needed, memory = np.prod(shape, dtype=np.float64), _memory()
-    if needed > memory / 2:
-        raise UserError(
-            f"{n:,} images of {image_size}x{image_size}x{channels} take {needed / 1e9:.1f} GB, "
-            f"more than half of the {memory / 1e9:.1f} GB of memory: choose a smaller image_size."
-        )
+    _require_memory(shape)
     return np.empty(shape, np.uint8)
 
 
 def stack(rows: Iterable[np.ndarray], n: int, *, image_size: int, fit: str, channels: int):
     """(images uint8 [N, H, W, C], sizes int32 [N, 2] or None) of N <= n decoded images.
 
-    With fit="whole" H and W are those of the largest, and the rest of each frame is 0.
+    With fit="whole" H and W are those of the largest, and the rest of each frame is 0. Raises
+    UserError, as soon as it is plain, when the frames fill more than half of the memory.
     """
     if fit != "whole":
         images_NHWC = empty_images(n, image_size=image_size, channels=channels)
@@ -43,12 +39,27 @@ def stack(rows: Iterable[np.ndarray], n: int, *, image_size: int, fit: str, chan
             images_NHWC[count] = x_HWC
             count += 1
         return images_NHWC[:count], None
-    kept = list(rows)
+    kept, frame_2 = [], np.zeros(2, int)
+    for x_HWC in rows:
+        kept.append(x_HWC)
+        frame_2 = np.maximum(frame_2, x_HWC.shape[:2])
+        _require_memory((n, *frame_2, channels))
     sizes_N2 = np.array([x_HWC.shape[:2] for x_HWC in kept], np.int32).reshape(-1, 2)
-    images_NHWC = np.zeros((len(kept), *sizes_N2.max(axis=0, initial=0), channels), np.uint8)
+    images_NHWC = np.zeros((len(kept), *frame_2, channels), np.uint8)
     for row, x_HWC in enumerate(kept):
         images_NHWC[row, : x_HWC.shape[0], : x_HWC.shape[1]] = x_HWC
     return images_NHWC, sizes_N2
+
+
+def _require_memory(shape: tuple[int, ...]) -> None:
+    """Raise UserError when uint8 images of a shape [N, H, W, C] fill more than half of it."""
+    needed, memory = np.prod(shape, dtype=np.float64), _memory()
+    if needed > memory / 2:
+        n, height, width, channels = shape
+        raise UserError(
+            f"{n:,} images of {height}x{width}x{channels} take {needed / 1e9:.1f} GB, "
+            f"more than half of the {memory / 1e9:.1f} GB of memory: choose a smaller image_size."
+        )
 
 
 def _memory() -> int:
