@@ -22,7 +22,7 @@ from vggbn.data import Split
 from vggbn.dry_run import plain_forms
 from vggbn.errors import Parser
 from vggbn.evaluate import centre, dense, multi_crop
-from vggbn.evaluate.views import CROPS
+from vggbn.evaluate.batches import CROPS
 from vggbn.models import MODELS, Net
 from vggbn.provenance import commit, setting
 from vggbn.recipe import Static

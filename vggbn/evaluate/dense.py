@@ -13,7 +13,7 @@ from vggbn import fast
 from vggbn.data import Split
 from vggbn.data.scale import rescale, rescaled_size
 from vggbn.errors import UserError, unknown
-from vggbn.evaluate.views import CROPS, prepared, refuse_small_side, standardised_views
+from vggbn.evaluate.batches import CROPS, prepared, refuse_small_side, standardised_views
 from vggbn.models import MODELS, Net
 
 AVERAGES = ("scores", "posteriors")

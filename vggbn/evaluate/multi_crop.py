@@ -11,7 +11,7 @@ import numpy as np
 from vggbn import fast
 from vggbn.data import Split
 from vggbn.data.scale import centre_crop, grid_corners, rescale
-from vggbn.evaluate.views import CROPS, prepared, refuse_small_side, standardised_views
+from vggbn.evaluate.batches import CROPS, prepared, refuse_small_side, standardised_views
 from vggbn.models import MODELS, Net
 
 
