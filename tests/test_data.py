@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import ROOT
-from vggbn.data import Split, batch_indices, colour_pca, load, pixel_moments, tfds_source
+from vggbn.data import (
+    Split,
+    batch_indices,
+    colour_pca,
+    input_moments,
+    load,
+    pixel_moments,
+    tfds_source,
+)
 from vggbn.data import augment as aug
 from vggbn.data import splits as splitting
 from vggbn.data.duplicates import near_duplicates
@@ -267,6 +275,18 @@ def test_moments_and_components_agree_with_numpy(channels):
     np.testing.assert_allclose(pca_CC @ pca_CC.T, covariance, atol=1e-8)
     np.testing.assert_allclose(np.tril(pca_CC.T @ pca_CC, -1), 0, atol=1e-8)  # orthogonal
     assert (np.diff(np.linalg.norm(pca_CC, axis=0)) <= 0).all()
+
+
+def test_binary_pixels_reach_the_net_as_0_and_1():
+    grey, binary = (load("digits", **options(pixels=p)) for p in ("standardised", "binary"))
+    assert binary.digest != grey.digest and "binary from 128 of 255 on" in binary.note
+    for part in PARTS:
+        before, after = getattr(grey, part), getattr(binary, part)
+        assert np.array_equal(before.labels_N, after.labels_N)
+        x_NHWC = np.asarray(aug.standardise(after.images_NHWC, *input_moments(binary)))
+        assert np.array_equal(x_NHWC, (before.images_NHWC / 255 >= 0.5).astype(np.float32))
+    mean_C, std = input_moments(grey)
+    assert (mean_C, std) == pixel_moments(grey.train)
 
 
 def test_one_colour_has_no_moments():

@@ -279,6 +279,7 @@ FREE = {
     "dropout": 0.0,
     "evaluations": 3,
     "population_batches": 4,
+    "pixels": "binary",
     "damaged": "skip",
     "parent": BASE.but(lr=0.7),
 }

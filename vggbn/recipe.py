@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
+from vggbn.data.binary import PIXELS
 from vggbn.data.scale import window_side
 from vggbn.errors import UserError, unknown
 from vggbn.layers import ACTIVATIONS, INITIALISERS
@@ -29,6 +30,7 @@ class Recipe:
     source_side: int = 0  # whole: the smallest side that images are kept at
     scale_min: int = 0  # whole: the smallest side S that a step rescales an image to is drawn
     scale_max: int = 0  # from scale_min … scale_max for each image; equal: S is fixed
+    pixels: str = "standardised"  # standardised | binary: 0 or 1, as in BN 4.1
     damaged: str = "refuse"  # refuse | skip: a folder's files that cannot be read
     split: str = "folds"  # folds: seed s tests fold s of 5 | fixed
     batch: int = 32
@@ -112,6 +114,7 @@ FIELDS = {field.name: field for field in fields(Recipe)}
 TYPES = {name: type(field.default) for name, field in FIELDS.items()}
 CHOICES = {
     "fit": ("resize", "pad", "whole"),
+    "pixels": PIXELS,
     "damaged": ("refuse", "skip"),
     "split": ("folds", "fixed"),
     "shuffle": ("fresh", "fixed"),

@@ -137,11 +137,12 @@ def load_data(recipe: Recipe, seed: int, store: Store) -> data.Dataset:
     """The recipe's data set, cut for this seed where the recipe's split depends on it."""
     fold = seed if recipe.split == "folds" else 0
     side = recipe.source_side or recipe.image_size
-    return _load(recipe.data, side, recipe.fit, recipe.split, fold, recipe.damaged, store)
+    choices = (recipe.split, fold, recipe.damaged, recipe.pixels)
+    return _load(recipe.data, side, recipe.fit, *choices, store)
 
 
 @lru_cache(maxsize=1)
-def _load(name, image_size, fit, split, seed, damaged, store) -> data.Dataset:
+def _load(name, image_size, fit, split, seed, damaged, pixels, store) -> data.Dataset:
     return data.load(
         name,
         image_size=image_size,
@@ -149,6 +150,7 @@ def _load(name, image_size, fit, split, seed, damaged, store) -> data.Dataset:
         split=split,
         seed=seed,
         damaged=damaged,
+        pixels=pixels,
         data_dir=store.data_dir,
         cache_dir=str(store.cache),
     )

@@ -14,7 +14,7 @@ import numpy as np
 
 from vggbn import fast, norm, optim
 from vggbn.clock import Clock
-from vggbn.data import Dataset, Split, batch_indices, colour_pca, pixel_moments
+from vggbn.data import Dataset, Split, batch_indices, colour_pca, input_moments
 from vggbn.data.augment import augment
 from vggbn.data.jitter import random_scale_crop
 from vggbn.data.scale import centre_view
@@ -76,7 +76,7 @@ class DeviceData(NamedTuple):
 def on_device(dataset: Dataset) -> DeviceData:
     """The training split on the default device; the last data set stays there for the next run."""
     split = dataset.train
-    fields = (split.images_NHWC, split.labels_N, *pixel_moments(split), colour_pca(split))
+    fields = (split.images_NHWC, split.labels_N, *input_moments(dataset), colour_pca(split))
     return DeviceData(*jax.device_put((*fields, split.sizes_N2)))
 
 

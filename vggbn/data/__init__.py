@@ -13,6 +13,7 @@
     duplicates    near-duplicate images
     cache         decoded arrays on disk, checked on load
     batches       which examples make batch `step`
+    binary        pixels as 0 or 1
     moments       mean, standard deviation and principal components of the training pixels
     augment       crop, flip, colour: jnp functions of a key
     prepare       TFDS download_and_prepare, the one place that needs TensorFlow
@@ -22,8 +23,16 @@ jax comes with `vggbn.data.augment` and `vggbn.data.jitter`.
 """
 
 from vggbn.data.batches import batch_indices
-from vggbn.data.moments import colour_pca, pixel_moments
+from vggbn.data.moments import colour_pca, input_moments, pixel_moments
 from vggbn.data.sources import load
 from vggbn.data.types import Dataset, Split
 
-__all__ = ["Dataset", "Split", "batch_indices", "colour_pca", "load", "pixel_moments"]
+__all__ = [
+    "Dataset",
+    "Split",
+    "batch_indices",
+    "colour_pca",
+    "input_moments",
+    "load",
+    "pixel_moments",
+]

@@ -4,10 +4,20 @@ from functools import lru_cache
 
 import numpy as np
 
-from vggbn.data.types import Split
+from vggbn.data.types import Dataset, Split
 from vggbn.errors import UserError
 
 _CHUNK = 2**21  # values: their float64 copy stays in the caches
+
+
+def input_moments(dataset: Dataset) -> tuple[np.ndarray, np.float32]:
+    """(mean_C, std) by which a net's input is standardised: the training pixels' `pixel_moments`.
+
+    Binary images are let through as they are, 0 or 1.
+    """
+    if dataset.binary:
+        return np.zeros(dataset.train.images_NHWC.shape[-1], np.float32), np.float32(1)
+    return pixel_moments(dataset.train)
 
 
 def pixel_moments(split: Split) -> tuple[np.ndarray, np.float32]:

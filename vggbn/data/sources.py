@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vggbn.data import cache, folder, splits, tfds_source
+from vggbn.data.binary import PIXELS, binarise
 from vggbn.data.duplicates import near_duplicates
 from vggbn.data.embedded import EMBEDDED
 from vggbn.data.images import DAMAGED, FITS, fit_arrays
@@ -23,6 +24,7 @@ def load(
     data_dir: str | None,
     cache_dir: str | None = None,
     damaged: str = "refuse",
+    pixels: str = "standardised",
 ) -> Dataset:
     """Load a data set as uint8 images of image_size x image_size in three disjoint splits.
 
@@ -34,20 +36,23 @@ def load(
         example once; a TFDS set keeps its official test and only validation (10 %) varies. A
         folder is pooled, and near-duplicates stay in one split.
     damaged: "refuse" or "skip" the files of a folder that cannot be read; a skipped one is named.
+    pixels: "standardised", or "binary": 0 and 255 only, which a net sees as 0 and 1 (`binarise`).
     cache_dir: where decoded TFDS sets and folders are kept; None: nowhere.
     Raises UserError, in one sentence, for everything a user can put right.
     """
-    _check(image_size, fit, split, seed, damaged)
+    _check(image_size, fit, split, seed, damaged, pixels)
     size = {"image_size": image_size, "fit": fit}
     if name in EMBEDDED:
-        return _load_embedded(name, _fold(split, seed), size)
-    if name.startswith(_FOLDER):
+        found = _load_embedded(name, _fold(split, seed), size)
+    elif name.startswith(_FOLDER):
         root = _folder_path(name.removeprefix(_FOLDER), data_dir)
-        return _load_folder(name, root, split, seed, cache_dir, size, damaged)
-    return _load_tfds(name, split, seed, data_dir, cache_dir, size)
+        found = _load_folder(name, root, split, seed, cache_dir, size, damaged)
+    else:
+        found = _load_tfds(name, split, seed, data_dir, cache_dir, size)
+    return binarise(found) if pixels == "binary" else found
 
 
-def _check(image_size: int, fit: str, split: str, seed: int, damaged: str) -> None:
+def _check(image_size: int, fit: str, split: str, seed: int, damaged: str, pixels: str) -> None:
     if image_size < 1:
         raise UserError(f"image_size={image_size} must be at least 1.")
     if seed < 0:
@@ -56,6 +61,7 @@ def _check(image_size: int, fit: str, split: str, seed: int, damaged: str) -> No
         ("fit", fit, FITS),
         ("split", split, splits.SPLITS),
         ("damaged", damaged, DAMAGED),
+        ("pixels", pixels, PIXELS),
     ):
         if value not in valid:
             raise UserError(f"{option}={value!r} is unknown: use one of {', '.join(valid)}.")

@@ -70,6 +70,7 @@ class Dataset:
     """Three disjoint splits. Models are chosen on `validation`; `test` is read once, at the end.
 
     flip: True where a mirror image keeps its label.
+    binary: True where every pixel is 0 or 255, and a net is to see 0 or 1 (`binarise`).
     note: what the data are, in the words a results table should use.
     digest: `digest_of(train, validation, test)`.
     """
@@ -82,6 +83,7 @@ class Dataset:
     flip: bool
     note: str
     digest: str
+    binary: bool = False
 
 
 def digest_of(*splits: Split) -> str:

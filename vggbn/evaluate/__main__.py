@@ -50,6 +50,7 @@ def _run(args: argparse.Namespace) -> None:
         fit=recipe.fit,
         split=recipe.split,
         seed=run.record["seed"],
+        pixels=recipe.pixels,
         data_dir=args.data_dir,
     )
     _refuse_other_shape(run, dataset)
