@@ -329,6 +329,27 @@ def test_a_diverging_run_stops_and_names_its_first_bad_step(digits):
     assert int(healthy.state.diverged_at) == -1
 
 
+def test_steps_of_one_program_are_the_steps_one_by_one(digits):
+    """Across the ends of programs and evaluations, and from a state that ends within one."""
+    most = train.TOGETHER["mlp"]
+    recipe = MLP.but(norm="batch", steps=2 * most + 5, schedule="exponential", lr_every=3, lr=0.05)
+    fixed, on_device = train.static_of(recipe, digits), train.on_device(digits)
+    state, key = train.init_state(recipe, fixed, SEED), train._keys(SEED)[1]
+    for step in range(recipe.steps):
+        rows = batch_indices(SEED, step, n=len(digits.train), batch=recipe.batch, shuffle="fresh")
+        hyper = train.hyper_at(recipe, step, [])
+        state = train.train_step(fixed)(state, key, on_device, rows, hyper)
+    together = train.fit(recipe, SEED, digits).state
+    part = train.fit(recipe, SEED, digits, stop=most + 3).state
+    assert int(part.step) == most + 3
+    assert_same(train.fit(recipe, SEED, digits, state=part).state, together)
+    assert int(together.step) == recipe.steps and int(together.correct) == int(state.correct)
+    for ours, theirs in zip(
+        jax.tree.leaves(together.params), jax.tree.leaves(state.params), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 # --- seeds and pairs -----------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -120,7 +120,30 @@ def _initialise(model: str, net, initialiser: str) -> Callable:
 
 @lru_cache
 def train_step(fixed: Static) -> Callable:
-    """step(state, key, data, indices, hyper) -> state, jitted, the old state donated."""
+    """step(state, key, data, indices_N, hyper) -> state, jitted, the old state donated."""
+    return fast.jit(_step(fixed), donate_argnums=0)
+
+
+@lru_cache
+def train_steps(fixed: Static) -> Callable:
+    """steps(state, key, data, indices_TN, hyper_T, count) -> the state after count of T steps.
+
+    One program for all of them: to call it costs more than a step of a small net.
+    """
+    step = _step(fixed)
+
+    def steps(state, key, data, indices_TN, hyper_T, count):
+        def body(t, state):
+            hyper = jax.tree.map(lambda number_T: number_T[t], hyper_T)
+            return step(state, key, data, indices_TN[t], hyper)
+
+        return jax.lax.fori_loop(0, count, body, state)
+
+    return fast.jit(steps, donate_argnums=0)
+
+
+def _step(fixed: Static) -> Callable:
+    """One step of SGD, to be jitted."""
     model = MODELS[fixed.model](fixed.net)
 
     def loss_and_more(params, stats, x_NHWC, labels_N, key, hyper, decay):
@@ -156,7 +179,7 @@ def train_step(fixed: Static) -> Callable:
             diverged_at=jnp.where(first_bad, state.step, state.diverged_at),
         )
 
-    return fast.jit(step, donate_argnums=0)
+    return step
 
 
 def augmented(fixed: Static, data: DeviceData, indices_N, key, hyper: Hyper):
@@ -217,7 +240,7 @@ def fit(
     """
     clock = Clock("data")
     fixed = static_of(recipe, dataset)
-    step_fn = train_step(fixed)  # before jax computes anything: see fast.run_inline
+    advance = _advance(fixed)  # before jax computes anything: see fast.run_inline
     data = on_device(dataset)
     clock.to("python")
     if state is None:
@@ -226,19 +249,20 @@ def fit(
     validation = single_view(recipe, dataset.validation)
     history, before = list(history), _progress(state)
     _, key = _keys(seed)
-    for step in range(int(state.step), recipe.steps if stop is None else stop):
+    for steps in _spans(int(state.step), recipe.steps if stop is None else stop, due, fixed):
         clock.to("data")
-        indices_N = batch_indices(seed, step, n=n, batch=recipe.batch, shuffle=recipe.shuffle)
+        rows = {"n": n, "batch": recipe.batch, "shuffle": recipe.shuffle}
+        indices = [batch_indices(seed, step, **rows) for step in steps]
         clock.to("python")
-        hyper = hyper_at(recipe, step, history)
+        hypers = [hyper_at(recipe, step, history) for step in steps]
         clock.to("step")
-        state = step_fn(state, key, data, indices_N, hyper)
-        if step + 1 not in due:
+        state = advance(state, key, data, indices, hypers)
+        if steps[-1] + 1 not in due:
             continue
         jax.block_until_ready(state)
         clock.to("evaluation")
         now = _progress(state)
-        history.append(_record(recipe, fixed, state, validation, data, hyper, before, now))
+        history.append(_record(recipe, fixed, state, validation, data, hypers[-1], before, now))
         before = now
         on_evaluation(history[-1])
         if state.diverged_at >= 0 or is_over(recipe, history):  # pyright: ignore
@@ -246,6 +270,38 @@ def fit(
     clock.to("step")
     jax.block_until_ready(state)
     return Fit(state, history, clock.stop())  # pyright: ignore
+
+
+# Steps of one program: for nets of a few thousand products, where the program's loop costs nothing.
+# On a CPU a convolution runs slower inside a loop than outside.
+TOGETHER = {"mlp": 64}
+
+
+def _spans(first: int, end: int, due: set[int], fixed: Static) -> Iterator[range]:
+    """The steps from first to end, cut where an evaluation is due and where a program ends."""
+    most = TOGETHER.get(fixed.model, 1)
+    while first < end:
+        last = next((s for s in range(first + 1, first + most) if s in due or s == end), None)
+        span = range(first, last or first + most)
+        yield span
+        first = span.stop
+
+
+def _advance(fixed: Static) -> Callable:
+    """advance(state, key, data, indices, hypers) -> the state after a step for each of these."""
+    most = TOGETHER.get(fixed.model)
+    if most is None:
+        step = train_step(fixed)
+        return lambda state, key, data, indices, hypers: step(state, key, data, *indices, *hypers)
+    steps = train_steps(fixed)
+
+    def advance(state, key, data, indices, hypers):
+        count, more = len(indices), most - len(indices)
+        indices_TN = np.stack([*indices, *more * indices[-1:]])
+        hyper_T = Hyper(*map(np.stack, zip(*hypers, *more * hypers[-1:], strict=True)))
+        return steps(state, key, data, indices_TN, hyper_T, np.int32(count))
+
+    return advance
 
 
 def single_view(recipe: Recipe, split: Split) -> Split:
