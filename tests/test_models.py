@@ -192,12 +192,13 @@ def norm_64(params, stats, x, *, norm, train, eps):
 def vgg_64(words, net, params, stats, x, *, train=False):
     """Logits in float64: conv, norm, activation, LRN, pooling; then three dense layers."""
 
-    def layer(x, name, linear):
+    def layer(x, name, linear, act):
         y = linear(x, params[name]["kernel"]) + params[name].get("bias", 0.0)
+        y = act(y) if net.norm_after else y
         if f"norm_{name}" in params:
             own = params[f"norm_{name}"], stats.get(f"norm_{name}")
             y = norm_64(*own, y, norm=net.norm, train=train, eps=net.bn_eps)
-        return y
+        return y if net.norm_after else act(y)
 
     act = ACTIVATIONS_64[net.activation]
     block, i = 1, 0
@@ -208,23 +209,25 @@ def vgg_64(words, net, params, stats, x, *, train=False):
             x = lrn_64(x)
         else:
             i += 1
-            x = layer(x, f"conv{block}_{i}", conv_64)
-            x = x if word.endswith("-") else act(x)
+            linear = word.endswith("-")
+            x = layer(x, f"conv{block}_{i}", conv_64, (lambda y: y) if linear else act)
     x = x.reshape(len(x), -1)
-    x = act(layer(x, "fc1", np.matmul))
-    x = act(layer(x, "fc2", np.matmul))
-    return layer(x, "fc3", np.matmul)
+    x = layer(x, "fc1", np.matmul, act)
+    x = layer(x, "fc2", np.matmul, act)
+    return layer(x, "fc3", np.matmul, lambda y: y)
 
 
 def mlp_64(net, params, stats, x, *, train=False):
     x = x.reshape(len(x), -1)
-    for i in (1, 2, 3):
-        x = x @ params[f"fc{i}"]["kernel"] + params[f"fc{i}"].get("bias", 0.0)
+    act, last = ACTIVATIONS_64[net.activation], f"fc{net.hidden + 1}"
+    for name in (f"fc{i + 1}" for i in range(net.hidden)):
+        x = x @ params[name]["kernel"] + params[name].get("bias", 0.0)
+        x = act(x) if net.norm_after else x
         if net.norm != "none":
-            own = params[f"norm_fc{i}"], stats.get(f"norm_fc{i}")
+            own = params[f"norm_{name}"], stats.get(f"norm_{name}")
             x = norm_64(*own, x, norm=net.norm, train=train, eps=net.bn_eps)
-        x = ACTIVATIONS_64[net.activation](x)
-    return x @ params["fc4"]["kernel"] + params["fc4"]["bias"]
+        x = x if net.norm_after else act(x)
+    return x @ params[last]["kernel"] + params[last]["bias"]
 
 
 def random_like(tree, rng, gain=1.414):
@@ -265,6 +268,9 @@ CASES = [
     ("mlp", small((4, 5, 3), activation="sigmoid")),
     ("mlp", small((5, 4, 1), norm="batch", bias_before_norm=True)),
     ("mlp", small((5, 4, 1), norm="layer")),
+    ("mlp", small((5, 4, 1), norm="batch", norm_after=True, hidden=5)),
+    ("vgg_a_lrn", small((16, 16, 1), norm="batch", norm_fc=True, norm_after=True)),
+    ("vgg_c_linear", small((16, 16, 3), norm="batch", norm_after=True)),
 ]
 
 
@@ -292,6 +298,30 @@ def test_forward_pass_equals_a_numpy_net(model, net):
         trained = check(train=True)
         moved = jax.tree.map(lambda new, old: bool((new != old).all()), trained, stats)
         assert all(jax.tree.leaves(moved)), "training moves every statistic"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("model", ["mlp", "vgg_c"])
+def test_a_tap_hears_what_every_hidden_layer_takes_and_makes(model, after):
+    net = small((16, 16, 1), norm="batch", norm_fc=True, norm_after=after)
+    rng, heard = np.random.default_rng(0), {}
+    params, stats = (random_like(tree, rng) for tree in shapes(model, net))
+    x_NHWC = rng.normal(0, 1, (3, *net.image)).astype(np.float32)
+    tap = lambda layer, what, x: heard.update({(layer, what): np.asarray(x, np.float64)})  # noqa: E731
+    silent = MODELS[model](net).apply(params, stats, x_NHWC, train=False)[0]
+    np.testing.assert_array_equal(
+        MODELS[model](net).apply(params, stats, x_NHWC, train=False, tap=tap)[0], silent
+    )
+    hidden = [name for name in params if not name.startswith("norm") and "bias" not in params[name]]
+    assert set(heard) == {(name, what) for name in hidden for what in ("u", "sum", "input")}
+    for name in hidden:
+        u, total, inner = (heard[name, what] for what in ("u", "sum", "input"))
+        linear = conv_64 if u.ndim == 4 else np.matmul
+        close = {"rtol": 1e-4, "atol": 1e-4 * np.abs(total).max()}
+        np.testing.assert_allclose(total, linear(u, np.float64(params[name]["kernel"])), **close)
+        own = params[f"norm_{name}"], stats[f"norm_{name}"]
+        normed = total if after else norm_64(*own, total, norm="batch", train=False, eps=net.bn_eps)
+        np.testing.assert_allclose(inner, normed, rtol=1e-4, atol=1e-4 * np.abs(normed).max())
 
 
 def test_a_lrn_without_its_lrn_would_be_a():

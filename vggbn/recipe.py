@@ -42,10 +42,12 @@ class Recipe:
     model: str = "vgg_a"
     norm: str = "none"
     norm_fc: bool = False
+    norm_after: bool = False  # behind the non-linearity, not before it
     bias_before_norm: bool = False
     activation: str = "relu"
     width: float = 1.0
     fc: int = 4096
+    hidden: int = 3  # hidden layers of an MLP
     pools: int = 5  # blocks of a VGG that end with a pool: fewer on small images
     init: str = "he"
     bn_eps: float = 1e-5
@@ -128,8 +130,8 @@ CHOICES = {
     "inherit": ("all", "stages"),
 }
 POSITIVE = (
-    "image_size batch width fc pools bn_eps bn_groups steps lr lr_factor lr_every evaluations "
-    "population_batches"
+    "image_size batch width fc hidden pools bn_eps bn_groups steps lr lr_factor lr_every "
+    "evaluations population_batches"
 ).split()
 NOT_NEGATIVE = "crop_pad distortion l2 source_side scale_min scale_max".split()
 FRACTION = "bn_decay momentum dropout".split()  # in [0, 1)
@@ -231,10 +233,12 @@ def static(recipe: Recipe, *, image: tuple[int, int, int], classes: int, flip: b
         classes=classes,
         norm=recipe.norm,
         norm_fc=recipe.norm_fc,
+        norm_after=recipe.norm_after,
         bias_before_norm=recipe.bias_before_norm,
         activation=recipe.activation,
         width=recipe.width,
         fc=recipe.fc,
+        hidden=recipe.hidden,
         bn_eps=recipe.bn_eps,
         bn_unbiased=recipe.bn_unbiased,
         bn_groups=recipe.bn_groups,

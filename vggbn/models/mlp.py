@@ -5,14 +5,17 @@ from __future__ import annotations
 from functools import partial
 
 from vggbn import layers
-from vggbn.models.net import Model, Net, apply_norm, init_linear, layer_keys, logits
-
-HIDDEN = ("fc1", "fc2", "fc3")
+from vggbn.models.net import Model, Net, ignore, init_linear, layer_keys, logits, nonlinear
 
 
 def mlp(net: Net) -> Model:
-    """784-100-100-100-10 on 28×28 images with fc = 100 and activation = "sigmoid"."""
+    """784-100-100-100-10 on 28×28 images with fc = 100, hidden = 3 and activation = "sigmoid"."""
     return Model(partial(_init, net), partial(_apply, net))
+
+
+def hidden_layers(net: Net) -> list[str]:
+    """The names of the hidden layers; the output layer's is one number higher."""
+    return [f"fc{i + 1}" for i in range(net.hidden)]
 
 
 def _init(net, key, initialiser):
@@ -20,18 +23,19 @@ def _init(net, key, initialiser):
     add = partial(init_linear, net, params, stats, keys, initialiser=initialiser)
     height, width, channels = net.image
     inputs = height * width * channels
-    for name in HIDDEN:
+    for name in hidden_layers(net):
         add(name, (inputs, net.fc), normed=True)
         inputs = net.fc
-    add("fc4", (inputs, net.classes), normed=False)
+    add(f"fc{net.hidden + 1}", (inputs, net.classes), normed=False)
     return params, stats
 
 
-def _apply(net, params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9):
+def _apply(net, params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9, tap=ignore):
     """x [N, H, W, C] float -> logits [N, classes]. The paper's net has no dropout: none here."""
     x = x_NHWC.reshape(x_NHWC.shape[0], -1).astype(net.precision)
-    for name in HIDDEN:
+    for name in hidden_layers(net):
+        tap(name, "u", x)
         x = layers.dense(params[name], x)
-        x, stats = apply_norm(net, params, stats, name, x, train=train, decay=decay)
-        x = layers.ACTIVATIONS[net.activation](x)
-    return logits(params["fc4"], x), stats
+        tap(name, "sum", x)
+        x, stats = nonlinear(net, params, stats, name, x, train=train, decay=decay, tap=tap)
+    return logits(params[f"fc{net.hidden + 1}"], x), stats

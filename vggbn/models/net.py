@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vggbn.layers import dense, linear_init
+from vggbn.layers import ACTIVATIONS, dense, linear_init
 from vggbn.norm import NORMS
 
 PRECISIONS = ("float32", "bfloat16")
@@ -20,19 +20,22 @@ class Net:
     """The static description of a net: whatever changes it needs a new compilation.
 
     image is (height, width, channels); width multiplies the paper's channel counts; fc is the
-    width of the hidden fully connected layers; bias_before_norm keeps the bias that BN makes
-    redundant (BN 3.2); precision is the dtype that the layers compute in; pools is how many of a
-    VGG's blocks end with a pool.
+    width of the hidden fully connected layers, and hidden how many of them an MLP has; norm_after
+    puts the norm behind the non-linearity, not before it, and bias_before_norm keeps the bias that
+    BN makes redundant (BN 3.2); precision is the dtype that the layers compute in; pools is how
+    many of a VGG's blocks end with a pool.
     """
 
     image: tuple[int, int, int]
     classes: int
     norm: str = "none"
     norm_fc: bool = False
+    norm_after: bool = False
     bias_before_norm: bool = False
     activation: str = "relu"
     width: float = 1.0
     fc: int = 4096
+    hidden: int = 3
     bn_eps: float = 1e-5
     bn_unbiased: bool = True
     bn_groups: int = 1
@@ -42,8 +45,11 @@ class Net:
 
 class Model(NamedTuple):
     """`init(key, initialiser) -> (params, stats)` and
-    `apply(params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9) -> (logits, stats)`.
+    `apply(params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9, tap=ignore)
+    -> (logits, stats)`.
 
+    tap(layer, what, x) is called, while tracing, with what every hidden layer takes and makes, in
+    the letters of BN 3.2: "u", its input; "sum", Wu + b; "input", what the non-linearity takes.
     key None means no dropout, whatever the rate. The layers compute in the net's precision;
     params, stats and logits are float32 in any.
 
@@ -54,6 +60,10 @@ class Model(NamedTuple):
     init: Callable
     apply: Callable
     score_map: Callable | None = None
+
+
+def ignore(layer: str, what: str, x) -> None:
+    """The tap of a net that nobody listens to."""
 
 
 def layer_keys(key):
@@ -86,6 +96,17 @@ def apply_norm(net, params, stats, name, x, *, train, decay):
         groups=net.bn_groups,
     )
     return x, {**stats, own: new}
+
+
+def nonlinear(net, params, stats, name, x, *, train, decay, tap=ignore):
+    """The norm of layer `name` and the non-linearity, in the net's order -> (z, stats)."""
+    activation = ACTIVATIONS[net.activation]
+    if net.norm_after:
+        tap(name, "input", x)
+        return apply_norm(net, params, stats, name, activation(x), train=train, decay=decay)
+    x, stats = apply_norm(net, params, stats, name, x, train=train, decay=decay)
+    tap(name, "input", x)
+    return activation(x), stats
 
 
 def logits(params, x_NC):

@@ -12,7 +12,16 @@ from typing import NamedTuple
 import jax
 
 from vggbn import layers
-from vggbn.models.net import Model, Net, apply_norm, init_linear, layer_keys, logits
+from vggbn.models.net import (
+    Model,
+    Net,
+    apply_norm,
+    ignore,
+    init_linear,
+    layer_keys,
+    logits,
+    nonlinear,
+)
 
 # One string a block, one word a layer: 3 and 1 are 3×3 and 1×1 convolutions, L is LRN. The widths
 # are 64, 128, 256, 512, 512; a 2×2 max pool ends each block. Two controls stand below the table:
@@ -87,11 +96,16 @@ def _init(config, net, key, initialiser):
     return params, stats
 
 
-def _apply(config, net, params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9):
+def _apply(
+    config, net, params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9, tap=ignore
+):
     """x [N, H, W, C] float -> logits [N, classes]. Order: conv, norm, activation, LRN, pool."""
-    x, stats = _features(config, net, params, stats, x_NHWC, train=train, decay=decay)
-    y = layers.dense(params["fc1"], x.reshape(x.shape[0], -1))
-    return _head(net, params, stats, y, train=train, decay=decay, key=key, dropout=dropout)
+    mode = {"train": train, "decay": decay, "tap": tap}
+    x, stats = _features(config, net, params, stats, x_NHWC, **mode)
+    x = x.reshape(x.shape[0], -1)
+    tap("fc1", "u", x)
+    y = layers.dense(params["fc1"], x)
+    return _head(net, params, stats, y, key=key, dropout=dropout, **mode)
 
 
 def _score_map(config, net, params, stats, x_NHWC):
@@ -107,35 +121,41 @@ def _score_map(config, net, params, stats, x_NHWC):
     return _head(net, params, stats, y, train=False, decay=0.0)[0]
 
 
-def _head(net, params, stats, y, *, train, decay, key=None, dropout=0.0):
+def _head(net, params, stats, y, *, train, decay, key=None, dropout=0.0, tap=ignore):
     """From fc1's products y [..., fc] on -> (logits [..., classes], stats)."""
     for i, name in enumerate(("fc1", "fc2")):
-        y = layers.dense(params[name], y) if i else y
-        y, stats = apply_norm(net, params, stats, name, y, train=train, decay=decay)
-        y = layers.ACTIVATIONS[net.activation](y)
+        if i:
+            tap(name, "u", y)
+            y = layers.dense(params[name], y)
+        tap(name, "sum", y)
+        y, stats = nonlinear(net, params, stats, name, y, train=train, decay=decay, tap=tap)
         if train and key is not None:
             y = layers.dropout(jax.random.fold_in(key, i), y, dropout)
     return logits(params["fc3"], y), stats
 
 
-def _features(config, net, params, stats, x_NHWC, *, train, decay):
+def _features(config, net, params, stats, x_NHWC, *, train, decay, tap=ignore):
     """What the convolutions make of x: (map [N, h, w, C], stats)."""
-    act = layers.ACTIVATIONS[net.activation]
+    mode = {"train": train, "decay": decay}
     x = x_NHWC.astype(net.precision)
     for block in vgg_blocks(config, net):
         for i, (name, _, _) in enumerate(block.convs, 1):
+            tap(name, "u", x)
             x = layers.conv(params[name], x)
-            x, stats = apply_norm(net, params, stats, name, x, train=train, decay=decay)
-            if i < len(block.convs):
-                x = act(x)
-        x = _end(block, act, x)
+            tap(name, "sum", x)
+            if i < len(block.convs) or (net.norm_after and not block.linear):
+                x, stats = nonlinear(net, params, stats, name, x, tap=tap, **mode)
+            else:  # the block's end activates, if at all
+                x, stats = apply_norm(net, params, stats, name, x, **mode)
+                tap(name, "input", x)
+        x = _end(net, block, x)
     return x, stats
 
 
-def _end(block, act, x_NHWC):
-    """The activation, LRN and pool that end a block."""
-    if block.linear:
-        return layers.max_pool_2x2(x_NHWC) if block.pool else x_NHWC
+def _end(net, block, x_NHWC):
+    """The activation, if it is still to come, the LRN and the pool that end a block."""
+    active = block.linear or net.norm_after
+    act = (lambda x: x) if active else layers.ACTIVATIONS[net.activation]
     if block.lrn:
         x_NHWC = layers.local_response_norm(act(x_NHWC))
         return layers.max_pool_2x2(x_NHWC) if block.pool else x_NHWC
