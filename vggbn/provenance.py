@@ -25,6 +25,7 @@ NUMERIC = (
     "recipe.py",
     "inherit.py",
     "train.py",
+    "evaluate/activations.py",
     "evaluate/single.py",
 )
 

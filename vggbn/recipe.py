@@ -70,6 +70,7 @@ class Recipe:
     dropout: float = 0.5
     # evaluation
     evaluations: int = 25  # points of the learning curve: log-spaced, even ones for a plateau
+    percentiles: bool = False  # of the last hidden layer's inputs, at each point (BN Fig. 1)
     population_batches: int = 32  # training batches of Algorithm 2
 
     def but(self, **edits: Any) -> Recipe:

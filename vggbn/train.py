@@ -18,7 +18,7 @@ from vggbn.data import Dataset, Split, batch_indices, colour_pca, input_moments
 from vggbn.data.augment import augment
 from vggbn.data.jitter import random_scale_crop
 from vggbn.data.scale import centre_view
-from vggbn.evaluate import evaluate
+from vggbn.evaluate import evaluate, input_percentiles
 from vggbn.layers import cross_entropy
 from vggbn.models import MODELS
 from vggbn.norm import warm_decay
@@ -234,7 +234,8 @@ def fit(
     """Train to step `stop` (default: recipe.steps), from `state` and `history` if they are given.
 
     Each record of the history has step, lr, train_loss, train_accuracy (means since the record
-    before, or since the restart), val_loss, val_accuracy. A loss that is not finite ends the run
+    before, or since the restart), val_loss, val_accuracy and, where the recipe asks for them,
+    percentiles (`input_percentiles`). A loss that is not finite ends the run
     at the next evaluation; state.diverged_at tells the step. A given `state` is used up: the step
     donates its buffers.
     """
@@ -353,8 +354,9 @@ def _progress(state):
 
 def _record(recipe, fixed, state, validation, data, hyper, before, now):
     steps, loss, correct = (b - a for a, b in zip(before, now, strict=True))
-    scores = evaluate(fixed, state.params, state.batch_stats, validation, data.mean_C, data.std)
-    return {
+    net, pixels = (state.params, state.batch_stats), (data.mean_C, data.std)
+    scores = evaluate(fixed, *net, validation, *pixels)
+    record = {
         "step": now[0],
         "lr": float(hyper.lr),
         "train_loss": loss / steps,
@@ -362,6 +364,10 @@ def _record(recipe, fixed, state, validation, data, hyper, before, now):
         "val_loss": scores["loss"],
         "val_accuracy": scores["accuracy"],
     }
+    if recipe.percentiles:
+        images_NHWC = validation.images_NHWC
+        record["percentiles"] = input_percentiles(fixed, *net, images_NHWC, *pixels)
+    return record
 
 
 def population_stats(recipe: Recipe, seed: int, dataset: Dataset, state: TrainState):

@@ -1,8 +1,19 @@
 """Evaluation protocols: one protocol = one function on the same params and stats."""
 
+from vggbn.evaluate.activations import activations, input_percentiles
 from vggbn.evaluate.average import mean_posterior, scores
 from vggbn.evaluate.dense import dense
 from vggbn.evaluate.multi_crop import centre, multi_crop
 from vggbn.evaluate.single import evaluate, predict
 
-__all__ = ["centre", "dense", "evaluate", "mean_posterior", "multi_crop", "predict", "scores"]
+__all__ = [
+    "activations",
+    "centre",
+    "dense",
+    "evaluate",
+    "input_percentiles",
+    "mean_posterior",
+    "multi_crop",
+    "predict",
+    "scores",
+]

@@ -1,0 +1,52 @@
+"""What the hidden layers of a net take and make, seen through the taps of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+import numpy as np
+
+from vggbn import fast
+from vggbn.data.augment import standardise
+from vggbn.models import MODELS
+
+PERCENTILES = (15, 50, 85)  # BN Figure 1(b, c)
+IMAGES = 500  # of the validation split: the fixed batch that they are measured on
+
+
+def activations(fixed, params, stats, images_NHWC, mean_C, std, *, train=False) -> Mapping:
+    """{(layer, what): float array [N, ..., units]} of uint8 images, in the order of the layers.
+
+    what is "u", "sum" or "input" (`Model`). train: normalise by these images' own statistics.
+    """
+    heard = _heard(fixed.model, fixed.net, train)(params, stats, images_NHWC, mean_C, std)
+    return {(layer, what): np.asarray(heard[i, layer, what]) for i, layer, what in sorted(heard)}
+
+
+@lru_cache
+def _heard(model: str, net, train: bool) -> Callable:
+    @fast.jit
+    def heard(params, stats, images_NHWC, mean_C, std):
+        found = {}  # numbered: a jitted function returns a dict sorted by its keys
+        MODELS[model](net).apply(
+            params,
+            stats,
+            standardise(images_NHWC, mean_C, std),
+            train=train,
+            tap=lambda layer, what, x: found.update({(len(found), layer, what): x}),
+        )
+        return found
+
+    return heard
+
+
+def input_percentiles(fixed, params, stats, images_NHWC, mean_C, std) -> list[list[float]]:
+    """[percentile of PERCENTILES][unit]: of the inputs to the last hidden layer's non-linearity.
+
+    Over images and places, in evaluation mode: BN by its moving averages.
+    """
+    heard = activations(fixed, params, stats, images_NHWC[:IMAGES], mean_C, std)
+    x = [x for (_, what), x in heard.items() if what == "input"][-1]
+    found = np.percentile(x.reshape(-1, x.shape[-1]), PERCENTILES, axis=0)
+    return [[float(f"{value:.4g}") for value in units] for units in found]
