@@ -145,6 +145,15 @@ def verdict(
     return "contradicted" if interval.high < 0 else "inconclusive"
 
 
+def weakest(verdicts: Sequence[str]) -> int:
+    """Which of the verdicts on a claim's parts is the claim's: the first of the least favourable.
+
+    A part that is contradicted decides, then one without effect, then one that is not known.
+    """
+    order = ("contradicted", "no effect", "inconclusive", "reproduced")
+    return min(range(len(verdicts)), key=lambda i: order.index(verdicts[i]))
+
+
 def smoothed(values: ArrayLike, window: int = 3) -> NDArray[np.float64]:
     """Centred running median of a curve, shape (n,); at the ends the window is cut short.
 

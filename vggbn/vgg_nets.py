@@ -15,7 +15,7 @@ from vggbn.experiment import Verdict, edited
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results
-from vggbn.stats import Interval, paired_images, paired_interval, verdict
+from vggbn.stats import Interval, paired_images, paired_interval, verdict, weakest
 from vggbn.views import correct
 
 CROP = 224
@@ -207,7 +207,7 @@ def judge_gaps(
     def judge(results: Results) -> Verdict:
         intervals = [paired_interval(gap(results, *pair)) for pair in pairs]
         found = [verdict(i, margin=margin, equivalence=equal) for i in intervals]
-        worst = min(range(len(pairs)), key=lambda k: _CERTAINTY.index(found[k]))
+        worst = weakest(found)
         texts = [
             f"{a} − {b} {i.mean:+.2f} [{i.low:+.2f}, {i.high:+.2f}]"
             for (a, b), i in zip(pairs, intervals, strict=True)
@@ -236,7 +236,7 @@ def judge_images(
             return judge_gaps(pairs, (), margin=margin)(results)
         intervals = [interval for interval, _ in found]  # pyright: ignore
         verdicts = [verdict(interval, margin=margin) for interval in intervals]
-        worst = min(range(len(pairs)), key=lambda k: _CERTAINTY.index(verdicts[k]))
+        worst = weakest(verdicts)
         texts = [
             f"{a} − {b} {i.mean:+.2f} [{i.low:+.2f}, {i.high:+.2f}], McNemar p = {p:.2g}"
             for (a, b), (i, p) in zip(pairs, found, strict=True)  # pyright: ignore
@@ -255,6 +255,3 @@ def _pooled(results: Results, a: str, b: str) -> tuple[Interval, float] | None:
     ours, theirs = (np.concatenate([correct(pair[i]) for pair in lines]) for i in (0, 1))
     interval, p = paired_images(ours, theirs)
     return Interval(100 * interval.mean, 100 * interval.low, 100 * interval.high, interval.n), p
-
-
-_CERTAINTY = ("contradicted", "no effect", "inconclusive", "reproduced")  # the first one decides

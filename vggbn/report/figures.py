@@ -19,6 +19,7 @@ from vggbn.stats import paired_interval
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+DOTS = 20  # points of a line that are still marked one by one
 CROSS: dict[str, Any] = {"marker": "x", "markersize": 6, "markeredgewidth": 1.6, "linewidth": 0}
 
 
@@ -73,12 +74,15 @@ def chart(chart: Chart) -> str:
     for i, points in enumerate(chart.series.values()):
         xs = sorted(x for x in points if points[x])
         intervals = [paired_interval(points[x]) for x in xs]
-        _line(axes, i, xs, [interval.mean for interval in intervals], marker="o")
+        marker = "o" if len(xs) <= DOTS else ""
+        _line(axes, i, xs, [interval.mean for interval in intervals], marker=marker)
         for x, interval in zip(xs, intervals, strict=True):
             if interval.n > 1:
                 axes.plot([x, x], [interval.low, interval.high], color=colour(i), linewidth=1)
     value_axis(axes, chart.y)
     axes.set_xlabel(chart.x, color=INK, fontsize=FONT)
+    if chart.range:
+        axes.set_ylim(chart.range)
     return render(axes, f"{chart.y} against {chart.x}: {', '.join(chart.series)}")
 
 

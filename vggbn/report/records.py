@@ -36,11 +36,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over a number: series name -> x -> values over seeds."""
+    """Lines over a number: series name -> x -> values over seeds. range: of the y axis."""
 
     x: str
     y: str
     series: Mapping[str, Mapping[float, Sequence[float]]]
+    range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
