@@ -137,14 +137,14 @@ def operations(case: Case) -> tuple[list[Operation], float]:
 @contextmanager
 def scopes() -> Iterator[None]:
     """Within it, what the suite's layers trace carries the name of their kind."""
-    from vggbn import layers, norm
+    from vggbn import layers, norms
 
     def scoped(kind: str, function: Callable) -> Callable:
         import jax
 
         return wraps(function)(jax.named_scope(f"kind_{kind}")(function))
 
-    batch = norm.NORMS["batch"]
+    batch = norms.NORMS["batch"]
     with ExitStack() as stack:
         for kind, name in (("conv", "conv"), ("dense", "dense"), ("pool", "max_pool_2x2")):
             new = scoped(kind, getattr(layers, name))
@@ -152,7 +152,7 @@ def scopes() -> Iterator[None]:
         relu = {"relu": scoped("activation", layers.relu)}
         stack.enter_context(patch.dict(layers.ACTIVATIONS, relu))
         new = batch._replace(apply=scoped("norm", batch.apply))
-        stack.enter_context(patch.dict(norm.NORMS, {"batch": new}))
+        stack.enter_context(patch.dict(norms.NORMS, {"batch": new}))
         yield
 
 

@@ -13,11 +13,14 @@ import pytest
 from tests.conftest import ROOT
 
 # What each part of vggbn may import besides itself, `errors` and other packages.
-ARRAYS = {"fast", "winograd", "norm", "layers", "stats"}
+ARRAYS = {"fast", "winograd", "norm", "norms", "detached", "whitening", "layers", "stats"}
 MAY_IMPORT = {
     "errors": set(),
     "clock": set(),
     "norm": set(),
+    "whitening": set(),
+    "detached": {"norm"},
+    "norms": {"norm", "whitening", "detached"},
     "winograd": set(),
     "fast": {"winograd"},
     "layers": {"fast"},
@@ -28,11 +31,11 @@ MAY_IMPORT = {
     "progress": set(),
     "provenance": {"fast"},
     "mesh": set(),
-    "models": {"norm", "layers"},
+    "models": {"norms", "layers"},
     "report": {"stats"},
     "inherit": set(),
-    "recipe": {"data", "norm", "layers", "models", "optim"},
-    "evaluate": {"fast", "norm", "layers", "models", "data", "mesh"},
+    "recipe": {"data", "norms", "layers", "models", "optim"},
+    "evaluate": {"fast", "layers", "models", "data", "mesh"},
     "train": {
         "clock",
         "data",

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import operations
 from benchmarks.cases import Case
-from vggbn import layers, norm
+from vggbn import layers, norms
 
 PROGRAM = """
 ENTRY %main {
@@ -34,9 +34,9 @@ def test_instructions_get_the_kind_of_their_layer():
 
 
 def test_a_real_step_has_all_kinds_of_layers_and_leaves_no_scope_behind():
-    before = layers.conv, norm.NORMS["batch"], dict(layers.ACTIVATIONS)
+    before = layers.conv, norms.NORMS["batch"], dict(layers.ACTIVATIONS)
     found, gemm = operations.operations(Case("A", 16, 3, 16, fc=16, width=1 / 16))
-    assert (layers.conv, norm.NORMS["batch"], dict(layers.ACTIVATIONS)) == before
+    assert (layers.conv, norms.NORMS["batch"], dict(layers.ACTIVATIONS)) == before
     assert {each.kind for each in found} == set(operations.KINDS)
     assert all(each.ms > 0 for each in found) and gemm > 0
     convolved = [each for each in found if each.kind == "conv"]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vggbn import data, norm, runs, train
+from vggbn import data, norms, runs, train
 from vggbn.data import batch_indices
 from vggbn.evaluate.__main__ import main as evaluate_main
 from vggbn.layers import cross_entropy
@@ -169,7 +169,7 @@ def test_each_precision_is_one_compilation(digits):
 
 def test_running_statistics_are_float32_sums_of_bfloat16_activations(monkeypatch):
     seen = []
-    monkeypatch.setitem(norm.NORMS, "batch", spying(norm.NORMS["batch"], seen))
+    monkeypatch.setitem(norms.NORMS, "batch", spying(norms.NORMS["batch"], seen))
     net = Net((8, 8, 1), 10, fc=8, norm="batch", precision="bfloat16")
     params, stats = initial("mlp", net, "he")
     x_NHWC = np.random.default_rng(0).normal(50, 1, (256, 8, 8, 1)).astype(np.float32)

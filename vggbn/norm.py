@@ -1,4 +1,4 @@
-"""Batch Normalization (Ioffe & Szegedy 2015, arXiv 1502.03167) as pure functions, and other norms.
+"""Batch Normalization (Ioffe & Szegedy 2015, arXiv 1502.03167) as pure functions.
 
 A norm is `apply(x, params, stats, *, train, ...) -> (y, stats)`: one switch, the same return in
 both modes. The trees are `flax.linen.BatchNorm`'s: params {scale, bias}, stats {mean, var}, of [C].
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -180,7 +180,7 @@ def fold(linear: Tree, params: Tree, stats: Tree, *, eps=1e-5) -> Tree:
     return {"kernel": kernel, "bias": bias_C * gain_C + params["bias"]}
 
 
-# --- the other norms ----------------------------------------------------------------------------
+# --- per-example statistics ---------------------------------------------------------------------
 
 
 def layer_norm(x, params, stats, *, train, eps=1e-5, **_):
@@ -193,17 +193,3 @@ def layer_norm(x, params, stats, *, train, eps=1e-5, **_):
     x_hat = _normalise(rows, one, zero, None, eps)[0].reshape(x.shape)  # pyright: ignore
     y = x_hat * _channels(params["scale"], x) + _channels(params["bias"], x)
     return y.astype(x.dtype), stats
-
-
-class Norm(NamedTuple):
-    """`init(channels) -> (params, stats)` and `apply(x, params, stats, *, train, ...)`."""
-
-    init: Callable
-    apply: Callable
-
-
-NORMS: dict[str, Norm] = {
-    "batch": Norm(batch_norm_init, batch_norm),
-    "layer": Norm(lambda channels: (batch_norm_init(channels)[0], {}), layer_norm),
-    "none": Norm(lambda channels: ({}, {}), lambda x, params, stats, *, train, **_: (x, stats)),
-}

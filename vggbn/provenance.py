@@ -18,6 +18,9 @@ PACKAGE = Path(__file__).parent
 NUMERIC = (
     "fast.py",
     "norm.py",
+    "norms.py",
+    "detached.py",
+    "whitening.py",
     "layers.py",
     "models",
     "data",

@@ -13,7 +13,7 @@ from vggbn.data.scale import window_side
 from vggbn.errors import UserError, unknown
 from vggbn.layers import ACTIVATIONS, INITIALISERS
 from vggbn.models import MODELS, PRECISIONS, Net
-from vggbn.norm import NORMS
+from vggbn.norms import NORMS
 from vggbn.optim import L2_ON, SCHEDULES
 
 NUMERICS = 1  # rises when a default below or a formula changes, so that old runs get new ids

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vggbn.layers import ACTIVATIONS, dense, linear_init
-from vggbn.norm import NORMS
+from vggbn.norms import NORMS
 
 PRECISIONS = ("float32", "bfloat16")
 
