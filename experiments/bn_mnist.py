@@ -39,7 +39,7 @@ BASE = Recipe(
     l2=0.0,
     dropout=0.0,
     evaluations=60,
-    percentiles=True,
+    watch="inputs",
 )
 
 
@@ -98,7 +98,7 @@ def judge_bn_13(results: Results) -> Verdict:
 def variation(results: Results, variant: str, seed: int) -> dict[str, np.ndarray]:
     """{median, spread}: the total variation [unit] over training of the inputs' median, and of
     their 85th less their 15th percentile; and each by the unit's first spread ("… relative")."""
-    p_TPU = np.array(results.curve(variant, seed, "percentiles")[1])
+    p_TPU = np.array(results.curve(variant, seed, "inputs")[1])
     low, median, high = p_TPU[:, 0], p_TPU[:, 1], p_TPU[:, 2]
     moved = {
         name: np.abs(np.diff(values_TU, axis=0)).sum(0)
@@ -193,7 +193,7 @@ def typical_unit(results: Results, arm: str, seed: int) -> int:
 
 def percentiles(results: Results, arm: str, seed: int, unit: int):
     """Each percentile -> step -> its value, for one seed's unit."""
-    steps, values = results.curve(arm, seed, "percentiles")
+    steps, values = results.curve(arm, seed, "inputs")
     names = ("15th percentile", "median", "85th percentile")
     return {
         name: {step: [record[i][unit]] for step, record in zip(steps, values, strict=True)}

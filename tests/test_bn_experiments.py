@@ -81,7 +81,7 @@ def figure_1(gaps, seeds=5, variation=(4.0, 1.0)):
                     "train_accuracy": 0.9,
                     "val_loss": 1.0,
                     "val_accuracy": value,
-                    "percentiles": [[m - 1 - m / 2] * 4, [m] * 4, [m + 1 + m / 2] * 4],
+                    "inputs": [[m - 1 - m / 2] * 4, [m] * 4, [m + 1 + m / 2] * 4],
                 }
                 for step, value, m in zip(steps, (0.5, early, end), middle, strict=True)
             ]

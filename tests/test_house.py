@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "models": {"norms", "layers"},
     "report": {"stats"},
     "inherit": set(),
-    "recipe": {"data", "norms", "layers", "models", "optim"},
+    "recipe": {"data", "norms", "layers", "models", "optim", "evaluate"},
     "evaluate": {"fast", "layers", "models", "data", "mesh"},
     "train": {
         "clock",

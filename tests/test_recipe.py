@@ -280,7 +280,7 @@ FREE = {
     "l2": 0.0,
     "dropout": 0.0,
     "evaluations": 3,
-    "percentiles": True,
+    "watch": "weights",
     "population_batches": 4,
     "pixels": "binary",
     "damaged": "skip",

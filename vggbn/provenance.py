@@ -30,6 +30,7 @@ NUMERIC = (
     "train.py",
     "evaluate/activations.py",
     "evaluate/single.py",
+    "evaluate/watch.py",
 )
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from vggbn.data.binary import PIXELS
 from vggbn.data.scale import window_side
 from vggbn.errors import UserError, unknown
+from vggbn.evaluate.watch import WATCHES
 from vggbn.layers import ACTIVATIONS, INITIALISERS
 from vggbn.models import MODELS, PRECISIONS, Net
 from vggbn.norms import NORMS
@@ -70,7 +71,7 @@ class Recipe:
     dropout: float = 0.5
     # evaluation
     evaluations: int = 25  # points of the learning curve: log-spaced, even ones for a plateau
-    percentiles: bool = False  # of the last hidden layer's inputs, at each point (BN Fig. 1)
+    watch: str = "none"  # what each point tells besides scores: evaluate/watch.py
     population_batches: int = 32  # training batches of Algorithm 2
 
     def but(self, **edits: Any) -> Recipe:
@@ -128,6 +129,7 @@ CHOICES = {
     "precision": PRECISIONS,
     "schedule": SCHEDULES,
     "l2_on": L2_ON,
+    "watch": ("none", *WATCHES),
     "inherit": ("all", "stages"),
 }
 POSITIVE = (

@@ -18,7 +18,8 @@ from vggbn.data import Dataset, Split, batch_indices, colour_pca, input_moments
 from vggbn.data.augment import augment
 from vggbn.data.jitter import random_scale_crop
 from vggbn.data.scale import centre_view
-from vggbn.evaluate import evaluate, input_percentiles
+from vggbn.evaluate import evaluate
+from vggbn.evaluate.watch import WATCHES
 from vggbn.layers import cross_entropy
 from vggbn.models import MODELS
 from vggbn.norm import warm_decay
@@ -234,10 +235,9 @@ def fit(
     """Train to step `stop` (default: recipe.steps), from `state` and `history` if they are given.
 
     Each record of the history has step, lr, train_loss, train_accuracy (means since the record
-    before, or since the restart), val_loss, val_accuracy and, where the recipe asks for them,
-    percentiles (`input_percentiles`). A loss that is not finite ends the run
-    at the next evaluation; state.diverged_at tells the step. A given `state` is used up: the step
-    donates its buffers.
+    before, or since the restart), val_loss, val_accuracy, and what the recipe watches. A loss that
+    is not finite ends the run at the next evaluation; state.diverged_at tells the step. A given
+    `state` is used up: the step donates its buffers.
     """
     clock = Clock("data")
     fixed = static_of(recipe, dataset)
@@ -315,12 +315,14 @@ def single_view(recipe: Recipe, split: Split) -> Split:
 def evaluation_steps(recipe: Recipe) -> list[int]:
     """About recipe.evaluations log-spaced steps from 10 on; the last step is one of them.
 
-    A plateau is judged by as many steps each time: there they are evenly spaced.
+    From 1 on where something is watched: it changes at once. A plateau is judged by as many steps
+    each time: there they are evenly spaced.
     """
     if recipe.schedule == "plateau":
         spaced = np.linspace(0, recipe.steps, recipe.evaluations + 1)[1:]
         return sorted({max(1, round(step)) for step in spaced})
-    spaced = np.geomspace(recipe.steps, min(10, recipe.steps), recipe.evaluations)
+    first = 10 if recipe.watch == "none" else 1
+    spaced = np.geomspace(recipe.steps, min(first, recipe.steps), recipe.evaluations)
     return sorted({round(step) for step in spaced})
 
 
@@ -364,9 +366,8 @@ def _record(recipe, fixed, state, validation, data, hyper, before, now):
         "val_loss": scores["loss"],
         "val_accuracy": scores["accuracy"],
     }
-    if recipe.percentiles:
-        images_NHWC = validation.images_NHWC
-        record["percentiles"] = input_percentiles(fixed, *net, images_NHWC, *pixels)
+    if recipe.watch != "none":
+        record[recipe.watch] = WATCHES[recipe.watch](fixed, *net, validation, *pixels)
     return record
 
 

@@ -1,6 +1,6 @@
 """Evaluation protocols: one protocol = one function on the same params and stats."""
 
-from vggbn.evaluate.activations import activations, input_percentiles
+from vggbn.evaluate.activations import activations
 from vggbn.evaluate.average import mean_posterior, scores
 from vggbn.evaluate.dense import dense
 from vggbn.evaluate.multi_crop import centre, multi_crop
@@ -11,7 +11,6 @@ __all__ = [
     "centre",
     "dense",
     "evaluate",
-    "input_percentiles",
     "mean_posterior",
     "multi_crop",
     "predict",

@@ -11,9 +11,6 @@ from vggbn import fast
 from vggbn.data.augment import standardise
 from vggbn.models import MODELS
 
-PERCENTILES = (15, 50, 85)  # BN Figure 1(b, c)
-IMAGES = 500  # of the validation split: the fixed batch that they are measured on
-
 
 def activations(fixed, params, stats, images_NHWC, mean_C, std, *, train=False) -> Mapping:
     """{(layer, what): float array [N, ..., units]} of uint8 images, in the order of the layers.
@@ -39,14 +36,3 @@ def _heard(model: str, net, train: bool) -> Callable:
         return found
 
     return heard
-
-
-def input_percentiles(fixed, params, stats, images_NHWC, mean_C, std) -> list[list[float]]:
-    """[percentile of PERCENTILES][unit]: of the inputs to the last hidden layer's non-linearity.
-
-    Over images and places, in evaluation mode: BN by its moving averages.
-    """
-    heard = activations(fixed, params, stats, images_NHWC[:IMAGES], mean_C, std)
-    x = [x for (_, what), x in heard.items() if what == "input"][-1]
-    found = np.percentile(x.reshape(-1, x.shape[-1]), PERCENTILES, axis=0)
-    return [[float(f"{value:.4g}") for value in units] for units in found]

@@ -1,0 +1,150 @@
+"""What is watched in a net, against NumPy and jax's own derivatives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vggbn import data, train
+from vggbn.evaluate import activations, evaluate, watch
+from vggbn.layers import ACTIVATIONS
+from vggbn.recipe import Recipe
+
+MLP = Recipe(
+    data="digits", image_size=8, model="mlp", fc=12, activation="sigmoid", norm="batch", steps=30,
+    evaluations=2, lr=0.1, watch="inputs",
+)  # fmt: skip
+VGG = MLP.but(model="vgg_a", width=1 / 32, fc=8, activation="relu", steps=2, norm_fc=True)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", image_size=8, fit="resize", split="folds", seed=0, data_dir=None)
+
+
+def net(recipe, digits):
+    """(fit, (fixed, params, stats), (mean, std))."""
+    fit, pixels = train.fit(recipe, 0, digits), train.on_device(digits)
+    fixed = train.static_of(recipe, digits)
+    return fit, (fixed, fit.state.params, fit.state.batch_stats), (pixels.mean_C, pixels.std)
+
+
+# --- activations ---------------------------------------------------------------------------------
+
+
+def test_the_last_layer_s_inputs_give_the_net_s_own_score(digits):
+    _, trained, pixels = net(MLP, digits)
+    test = digits.test
+    heard = activations(*trained, test.images_NHWC, *pixels)
+    out = trained[1]["fc4"]
+    z = 1 / (1 + np.exp(-np.float64(heard["fc3", "input"])))
+    right = (z @ np.float64(out["kernel"]) + np.float64(out["bias"])).argmax(1) == test.labels_N
+    assert right.mean() == evaluate(*trained, test, *pixels)["accuracy"] > 0.2
+
+
+def test_in_training_mode_batch_norm_centres_and_scales(digits):
+    _, (fixed, params, stats), pixels = net(MLP, digits)
+    unit = {"scale": np.ones(12, np.float32), "bias": np.zeros(12, np.float32)}
+    params = params | {name: unit for name in params if name.startswith("norm")}
+    heard = activations(fixed, params, stats, digits.test.images_NHWC, *pixels, train=True)
+    for (_, what), x in heard.items():
+        if what == "input":
+            np.testing.assert_allclose(x.mean(0), 0, atol=1e-4)
+            np.testing.assert_allclose(x.var(0), 1, rtol=1e-2)
+
+
+# --- in the history ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", watch.WATCHES)
+def test_a_watch_stands_in_the_history_from_the_first_step_on(name, digits):
+    fit, trained, pixels = net(MLP.but(watch=name) if name != "inputs" else MLP, digits)
+    assert fit.history[0]["step"] == 1 and all(name in record for record in fit.history)
+    expected = watch.WATCHES[name](*trained, digits.validation, *pixels)
+    assert fit.history[-1][name] == expected
+    unwatched = train.fit(MLP.but(watch="none"), 0, digits).history[0]
+    assert name not in unwatched and unwatched["step"] == 10
+
+
+# --- each of them --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", [MLP, VGG], ids=["mlp", "vgg"])
+def test_percentiles_are_of_the_last_hidden_layer(recipe, digits):
+    fit, trained, pixels = net(recipe, digits)
+    heard = activations(*trained, digits.validation.images_NHWC[: watch.IMAGES], *pixels)
+    last = list(dict.fromkeys(layer for layer, _ in heard))[-1]
+    x_ND = np.sort(heard[last, "input"].reshape(-1, recipe.fc), axis=0)
+    nearest = np.round(np.array(watch.PERCENTILES) / 100 * (len(x_ND) - 1)).astype(int)
+    recorded = np.array(fit.history[-1]["inputs"])
+    np.testing.assert_allclose(recorded, x_ND[nearest], atol=0.05 * np.ptp(x_ND))
+    assert (np.diff(recorded, axis=0) >= 0).all() and recorded.shape == (3, recipe.fc)
+
+
+def test_weights_are_euclidean_norms(digits):
+    _, trained, pixels = net(MLP, digits)
+    found = watch.weights(*trained, digits.validation, *pixels)
+    assert list(found) == ["fc1", "fc2", "fc3", "fc4"] and set(found["fc1"]) == {"kernel"}
+    kernel = np.float64(trained[1]["fc2"]["kernel"])
+    assert found["fc2"]["kernel"] == pytest.approx(np.sqrt((kernel**2).sum()), rel=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh"])
+def test_jacobians_are_jax_s_own(norm, activation, digits):
+    """From the inputs of one non-linearity to the next's, both standardised over the images."""
+    recipe = MLP.but(norm="none") if norm == "none" else MLP
+    recipe = recipe if activation == "sigmoid" else recipe.but(activation=activation)
+    _, (fixed, params, stats), pixels = net(recipe, digits)
+    found = watch.jacobians(fixed, params, stats, digits.validation, *pixels)
+    assert list(found) == ["fc2", "fc3"]
+    images = digits.validation.images_NHWC[: watch.IMAGES]
+    heard = activations(fixed, params, stats, images, *pixels)
+    act = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}[activation]
+
+    def layer(x_I):
+        y_O = act(x_I) @ params["fc2"]["kernel"] + params["fc2"].get("bias", 0.0)
+        if norm == "none":
+            return y_O
+        own, seen = params["norm_fc2"], stats["norm_fc2"]
+        return (y_O - seen["mean"]) / jnp.sqrt(seen["var"] + 1e-5) * own["scale"] + own["bias"]
+
+    x_NI, y_NO = heard["fc1", "input"], heard["fc2", "input"]
+    j_NOI = jax.vmap(jax.jacfwd(layer))(x_NI[: watch.JACOBIANS])
+    scaled = np.float64(j_NOI) * x_NI.std(0) / y_NO.std(0)[:, None]
+    values = np.linalg.svd(scaled, compute_uv=False)
+    for name, q in (("median", 50), ("low", 15), ("high", 85)):
+        assert found["fc2"][name] == pytest.approx(np.percentile(values, q), rel=2e-3, abs=1e-5)
+
+
+def test_shapes_of_distributions_are_those_of_the_textbook():
+    rng = np.random.default_rng(0)
+    normal = watch.shape_of(rng.normal(3, 2, (200_000, 2)))
+    assert normal["skewness"] < 0.02 and normal["kurtosis"] < 0.05 and normal["zeros"] == 0
+    assert normal["negentropy"] < 1e-3
+    skewed = watch.shape_of(rng.exponential(1, (400_000, 1)))
+    assert skewed["skewness"] == pytest.approx(2, rel=0.05)
+    assert skewed["kurtosis"] == pytest.approx(6, rel=0.15)
+    assert skewed["negentropy"] == pytest.approx(4 / 12 + 36 / 48, rel=0.2)
+    half = np.maximum(rng.normal(size=(1000, 3)), 0)
+    half[:, 2] = 0  # a dead unit has no shape, and is all zeros
+    found = watch.shape_of(half)
+    assert found["zeros"] == pytest.approx((half == 0).mean(), rel=1e-3)
+    assert found["skewness"] == pytest.approx(watch.shape_of(half[:, :2])["skewness"])
+
+
+def test_gaussianity_is_of_what_layers_take_and_of_their_sums(digits):
+    _, trained, pixels = net(MLP, digits)
+    found = watch.gaussianity(*trained, digits.validation, *pixels)
+    heard = activations(*trained, digits.validation.images_NHWC[: watch.IMAGES], *pixels)
+    assert list(found) == ["fc1", "fc2", "fc3"] and set(found["fc1"]) == {"u", "sum"}
+    assert found["fc2"]["sum"] == watch.shape_of(heard["fc2", "sum"])
+
+
+def test_every_activation_has_its_slope():
+    x = np.linspace(-3, 3, 13)
+    for name, slope in watch.SLOPES.items():
+        act = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}[name]
+        expected = jax.vmap(jax.grad(act))(jnp.float32(x))
+        np.testing.assert_allclose(slope(x), expected, rtol=1e-5, atol=1e-6)
+    assert set(watch.SLOPES) == set(ACTIVATIONS)

@@ -1,0 +1,120 @@
+"""What can be watched in a net while it trains: WATCHES, in a recipe's field `watch`.
+
+Each is `watch(fixed, params, stats, split, mean_C, std)` -> lists and dicts of plain numbers, for
+the history. The net is in evaluation mode: BN by its moving averages. What depends on images is
+measured on the first IMAGES of `split`, the validation images: one fixed batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+
+from vggbn.data import Split
+from vggbn.evaluate.activations import activations
+
+IMAGES = 500
+PERCENTILES = (15, 50, 85)  # BN Figure 1(b, c)
+JACOBIANS = 50  # images whose Jacobians are decomposed
+
+
+def inputs(fixed, params, stats, split: Split, mean_C, std) -> list[list[float]]:
+    """[percentile of PERCENTILES][unit] of the inputs to the last hidden non-linearity.
+
+    Over images and places (BN 4.1).
+    """
+    heard = _heard(fixed, params, stats, split, mean_C, std)
+    x = [x for (_, what), x in heard.items() if what == "input"][-1]
+    found = np.percentile(x.reshape(-1, x.shape[-1]), PERCENTILES, axis=0)
+    return [[_short(value) for value in units] for units in found]
+
+
+def weights(fixed, params, stats, split: Split, mean_C, std) -> dict[str, dict[str, float]]:
+    """{layer: {kernel, bias}}: the Euclidean norms of the weights (BN 3.3)."""
+    return {
+        layer: {name: _short(np.linalg.norm(np.asarray(leaf))) for name, leaf in own.items()}
+        for layer, own in params.items()
+        if "kernel" in own
+    }
+
+
+def jacobians(fixed, params, stats, split: Split, mean_C, std) -> dict[str, dict[str, float]]:
+    """{layer: {median, low, high}}: singular values of the layer's Jacobian, and its 15th and 85th
+    percentile; over images and values (BN 3.3, last paragraph).
+
+    From the standardised inputs of one non-linearity to those of the next, for dense layers that
+    follow one another: J = diag(1/std(Wu)) W^T diag(g'(x)) diag(std(x)). The gain of a norm between
+    them cancels against the standardisation.
+    """
+    heard = _heard(fixed, params, stats, split, mean_C, std)
+    slope = SLOPES[fixed.net.activation]
+    layers, found = list(dict.fromkeys(layer for layer, _ in heard)), {}
+    for before, layer in pairwise(layers):
+        x_NI, total_NO = heard[before, "input"], heard[layer, "sum"]
+        kernel_IO = np.asarray(params[layer]["kernel"])
+        if kernel_IO.ndim != 2 or x_NI.ndim != 2:
+            continue
+        right_NI = slope(x_NI[:JACOBIANS]) * x_NI.std(0)
+        left_O = 1 / np.maximum(total_NO.std(0), 1e-12)
+        values = np.linalg.svd(right_NI[:, :, None] * kernel_IO * left_O, compute_uv=False)
+        low, median, high = (_short(v) for v in np.percentile(values, PERCENTILES))
+        found[layer] = {"median": median, "low": low, "high": high}
+    return found
+
+
+def gaussianity(fixed, params, stats, split: Split, mean_C, std) -> dict[str, dict]:
+    """{layer: {u, sum: {skewness, kurtosis, zeros, negentropy}}}: how Gaussian the layer's input u
+    and Wu + b are (BN 3.2): mean over units of |skewness|, of |excess kurtosis|, of the share of
+    zeros, and of the negentropy as skewness²/12 + kurtosis²/48 estimates it (Hyvärinen 1998).
+
+    Units that are constant have no shape: they are left out, and are zeros where they are zero.
+    """
+    heard, found = _heard(fixed, params, stats, split, mean_C, std), {}
+    for (layer, what), x in heard.items():
+        if what != "input":
+            found.setdefault(layer, {})[what] = shape_of(x.reshape(-1, x.shape[-1]))
+    return found
+
+
+def shape_of(x_MU) -> dict[str, float]:
+    """The four of `gaussianity` for values of M examples and U units; NaN if all are constant."""
+    x_MU = np.asarray(x_MU, np.float64)
+    std_U = x_MU.std(0)
+    moving = std_U > 1e-9 * np.abs(x_MU).max(initial=1e-300)
+    z_MU = (x_MU[:, moving] - x_MU[:, moving].mean(0)) / std_U[moving]
+    skewness_U, kurtosis_U = (z_MU**3).mean(0), (z_MU**4).mean(0) - 3
+    each = {
+        "skewness": np.abs(skewness_U),
+        "kurtosis": np.abs(kurtosis_U),
+        "zeros": (x_MU == 0).mean(0),
+        "negentropy": skewness_U**2 / 12 + kurtosis_U**2 / 48,
+    }
+    return {
+        name: _short(values.mean()) if len(values) else float("nan")
+        for name, values in each.items()
+    }
+
+
+SLOPES: dict[str, Callable] = {
+    "relu": lambda x: (x > 0).astype(x.dtype),
+    "sigmoid": lambda x: 1 / (2 + np.exp(np.clip(x, -80, 80)) + np.exp(-np.clip(x, -80, 80))),
+    "tanh": lambda x: 1 - np.tanh(x) ** 2,
+}
+
+WATCHES: dict[str, Callable] = {
+    "inputs": inputs,
+    "weights": weights,
+    "jacobians": jacobians,
+    "gaussianity": gaussianity,
+}
+
+
+def _heard(fixed, params, stats, split: Split, mean_C, std):
+    return activations(fixed, params, stats, split.images_NHWC[:IMAGES], mean_C, std)
+
+
+def _short(value) -> float:
+    """Four digits: a history holds many of them."""
+    return float(f"{value:.4g}")
