@@ -10,13 +10,14 @@ neighbouring pixels, multi-crop with zeros.
 
 from __future__ import annotations
 
+from vggbn import judges
 from vggbn import vgg_nets as nets
 from vggbn.experiment import Claim, Experiment, Size, Verdict
+from vggbn.judges import judge_images
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results
 from vggbn.run_experiment import main
-from vggbn.vgg_nets import judge_images
 from vggbn.views import View, view
 
 SCALES = (256, 384, 512)
@@ -124,7 +125,7 @@ def tables(results: Results) -> list[Table]:
 
 def _row(results: Results, arm: str, way: str) -> tuple[str, ...]:
     name = f"{arm} {way}"
-    ours = [nets.error_text(results, name, score) for score in ("accuracy", "balanced")]
+    ours = [judges.error_text(results, name, score) for score in ("accuracy", "balanced")]
     return (arm.split()[0], way, TABLE_5.get(name, "–"), *ours)
 
 

@@ -11,14 +11,15 @@ and tested densely at Q = S.
 
 from __future__ import annotations
 
+from vggbn import judges
 from vggbn import vgg_nets as nets
 from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.judges import judge_gaps
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results
 from vggbn.run_experiment import main
 from vggbn.stats import paired_interval
-from vggbn.vgg_nets import judge_gaps
 from vggbn.views import view
 
 MATCHED = 0.93  # of B's width: then B 5×5 has as many convolution weights as B, to 2 %
@@ -142,10 +143,10 @@ def tables(results: Results) -> list[Table]:
         (
             name,
             TABLE_3.get(name, "–"),
-            nets.error_text(results, dense(name)),
-            nets.error_text(results, dense(name), "balanced"),
-            nets.error_text(results, dense(name), "top5"),
-            nets.trained_text(results, name),
+            judges.error_text(results, dense(name)),
+            judges.error_text(results, dense(name), "balanced"),
+            judges.error_text(results, dense(name), "top5"),
+            judges.trained_text(results, name),
         )
         for name in names
     ]

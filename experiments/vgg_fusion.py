@@ -9,13 +9,14 @@ Sides are in the paper's pixels, where a crop has 224.
 
 from __future__ import annotations
 
+from vggbn import judges
 from vggbn import vgg_nets as nets
 from vggbn.experiment import Claim, Experiment, Size, Verdict
+from vggbn.judges import judge_images
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results
 from vggbn.run_experiment import main
-from vggbn.vgg_nets import judge_images
 from vggbn.views import Look, View
 
 FIXED = {"": (224, 256, 288), " S384": (352, 384, 416)}
@@ -120,7 +121,10 @@ def tables(results: Results) -> list[Table]:
         (
             name,
             TABLE_6.get(name, "–"),
-            *(nets.error_text(results, name, score) for score in ("accuracy", "balanced", "top5")),
+            *(
+                judges.error_text(results, name, score)
+                for score in ("accuracy", "balanced", "top5")
+            ),
         )
         for name in sorted(tested, key=lambda name: (name != "7 nets", "+" not in name))
     ]

@@ -12,14 +12,15 @@ paper's 4,608 inputs 4.8 and 0.48.
 
 from __future__ import annotations
 
+from vggbn import judges
 from vggbn import vgg_nets as nets
 from vggbn.experiment import Claim, Experiment, Size, Verdict
+from vggbn.judges import untrained
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results
 from vggbn.run_experiment import main
 from vggbn.stats import paired_interval, verdict
-from vggbn.vgg_nets import untrained
 
 MENDED = ("from A, std 0.1", "from A, std 0.01", "Glorot", "He")
 
@@ -75,7 +76,7 @@ CLAIMS = tuple(
 def tables(results: Results) -> list[Table]:
     """Each arm's fit and error."""
     note = "Centre crop at Q = S; A is net A itself."
-    return [nets.fit_table(results, "Initialisation", "D starts from", note)]
+    return [judges.fit_table(results, "Initialisation", "D starts from", note)]
 
 
 SIZES = {

@@ -11,14 +11,15 @@ Sides are in the paper's pixels, where a crop has 224.
 
 from __future__ import annotations
 
+from vggbn import judges
 from vggbn import vgg_nets as nets
 from vggbn.experiment import Claim, Experiment, Size, Verdict
+from vggbn.judges import errors, judge_gaps, untrained
 from vggbn.recipe import Recipe
 from vggbn.report import Chart, Table
 from vggbn.results import Results
 from vggbn.run_experiment import main
 from vggbn.stats import paired_interval, verdict
-from vggbn.vgg_nets import errors, judge_gaps, untrained
 from vggbn.views import View, view
 
 SIDES = (224, 256, 288, 352, 384, 416, 512)
@@ -79,7 +80,7 @@ def judge_jitter(results: Results) -> Verdict:
 def judge_mean(results: Results, pairs: list[tuple[str, str]]) -> Verdict:
     """The mean over pairs of how far the first is ahead of the second, seed by seed."""
     results.seeds(*(name for pair in pairs for name in pair))
-    gaps = [nets.gap(results, *pair) for pair in pairs]
+    gaps = [judges.gap(results, *pair) for pair in pairs]
     interval = paired_interval([sum(of_seed) / len(pairs) for of_seed in zip(*gaps, strict=True)])
     texts = [f"{a} − {b} {sum(g) / len(g):+.2f}" for (a, b), g in zip(pairs, gaps, strict=True)]
     names = trained_nets(results)
@@ -154,7 +155,7 @@ def tables(results: Results) -> list[Table]:
         rows = []
         for net, way in arms:
             name = at(net + way, *sides[i](way))
-            ours = [nets.error_text(results, name, score) for score in ("accuracy", "balanced")]
+            ours = [judges.error_text(results, name, score) for score in ("accuracy", "balanced")]
             paper = PAPER.get(net + way, ("–", "–"))[i]
             q = ", ".join(map(str, sides[i](way)))
             rows.append((net, TRAINED_AT[way], q, paper, *ours))

@@ -10,14 +10,15 @@ no BN; the claims are the BN paper's (sections 1 and 3.3), tried on VGG's nets.
 
 from __future__ import annotations
 
+from vggbn import judges
 from vggbn import vgg_nets as nets
 from vggbn.experiment import Claim, Experiment, Size, Verdict
+from vggbn.judges import untrained
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results
 from vggbn.run_experiment import main
 from vggbn.stats import paired_interval, verdict
-from vggbn.vgg_nets import untrained
 
 BN, FAST = " + BN", " ×10"
 
@@ -129,7 +130,7 @@ CLAIMS = (
 def tables(results: Results) -> list[Table]:
     """Each arm's fit and error."""
     note = "Centre crop at Q = S."
-    return [nets.fit_table(results, "VGG with and without BN", "net", note)]
+    return [judges.fit_table(results, "VGG with and without BN", "net", note)]
 
 
 SIZES = {

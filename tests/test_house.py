@@ -52,7 +52,7 @@ MAY_IMPORT = {
 # These stand on top and may import all of the above and one another.
 TOP = {
     "experiment", "runs", "pool", "results", "publish", "sweep", "train_many", "run_experiment",
-    "compile_cache", "views", "view_many", "posteriors", "vgg_nets",
+    "compile_cache", "views", "view_many", "posteriors", "vgg_nets", "judges",
     "dry_run",
     "gallery",
     "exact",
