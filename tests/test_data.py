@@ -289,6 +289,22 @@ def test_binary_pixels_reach_the_net_as_0_and_1():
     assert (mean_C, std) == pixel_moments(grey.train)
 
 
+def test_a_few_training_images_keep_the_shares_of_their_classes():
+    every = load("digits", **options())
+    few, more = (load("digits", **options(), train_size=n) for n in (100, 300))
+    assert (len(few.train), len(more.train)) == (100, 300) and few.digest != more.digest
+    assert "100 of its training images" in few.note
+    assert set(rows(few.train)) <= set(rows(more.train)) <= set(rows(every.train))
+    assert np.ptp(np.bincount(few.train.labels_N)) <= 1
+    for part in PARTS[1:]:
+        assert rows(getattr(few, part)) == rows(getattr(every, part))
+    skewed = Split(pixels(110), np.repeat(np.arange(2), (100, 10)).astype(np.int32))
+    assert np.bincount(splitting.stratified(skewed, 22).labels_N).tolist() == [20, 2]
+    for wrong in (5, len(every.train) + 1):
+        with pytest.raises(UserError, match=f"train_size={wrong} does not fit"):
+            load("digits", **options(), train_size=wrong)
+
+
 def test_one_colour_has_no_moments():
     with pytest.raises(UserError, match="same colour"):
         pixel_moments(as_split(np.full((3, 4, 4, 3), 200, np.uint8)))

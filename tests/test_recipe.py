@@ -267,9 +267,12 @@ FREE = {
     "image_size": 32,  # the images' own shape is passed
     "fit": "pad",
     "split": "fixed",
+    "train_size": 100,
     "shuffle": "fixed",
     "distortion": 0.1,
     "init": "glorot",
+    "init_scale": 10.0,
+    "draw": 1,
     "bn_decay": 0.99,
     "steps": 5,
     "lr": 0.5,

@@ -350,6 +350,36 @@ def test_steps_of_one_program_are_the_steps_one_by_one(digits):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_initial_kernels_of_hidden_layers_are_scaled_and_nothing_else(digits):
+    for recipe in (MLP, VGG):
+        fixed = train.static_of(recipe, digits)
+        one = train.init_state(recipe, fixed, SEED).params
+        ten = train.init_state(recipe.but(init_scale=10), fixed, SEED).params
+        last = max(name for name in one if name.startswith("fc"))
+        hidden = {name for name in one if "kernel" in one[name]} - {last}
+        for name in hidden:
+            np.testing.assert_allclose(ten[name]["kernel"], 10 * one[name]["kernel"], rtol=1e-6)
+        assert_same(
+            {k: v for k, v in ten.items() if k not in hidden},
+            {k: v for k, v in one.items() if k not in hidden},
+        )
+
+
+def test_another_draw_changes_weights_and_batches_and_keeps_the_data(digits):
+    fixed = train.static_of(MLP, digits)
+    assert MLP.stream(4) == 4 != MLP.but(draw=1).stream(4)
+    one, other = (train.init_state(r, fixed, SEED).params for r in (MLP, MLP.but(draw=1)))
+    assert differ(one["fc1"], other["fc1"])
+    n = len(digits.train)
+    rows = [
+        batch_indices(r.stream(SEED), 0, n=n, batch=32, shuffle="fresh")
+        for r in (MLP, MLP.but(draw=1))
+    ]
+    assert (rows[0] != rows[1]).any()
+    fits = [train.fit(r, SEED, digits, stop=2).state for r in (MLP, MLP.but(draw=1))]
+    assert float(fits[0].loss_sum) != float(fits[1].loss_sum)
+
+
 # --- seeds and pairs -----------------------------------------------------------------------------
 
 

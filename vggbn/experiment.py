@@ -13,6 +13,7 @@ from vggbn import recipe as recipes
 from vggbn import results
 from vggbn.data.embedded import EMBEDDED
 from vggbn.errors import UserError, unknown
+from vggbn.exact import ExactClaim
 from vggbn.recipe import Recipe
 from vggbn.report import Chart, Curve, Report, Table
 from vggbn.results import MissingRuns, Results
@@ -112,7 +113,7 @@ class Experiment:
     test them, arms that are not trained; `sweep` may be the name of the experiment whose sweep
     chose the rates; tables and charts are laid out as the paper's. any_images:
     the edits of the baseline for a data set that has no size of its own. gallery: show what the
-    last arm's first seed sees of some images.
+    last arm's first seed sees of some images. exact: claims that need no run.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Experiment:
     charts: Callable[[Results], dict[str, Chart]] = lambda results: {}
     any_images: Mapping[str, Any] = field(default_factory=lambda: ANY_IMAGES)
     gallery: bool = False
+    exact: tuple[ExactClaim, ...] = ()
 
 
 class Plan(NamedTuple):
@@ -249,8 +251,9 @@ def variant_edits(plan: Plan) -> dict[str, dict[str, tuple[Any, Any]]]:
 
 
 def judge(plan: Plan, results: Results) -> list[Judgement]:
-    """A row for every claim of the experiment."""
-    return [claim.judged(results) for claim in plan.experiment.claims]
+    """A row for every claim of the experiment, those first that are computed."""
+    computed = [claim.judged() for claim in plan.experiment.exact]
+    return computed + [claim.judged(results) for claim in plan.experiment.claims]
 
 
 def build_report(plan: Plan, results: Results) -> Report:

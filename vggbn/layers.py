@@ -97,7 +97,7 @@ INITIALISERS = {
 }
 
 
-def linear_init(key, shape, *, initialiser: str, bias: bool):
-    """{kernel of `shape`, zero bias [shape[-1]] if asked for}, float32."""
-    kernel = INITIALISERS[initialiser](key, shape, jnp.float32)
+def linear_init(key, shape, *, initialiser: str, bias: bool, scale=1.0):
+    """{kernel of `shape`, times `scale`, zero bias [shape[-1]] if asked for}, float32."""
+    kernel = INITIALISERS[initialiser](key, shape, jnp.float32) * scale
     return {"kernel": kernel, "bias": jnp.zeros(shape[-1])} if bias else {"kernel": kernel}

@@ -34,6 +34,7 @@ class Recipe:
     pixels: str = "standardised"  # standardised | binary: 0 or 1, as in BN 4.1
     damaged: str = "refuse"  # refuse | skip: a folder's files that cannot be read
     split: str = "folds"  # folds: seed s tests fold s of 5 | fixed
+    train_size: int = 0  # so many training images, stratified; 0: all
     batch: int = 32
     shuffle: str = "fresh"  # fresh: a new permutation each epoch | fixed: the same batches
     crop_pad: int = 0  # random crops after padding by this many pixels
@@ -51,11 +52,13 @@ class Recipe:
     hidden: int = 3  # hidden layers of an MLP
     pools: int = 5  # blocks of a VGG that end with a pool: fewer on small images
     init: str = "he"
+    init_scale: float = 1.0  # times the initial kernels of hidden layers
     bn_eps: float = 1e-5
     bn_decay: float = 0.9  # weight of the OLD value in the moving averages
     bn_unbiased: bool = True
     bn_groups: int = 1
     precision: str = "float32"  # of the layers' arithmetic; weights, statistics, loss stay float32
+    draw: int = 0  # another draw of all that is random, for the same seed's data
     # where training starts
     parent: Recipe | None = None  # from the trained net of this recipe and the same seed
     inherit: str = "all"  # all: every layer of the parent's | stages: those of VGG 3.1
@@ -100,6 +103,10 @@ class Recipe:
         """
         return (self.scale_min + self.scale_max + 1) // 2
 
+    def stream(self, seed: int) -> int:
+        """The seed of all that is random in a run: initial weights, batches, crops, dropout."""
+        return seed + 1_000_000 * self.draw
+
     @property
     def ancestors(self) -> list[Recipe]:
         """The parent, its parent and so on: what has to be trained before, last first."""
@@ -133,10 +140,10 @@ CHOICES = {
     "inherit": ("all", "stages"),
 }
 POSITIVE = (
-    "image_size batch width fc hidden pools bn_eps bn_groups steps lr lr_factor lr_every "
-    "evaluations population_batches"
+    "image_size batch width fc hidden pools init_scale bn_eps bn_groups steps lr lr_factor "
+    "lr_every evaluations population_batches"
 ).split()
-NOT_NEGATIVE = "crop_pad distortion l2 source_side scale_min scale_max".split()
+NOT_NEGATIVE = "draw train_size crop_pad distortion l2 source_side scale_min scale_max".split()
 FRACTION = "bn_decay momentum dropout".split()  # in [0, 1)
 
 

@@ -130,7 +130,8 @@ def listing(plan: Plan) -> str:
     rows += ["", "baseline:"]
     rows += [f"  {k:22s} {v}" for k, v in shown(plan.base).items()]
     rows += ["", "claims:"]
-    rows += [f"  {c.id:22s} {c.sentence}\n{'':25s}{c.criterion}" for c in plan.experiment.claims]
+    claims = (*plan.experiment.exact, *plan.experiment.claims)
+    rows += [f"  {c.id:22s} {c.sentence}\n{'':25s}{c.criterion}" for c in claims]
     return "\n".join(rows)
 
 

@@ -137,12 +137,12 @@ def load_data(recipe: Recipe, seed: int, store: Store) -> data.Dataset:
     """The recipe's data set, cut for this seed where the recipe's split depends on it."""
     fold = seed if recipe.split == "folds" else 0
     side = recipe.source_side or recipe.image_size
-    choices = (recipe.split, fold, recipe.damaged, recipe.pixels)
+    choices = (recipe.split, fold, recipe.damaged, recipe.pixels, recipe.train_size)
     return _load(recipe.data, side, recipe.fit, *choices, store)
 
 
 @lru_cache(maxsize=1)
-def _load(name, image_size, fit, split, seed, damaged, pixels, store) -> data.Dataset:
+def _load(name, image_size, fit, split, seed, damaged, pixels, train_size, store) -> data.Dataset:
     return data.load(
         name,
         image_size=image_size,
@@ -151,6 +151,7 @@ def _load(name, image_size, fit, split, seed, damaged, pixels, store) -> data.Da
         seed=seed,
         damaged=damaged,
         pixels=pixels,
+        train_size=train_size,
         data_dir=store.data_dir,
         cache_dir=str(store.cache),
     )

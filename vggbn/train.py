@@ -99,8 +99,8 @@ def static_of(recipe: Recipe, dataset: Dataset) -> Static:
 
 def init_state(recipe: Recipe, fixed: Static, seed: int) -> TrainState:
     """Step 0. Runs with one seed and one architecture start from the same weights."""
-    init_key, _ = _keys(seed)
-    params, stats = _initialise(fixed.model, fixed.net, recipe.init)(init_key)
+    init_key, _ = _keys(recipe.stream(seed))
+    params, stats = _initialise(fixed.model, fixed.net, recipe.init)(init_key, recipe.init_scale)
     opt_state = optim.sgd(recipe.lr, recipe.l2, recipe.momentum, l2_on=recipe.l2_on).init(params)
     return TrainState(
         step=jnp.int32(0),
@@ -116,7 +116,7 @@ def init_state(recipe: Recipe, fixed: Static, seed: int) -> TrainState:
 @lru_cache
 def _initialise(model: str, net, initialiser: str) -> Callable:
     init = MODELS[model](net).init
-    return jax.jit(lambda key: init(key, initialiser))
+    return jax.jit(lambda key, scale: init(key, initialiser, scale))
 
 
 @lru_cache
@@ -249,11 +249,11 @@ def fit(
     due, n = set(evaluation_steps(recipe)), len(dataset.train)
     validation = single_view(recipe, dataset.validation)
     history, before = list(history), _progress(state)
-    _, key = _keys(seed)
+    _, key = _keys(recipe.stream(seed))
     for steps in _spans(int(state.step), recipe.steps if stop is None else stop, due, fixed):
         clock.to("data")
         rows = {"n": n, "batch": recipe.batch, "shuffle": recipe.shuffle}
-        indices = [batch_indices(seed, step, **rows) for step in steps]
+        indices = [batch_indices(recipe.stream(seed), step, **rows) for step in steps]
         clock.to("python")
         hypers = [hyper_at(recipe, step, history) for step in steps]
         clock.to("step")
@@ -374,12 +374,11 @@ def _record(recipe, fixed, state, validation, data, hyper, before, now):
 def population_stats(recipe: Recipe, seed: int, dataset: Dataset, state: TrainState):
     """Algorithm 2 over recipe.population_batches training batches that follow the last step's."""
     fixed, data = static_of(recipe, dataset), on_device(dataset)
-    _, key = _keys(seed)
+    _, key = _keys(recipe.stream(seed))
 
     def apply(params, stats, step, *, train, decay):
-        indices_N = batch_indices(
-            seed, step, n=len(dataset.train), batch=recipe.batch, shuffle="fresh"
-        )
+        rows = {"n": len(dataset.train), "batch": recipe.batch, "shuffle": "fresh"}
+        indices_N = batch_indices(recipe.stream(seed), step, **rows)
         moments = batch_moments(fixed)
         hyper = hyper_at(recipe, 0, [])
         return None, moments(params, stats, jax.random.fold_in(key, step), data, indices_N, hyper)

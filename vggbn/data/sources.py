@@ -1,6 +1,7 @@
 """load(): one name -> one Dataset."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from vggbn.data import cache, folder, splits, tfds_source
@@ -25,6 +26,7 @@ def load(
     cache_dir: str | None = None,
     damaged: str = "refuse",
     pixels: str = "standardised",
+    train_size: int = 0,
 ) -> Dataset:
     """Load a data set as uint8 images of image_size x image_size in three disjoint splits.
 
@@ -37,6 +39,7 @@ def load(
         folder is pooled, and near-duplicates stay in one split.
     damaged: "refuse" or "skip" the files of a folder that cannot be read; a skipped one is named.
     pixels: "standardised", or "binary": 0 and 255 only, which a net sees as 0 and 1 (`binarise`).
+    train_size: so many training images, stratified by class; 0: all.
     cache_dir: where decoded TFDS sets and folders are kept; None: nowhere.
     Raises UserError, in one sentence, for everything a user can put right.
     """
@@ -49,7 +52,15 @@ def load(
         found = _load_folder(name, root, split, seed, cache_dir, size, damaged)
     else:
         found = _load_tfds(name, split, seed, data_dir, cache_dir, size)
+    found = _few(found, train_size) if train_size else found
     return binarise(found) if pixels == "binary" else found
+
+
+def _few(dataset: Dataset, train_size: int) -> Dataset:
+    train = splits.stratified(dataset.train, train_size)
+    note = f"{dataset.note}, {train_size:,} of its training images"
+    digest = digest_of(train, dataset.validation, dataset.test)
+    return replace(dataset, train=train, note=note, digest=digest)
 
 
 def _check(image_size: int, fit: str, split: str, seed: int, damaged: str, pixels: str) -> None:

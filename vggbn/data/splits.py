@@ -12,12 +12,14 @@ import numpy as np
 
 from vggbn.data.permutation import permutation
 from vggbn.data.types import Split
+from vggbn.errors import UserError
 
 SPLITS = ("fixed", "folds")
 FOLDS = 5
 PARTS = ("train", "validation", "test")
 _TENTHS = 10
 _KEY = 3  # of the one permutation that deals the examples
+_FEW_KEY = 5  # of the one that chooses a few of them
 
 
 def tenths(labels_N: np.ndarray, groups_N: np.ndarray | None = None) -> np.ndarray:
@@ -82,3 +84,25 @@ def _taken(parts: Mapping[str, Split], fold: int) -> dict[str, list[int]]:
     if "validation" not in parts:
         taken["validation"] = [after % _TENTHS]
     return taken
+
+
+def stratified(split: Split, n: int) -> Split:
+    """n examples with every class's share, always the same ones; more are a superset of fewer.
+
+    Raises UserError when there are not so many, or a class would have none.
+    """
+    labels_N = split.labels_N
+    order_N = permutation(len(split), _FEW_KEY)
+    counts_K = np.bincount(labels_N)
+    rank_K, place_N = np.zeros_like(counts_K), np.empty(len(split))
+    for row in order_N.tolist():
+        label = labels_N[row]
+        place_N[row] = (rank_K[label] + 0.5) / counts_K[label]  # of 1, along its class
+        rank_K[label] += 1
+    few = split.take(np.sort(order_N[np.argsort(place_N[order_N], kind="stable")[:n]]))
+    if n > len(split) or len(np.unique(few.labels_N)) < np.count_nonzero(counts_K):
+        raise UserError(
+            f"train_size={n} does not fit {len(split):,} training images: choose a number up to "
+            "that, with one of each class at least."
+        )
+    return few

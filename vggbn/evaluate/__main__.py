@@ -51,6 +51,7 @@ def _run(args: argparse.Namespace) -> None:
         split=recipe.split,
         seed=run.record["seed"],
         pixels=recipe.pixels,
+        train_size=recipe.train_size if args.split == "train" else 0,
         data_dir=args.data_dir,
     )
     _refuse_other_shape(run, dataset)

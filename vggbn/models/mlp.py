@@ -18,13 +18,13 @@ def hidden_layers(net: Net) -> list[str]:
     return [f"fc{i + 1}" for i in range(net.hidden)]
 
 
-def _init(net, key, initialiser):
+def _init(net, key, initialiser, scale=1.0):
     params, stats, keys = {}, {}, layer_keys(key)
     add = partial(init_linear, net, params, stats, keys, initialiser=initialiser)
     height, width, channels = net.image
     inputs = height * width * channels
     for name in hidden_layers(net):
-        add(name, (inputs, net.fc), normed=True)
+        add(name, (inputs, net.fc), normed=True, scale=scale)
         inputs = net.fc
     add(f"fc{net.hidden + 1}", (inputs, net.classes), normed=False)
     return params, stats

@@ -44,12 +44,13 @@ class Net:
 
 
 class Model(NamedTuple):
-    """`init(key, initialiser) -> (params, stats)` and
+    """`init(key, initialiser, scale=1.0) -> (params, stats)` and
     `apply(params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9, tap=ignore)
     -> (logits, stats)`.
 
     tap(layer, what, x) is called, while tracing, with what every hidden layer takes and makes, in
     the letters of BN 3.2: "u", its input; "sum", Wu + b; "input", what the non-linearity takes.
+    scale multiplies the initial kernels of all layers but the last.
     key None means no dropout, whatever the rate. The layers compute in the net's precision;
     params, stats and logits are float32 in any.
 
@@ -71,11 +72,12 @@ def layer_keys(key):
     return iter(jax.random.split(key, 128))
 
 
-def init_linear(net, params, stats, keys, name, shape, *, initialiser, normed):
-    """Put layer `name` and, where `normed`, its norm under `norm_<name>` into params and stats."""
+def init_linear(net, params, stats, keys, name, shape, *, initialiser, normed, scale=1.0):
+    """Put layer `name`, its kernel times `scale`, and, where `normed`, its norm under
+    `norm_<name>` into params and stats."""
     normed = normed and net.norm != "none"
     bias = net.bias_before_norm or not normed
-    params[name] = linear_init(next(keys), shape, initialiser=initialiser, bias=bias)
+    params[name] = linear_init(next(keys), shape, initialiser=initialiser, bias=bias, scale=scale)
     if normed:
         params[f"norm_{name}"], stats[f"norm_{name}"] = NORMS[net.norm].init(shape[-1])
 

@@ -81,17 +81,17 @@ def map_size(config: str, net: Net) -> tuple[int, int]:
     return net.image[0] // stride, net.image[1] // stride
 
 
-def _init(config, net, key, initialiser):
+def _init(config, net, key, initialiser, scale=1.0):
     params, stats, keys = {}, {}, layer_keys(key)
     add = partial(init_linear, net, params, stats, keys, initialiser=initialiser)
     channels = net.image[2]
     for block in vgg_blocks(config, net):
         for name, side, out in block.convs:
-            add(name, (side, side, channels, out), normed=True)
+            add(name, (side, side, channels, out), normed=True, scale=scale)
             channels = out
     height, width = map_size(config, net)
-    add("fc1", (height * width * channels, net.fc), normed=net.norm_fc)
-    add("fc2", (net.fc, net.fc), normed=net.norm_fc)
+    add("fc1", (height * width * channels, net.fc), normed=net.norm_fc, scale=scale)
+    add("fc2", (net.fc, net.fc), normed=net.norm_fc, scale=scale)
     add("fc3", (net.fc, net.classes), normed=False)
     return params, stats
 
