@@ -24,13 +24,17 @@ DRAWS = 12
 
 @dataclass(frozen=True)
 class ExactClaim:
-    """A sentence of a paper and the computation that decides it: check() -> (it holds, detail)."""
+    """A sentence of a paper and the computation that decides it: check() -> (it holds, detail).
+
+    measured: by simulation or by the clock, not by a computation that always gives the same.
+    """
 
     id: str
     sentence: str
     criterion: str
     paper: str
     check: Callable[[], tuple[bool, str]]
+    measured: bool = False
 
     def judged(self) -> Judgement:
         """The claim's row in the verdict table."""
@@ -47,6 +51,7 @@ class ExactClaim:
             high=math.nan,
             detail=detail,
             exact=True,
+            measured=self.measured,
         )
 
 

@@ -16,6 +16,7 @@ from vggbn.recipe import Recipe
 from vggbn.runs import Run, Store, get_run, load_data
 
 PROTOCOLS = {
+    "by_batch": evaluate.by_batch,
     "centre": evaluate.centre,
     "dense": evaluate.dense,
     "multi_crop": evaluate.multi_crop,

@@ -17,6 +17,7 @@ import numpy as np
 
 from vggbn import checkpoint, data, provenance, train
 from vggbn.clock import Clock
+from vggbn.data.splits import stratified
 from vggbn.errors import UserError
 from vggbn.evaluate import evaluate
 from vggbn.inherit import inherit
@@ -170,7 +171,8 @@ def _outcome(recipe, seed, dataset, fixed: Static, fit: train.Fit) -> dict:
 
 
 def _final_scores(recipe, seed, dataset, fixed, state):
-    """Validation and test with the moving averages, and test with Algorithm 2's statistics."""
+    """Training images, validation and test with the moving averages, and test with Algorithm 2's
+    statistics."""
     pixels = train.on_device(dataset)
     population = train.population_stats(recipe, seed, dataset, state)
 
@@ -178,9 +180,11 @@ def _final_scores(recipe, seed, dataset, fixed, state):
         view = train.single_view(recipe, split)
         return evaluate(fixed, state.params, stats, view, pixels.mean_C, pixels.std)
 
+    fitted = scores(state.batch_stats, _some(dataset.train))
     validation = scores(state.batch_stats, dataset.validation)
     test = scores(state.batch_stats, dataset.test)
     return {
+        "train_accuracy": fitted["accuracy"],
         "val_accuracy": validation["accuracy"],
         "test_accuracy": test["accuracy"],
         "test_top5": test["top5"],
@@ -188,6 +192,13 @@ def _final_scores(recipe, seed, dataset, fixed, state):
         "test_n": test["n"],
         "test_accuracy_population": scores(population, dataset.test)["accuracy"],
     }
+
+
+FITTED = 2000  # training images that the final score of the fit is taken on
+
+
+def _some(train: data.Split) -> data.Split:
+    return stratified(train, FITTED) if len(train) > FITTED else train
 
 
 def _data_facts(dataset: data.Dataset) -> dict:

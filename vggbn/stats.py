@@ -38,7 +38,8 @@ class Judgement:
     `effect`, `low` and `high` are in `unit`, as they are to be shown: "points" (percentage points
     of accuracy), "ratio", or "" for anything else. A claim without any data has n = 0 and NaN for
     all three. `primary` is the data set named as primary for this claim before the run. An `exact`
-    claim is computed: it has a verdict, and no seeds or interval.
+    claim is computed: it has a verdict, and no seeds or interval; `measured` if by simulation or by
+    the clock.
     """
 
     claim: str
@@ -54,6 +55,7 @@ class Judgement:
     detail: str = ""
     primary: str = ""
     exact: bool = False
+    measured: bool = False
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:

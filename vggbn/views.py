@@ -25,7 +25,10 @@ from vggbn.runs import Store
 
 
 class Look(NamedTuple):
-    """One net, by the name of its arm, tested at the smallest sides `sides` by each protocol."""
+    """One net, by the name of its arm, tested at the smallest sides `sides` by each protocol.
+
+    For the protocol by_batch a side is the number of images that are normalised together.
+    """
 
     net: str
     sides: tuple[int, ...]

@@ -2,12 +2,14 @@
 
 from vggbn.evaluate.activations import activations
 from vggbn.evaluate.average import mean_posterior, scores
+from vggbn.evaluate.by_batch import by_batch
 from vggbn.evaluate.dense import dense
 from vggbn.evaluate.multi_crop import centre, multi_crop
 from vggbn.evaluate.single import evaluate, predict
 
 __all__ = [
     "activations",
+    "by_batch",
     "centre",
     "dense",
     "evaluate",

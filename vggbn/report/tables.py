@@ -57,7 +57,7 @@ def effect_text(judgement: Judgement) -> str:
     What was computed has neither, and says so.
     """
     if judgement.exact:
-        return "exact"
+        return "measured" if judgement.measured else "exact"
     if math.isnan(judgement.effect):
         return NOTHING
     interval = Interval(judgement.effect, judgement.low, judgement.high, judgement.n)

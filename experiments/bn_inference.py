@@ -1,0 +1,282 @@
+"""BN section 3.1, Algorithm 2: by which statistics should a trained net be tested?
+
+BN-4, exactly: inference is deterministic, affine, independent of the batch, and folds into the
+layer before it. BN-5, by simulation: the variance of small batches needs m/(m-1). BN-30: moving
+averages against Algorithm 2's population statistics, and against the test batches' own, over
+decay, examples behind a statistic and length of training.
+
+    python -m experiments.bn_inference                                             small, MNIST-5k
+    python -m experiments.bn_inference --size full --data-dir DIR                  CIFAR-10
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vggbn.exact import ExactClaim
+from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.recipe import Recipe
+from vggbn.report import Table
+from vggbn.results import Results
+from vggbn.run_experiment import main
+from vggbn.stats import paired_interval, verdict
+from vggbn.views import view
+
+DECAYS = (0.5, 0.99, 0.999)
+GROUPS = {"2 examples": 64, "8 examples": 16, "32 examples": 4}
+SHORTER = {"1/20 of the steps": 20, "1/5 of the steps": 5}
+
+BASE = Recipe(
+    model="vgg_a",
+    width=1 / 8,
+    fc=128,
+    norm="batch",
+    norm_fc=True,
+    batch=128,
+    dropout=0.0,
+    crop_pad=2,
+    flip=True,  # where the labels allow it
+    lr=0.03,
+    schedule="exponential",
+    lr_factor=0.1,
+    split="fixed",
+    evaluations=8,
+)
+
+
+def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+    """The baseline (decay 0.9, 128 examples a statistic), and edits of it one at a time."""
+    arms = {"base": base}
+    arms |= {f"decay {decay:g}": base.but(bn_decay=decay) for decay in DECAYS}
+    arms |= {name: base.but(bn_groups=groups) for name, groups in GROUPS.items()}
+    arms["2 examples, biased"] = arms["2 examples"].but(bn_unbiased=False)
+    for name, times in SHORTER.items():
+        steps = max(1, base.steps // times)
+        arms[name] = base.but(steps=steps, lr_every=base.lr_every / times)
+        arms[f"{name}, decay 0.999"] = arms[name].but(bn_decay=0.999)
+    return arms
+
+
+def views(variants):
+    """Every net by the statistics of 32 test images, and the baseline by those of 2 to 512."""
+    found = {f"{name} by batches of 32": view(name, 32, by=("by_batch",)) for name in variants}
+    for size in (2, 8, 128, 512):
+        found[f"base by batches of {size}"] = view("base", size, by=("by_batch",))
+    return found
+
+
+# --- BN-4 and BN-5, without training --------------------------------------------------------------
+
+
+def check_inference() -> tuple[bool, str]:
+    """On a random convolution and a random dense layer with random statistics, in float32."""
+    import jax.numpy as jnp
+
+    from vggbn.layers import conv, dense
+    from vggbn.norm import batch_norm, fold
+
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    params = {"scale": 1 + draw(8) / 4, "bias": draw(8)}
+    stats = {"mean": draw(8), "var": jnp.asarray(rng.uniform(0.5, 2, 8), jnp.float32)}
+    worst = {"batch": 0.0, "affine": 0.0, "folded": 0.0}
+
+    def far(a, b):
+        return float(jnp.abs(a - b).max() / jnp.abs(b).max())
+
+    def infer(y):
+        return batch_norm(y, params, stats, train=False)[0]
+
+    for layer, x, kernel in (
+        (conv, draw(12, 6, 6, 3), draw(3, 3, 3, 8)),
+        (dense, draw(12, 5), draw(5, 8)),
+    ):
+        y = jnp.asarray(layer({"kernel": kernel}, x))
+        whole = infer(y)
+        for size in (1, 3, 5):
+            parts = [infer(y[i : i + size]) for i in range(0, len(y), size)]
+            worst["batch"] = max(worst["batch"], far(jnp.concatenate(parts), whole))
+        mixed = infer(0.3 * y + 0.7 * y[::-1])
+        worst["affine"] = max(worst["affine"], far(mixed, 0.3 * whole + 0.7 * whole[::-1]))
+        folded = layer(fold({"kernel": kernel}, params, stats), x)
+        worst["folded"] = max(worst["folded"], far(folded, whole))
+    text = ", ".join(f"{name} {value:.0e}" for name, value in worst.items())
+    return max(worst.values()) < 1e-5, f"largest relative deviation: {text}"
+
+
+def check_variance() -> tuple[bool, str]:
+    """Batches of four values of N(1, 9) through batch_norm with decay 0, averaged."""
+    import jax
+
+    from vggbn.norm import batch_norm, batch_norm_init
+
+    m, channels, batches, variance = 4, 1000, 200, 9.0
+    rng = np.random.default_rng(0)
+    params, stats = batch_norm_init(channels)
+    means = {}
+    for unbiased in (True, False):
+        step = jax.jit(
+            lambda x, unbiased=unbiased: batch_norm(
+                x, params, stats, train=True, decay=0.0, unbiased=unbiased
+            )[1]["var"]
+        )
+        draws = (1 + 3 * rng.normal(size=(m, channels)) for _ in range(batches))
+        means[unbiased] = float(np.mean([step(x.astype(np.float32)) for x in draws]) / variance)
+    holds = abs(means[True] - 1) < 0.01 and abs(means[False] - (m - 1) / m) < 0.01
+    return holds, (
+        f"over the true variance: {means[True]:.4f} with m/(m−1), {means[False]:.4f} without, for "
+        f"m = {m} ({(m - 1) / m:g} expected); {batches * channels:,} batches"
+    )
+
+
+EXACT = (
+    ExactClaim(
+        "BN-4",
+        "Inference is deterministic, affine and independent of the batch, and folds into the layer "
+        "before it.",
+        "Outputs for any split of the batch, of a mixture, and of the folded convolution or dense "
+        "layer agree to 1e-5.",
+        "Algorithm 2, lines 10 and 11",
+        check_inference,
+    ),
+    ExactClaim(
+        "BN-5",
+        "The population variance needs m/(m − 1).",
+        "Normal values in batches of 4: the corrected mean variance is within 1 % of the true one, "
+        "the uncorrected within 1 % of 3/4 of it.",
+        "Algorithm 2, line 10",
+        check_variance,
+        measured=True,
+    ),
+)
+
+# --- claims: criterion and margin are fixed here, before the runs ---------------------------------
+
+PRIMARY = "cifar10"
+MARGIN = 0.5  # points
+
+
+def gap(results: Results, name: str) -> list[float]:
+    """Test accuracy with moving averages less that with Algorithm 2's statistics, in points."""
+    moving, exact = (
+        results.final(name, score) for score in ("test_accuracy", "test_accuracy_population")
+    )
+    return [100 * (moving[seed] - exact[seed]) for seed in results.seeds(name)]
+
+
+def judge_bn_30(results: Results) -> Verdict:
+    interval = paired_interval(gap(results, "base"))
+    texts = []
+    for name in results.variants:
+        if (
+            name != "base"
+            and results.runs[name]
+            and "view" not in next(iter(results.runs[name].values()))
+        ):
+            values = gap(results, name)
+            texts.append(f"{name} {sum(values) / len(values):+.2f}")
+    found = verdict(interval, margin=MARGIN, equivalence=True)
+    return found, interval, "points", "elsewhere: " + ", ".join(texts)
+
+
+CLAIMS = (
+    Claim(
+        "BN-30",
+        "Moving averages track the population statistics.",
+        "At the end of training, with decay 0.9: test accuracy with moving averages less that with "
+        f"Algorithm 2's statistics inside ±{MARGIN:g} points.",
+        "used to follow training (no figure)",
+        PRIMARY,
+        judge_bn_30,
+    ),
+)
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def tables(results: Results) -> list[Table]:
+    """Test accuracy of every net by each kind of statistics."""
+    rows = []
+    for name in results.variants:
+        batch = f"{name} by batches of 32"
+        if batch in results.variants and results.runs[name]:
+            scores = [(name, s) for s in ("test_accuracy", "test_accuracy_population")]
+            cells = [
+                accuracy_text(results, *score) for score in (*scores, (batch, "test_accuracy"))
+            ]
+            rows.append((name, *cells))
+    sizes = [
+        (str(n), accuracy_text(results, f"base by batches of {n}", "test_accuracy"))
+        for n in (2, 8, 32, 128, 512)
+    ]
+    headers = ("net", "moving averages", "Algorithm 2", "batches of 32 test images")
+    note = "Mean ± half the 95 % interval over seeds."
+    return [
+        Table(headers, rows, "Test accuracy by statistics, %", note),
+        Table(
+            ("test images normalised together", "test accuracy, %"),
+            sizes,
+            "The baseline by the test batches' own statistics",
+            note,
+        ),
+    ]
+
+
+def accuracy_text(results: Results, name: str, score: str) -> str:
+    """Mean over seeds with half its interval, in %; a dash where there are no runs."""
+    values = [100 * value for value in results.final(name, score).values()]
+    if not values:
+        return "–"
+    found = paired_interval(values)
+    return f"{found.mean:.1f} ± {(found.high - found.low) / 2:.1f}"
+
+
+# --- sizes ---------------------------------------------------------------------------------------
+
+SIZES = {
+    "smoke": Size(
+        seeds=2, edits={"steps": 20, "lr_every": 12, "evaluations": 2}, tuned={}, arms=("base",)
+    ),
+    "small": Size(seeds=3, edits={"steps": 300, "lr_every": 180}, tuned={}),
+    "full": Size(
+        seeds=10,
+        edits={
+            "data": "cifar10",
+            "image_size": 32,
+            "crop_pad": 4,
+            "steps": 2_110,
+            "lr_every": 1_266,
+        },
+        tuned={},
+    ),
+}
+
+EXPERIMENT = Experiment(
+    name="bn_inference",
+    title="Statistics for inference",
+    question=(
+        "Do moving averages stand for Algorithm 2's population statistics, and what do the test "
+        "batches' own statistics give instead?"
+    ),
+    base=BASE,
+    baseline="base",
+    variants=variants,
+    views=views,
+    claims=CLAIMS,
+    exact=EXACT,
+    tables=tables,
+    sizes=SIZES,
+    panels={
+        "decay": ("base", *(f"decay {decay:g}" for decay in DECAYS)),
+        "examples behind a statistic": ("base", *GROUPS),
+        "length of training": ("base", *SHORTER),
+    },
+    sweep=Sweep(arms={"BN": {}}, rates=(0.01, 0.03, 0.1), seeds=2),
+    notes=(
+        "Moving averages start as plain means of what they have seen (docs/choices.md), so a long "
+        "memory costs little at the start. Algorithm 2 averages over 32 training batches.",
+    ),
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

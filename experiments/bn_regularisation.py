@@ -1,0 +1,183 @@
+"""BN section 3.4: does BN regularise, so that dropout can go?
+
+VGG-A on a few training images, so that it over-fits. BN-20: {no BN, BN} × {no dropout, dropout}.
+BN-21: is it the noise of the batch? The same net normalised by statistics of 4 to 32 examples, and
+by the moving averages (batch renormalisation), which carry almost none of a batch's noise.
+
+    python -m experiments.bn_regularisation                                    small, MNIST-5k
+    python -m experiments.bn_regularisation --size full --data-dir DIR         CIFAR-10
+"""
+
+from __future__ import annotations
+
+from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.recipe import Recipe
+from vggbn.report import Table
+from vggbn.results import Results
+from vggbn.run_experiment import main
+from vggbn.stats import paired_interval, verdict, weakest
+
+BASE = Recipe(
+    model="vgg_a",
+    width=1 / 8,
+    fc=128,
+    norm_fc=True,
+    batch=32,
+    dropout=0.0,
+    l2=0.0,
+    train_size=500,
+    lr=0.01,
+    schedule="exponential",
+    lr_factor=0.1,
+    split="fixed",
+)
+GROUPS = {"bn, 16 examples": 2, "bn, 4 examples": 8}
+
+
+def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+    """The factorial of BN and dropout, and BN with more noise and with less."""
+    bn = base.but(norm="batch", lr=tuned["bn_lr"])
+    arms = {"plain": base, "plain dropout": base.but(dropout=0.5)}
+    arms |= {"bn": bn, "bn dropout": bn.but(dropout=0.5)}
+    arms |= {name: bn.but(bn_groups=groups) for name, groups in GROUPS.items()}
+    return arms | {"renorm": bn.but(norm="batch_renorm")}
+
+
+# --- claims: criterion and margin are fixed here, before the runs ---------------------------------
+
+PRIMARY = "cifar10"
+MARGIN = 1.0  # points
+
+
+def accuracy(results: Results, arm: str, seed: int) -> float:
+    """Final test accuracy in %."""
+    return 100 * results.final(arm)[seed]
+
+
+def overfit(results: Results, arm: str, seed: int) -> float:
+    """Accuracy on training images less that on test images, at the end, in points."""
+    return 100 * results.final(arm, "train_accuracy")[seed] - accuracy(results, arm, seed)
+
+
+def judge_bn_20(results: Results) -> Verdict:
+    seeds = results.seeds("plain", "plain dropout", "bn", "bn dropout")
+
+    def gain(arm: str, seed: int) -> float:
+        return accuracy(results, f"{arm} dropout", seed) - accuracy(results, arm, seed)
+
+    less = paired_interval([gain("plain", s) - gain("bn", s) for s in seeds])
+    without = paired_interval([-gain("bn", s) for s in seeds])
+    # The second part claims no more than "not worse": inside the margin is as good as above it.
+    kept = verdict(without, margin=MARGIN)
+    found = [verdict(less, margin=MARGIN), "reproduced" if kept == "no effect" else kept]
+    decides = weakest(found)
+    texts = [
+        f"dropout gains {name} {i.mean:+.2f} [{i.low:+.2f}, {i.high:+.2f}]"
+        for name, i in {
+            "without BN": paired_interval([gain("plain", s) for s in seeds]),
+            "with BN": paired_interval([gain("bn", s) for s in seeds]),
+        }.items()
+    ]
+    return found[decides], (less, without)[decides], "points", ", ".join(texts)
+
+
+def judge_bn_21(results: Results) -> Verdict:
+    seeds = results.seeds("renorm", "bn")
+    interval = paired_interval(
+        [overfit(results, "renorm", s) - overfit(results, "bn", s) for s in seeds]
+    )
+    means = {
+        arm: sum(overfit(results, arm, s) for s in results.seeds(arm)) / len(results.seeds(arm))
+        for arm in ("renorm", "bn", *GROUPS)
+    }
+    detail = "train–test gap: " + ", ".join(f"{arm} {value:.1f}" for arm, value in means.items())
+    return verdict(interval, margin=MARGIN), interval, "points", detail
+
+
+CLAIMS = (
+    Claim(
+        "BN-20",
+        "With BN, dropout can be removed.",
+        "On few training images: dropout gains less test accuracy with BN than without (above 0), "
+        f"and BN without dropout is not worse than with it (not below −{MARGIN:g} point).",
+        "removed from BN-x5; “no more overfitting” (no figure)",
+        PRIMARY,
+        judge_bn_20,
+    ),
+    Claim(
+        "BN-21",
+        "The noise of the batch's statistics regularises.",
+        "Accuracy on training images less that on test images: larger where the statistics are the "
+        "moving averages (batch renormalisation) than with BN; no effect inside "
+        f"±{MARGIN:g} point.",
+        "section 3.4, observed (no figure)",
+        PRIMARY,
+        judge_bn_21,
+    ),
+)
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def tables(results: Results) -> list[Table]:
+    """Accuracy on training and on test images, and the gap."""
+    rows = []
+    for arm in results.variants:
+        if not results.runs[arm]:
+            continue
+        seeds = results.seeds(arm)
+        columns = (
+            [100 * results.final(arm, "train_accuracy")[s] for s in seeds],
+            [accuracy(results, arm, s) for s in seeds],
+            [overfit(results, arm, s) for s in seeds],
+        )
+        intervals = map(paired_interval, columns)
+        rows.append((arm, *(f"{i.mean:.1f} ± {(i.high - i.low) / 2:.1f}" for i in intervals)))
+    headers = ("net", "training images, %", "test images, %", "gap, points")
+    return [Table(headers, rows, "Over-fitting", "Mean ± half the 95 % interval over seeds.")]
+
+
+# --- sizes ---------------------------------------------------------------------------------------
+
+TUNED = {"bn_lr": 0.03}
+SIZES = {
+    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12, "evaluations": 2}, tuned=TUNED),
+    "small": Size(seeds=5, edits={"steps": 500, "lr_every": 300}, tuned=TUNED),
+    "full": Size(
+        seeds=5,
+        edits={
+            "data": "cifar10",
+            "image_size": 32,
+            "train_size": 5_000,
+            "steps": 6_000,
+            "lr_every": 3_600,
+        },
+        tuned=TUNED,
+    ),
+}
+
+EXPERIMENT = Experiment(
+    name="bn_regularisation",
+    title="BN as a regulariser",
+    question="Does BN take dropout's place, and does the noise of its statistics regularise?",
+    base=BASE,
+    baseline="plain",
+    variants=variants,
+    claims=CLAIMS,
+    tables=tables,
+    sizes=SIZES,
+    panels={
+        "dropout": ("plain", "plain dropout", "bn", "bn dropout"),
+        "noise": ("renorm", "bn", *GROUPS),
+    },
+    sweep=Sweep(
+        arms={"no BN": {}, "BN": {"norm": "batch"}}, rates=(0.003, 0.01, 0.03, 0.1), seeds=2
+    ),
+    notes=(
+        "No augmentation and no L2, so that nothing else regularises. Training images are scored "
+        "in evaluation mode, on 2,000 of them where there are more.",
+    ),
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

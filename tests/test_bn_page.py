@@ -1,0 +1,38 @@
+"""docs/bn_in_one_screen.md: its lines are norm.py's, and its program runs."""
+
+import re
+import subprocess
+import sys
+
+from tests.conftest import ROOT
+
+PAGE = (ROOT / "docs" / "bn_in_one_screen.md").read_text(encoding="utf-8")
+SOURCE = (ROOT / "vggbn" / "norm.py").read_text(encoding="utf-8")
+
+
+def quoted() -> list[str]:
+    """The code in the last column of every table row."""
+    rows = [line for line in PAGE.splitlines() if line.startswith("| ") and "---" not in line]
+    cells = [row.strip("| ").rsplit(" | ", 1)[1].strip() for row in rows]
+    return [
+        cell.strip("`")
+        for cell in cells
+        if (cell.endswith("`") and " = " in cell) or "return" in cell
+    ]
+
+
+def test_every_quoted_line_stands_in_norm_py():
+    lines = {re.sub(r"\s+#.*", "", line).strip() for line in SOURCE.splitlines()}
+    found = quoted()
+    assert len(found) == 15
+    missing = [line for line in found if line not in lines]
+    assert not missing, missing
+
+
+def test_the_program_of_the_page_runs():
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert program.count("assert_allclose") == 1 and program.count("(ours") >= 3

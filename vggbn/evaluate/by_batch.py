@@ -1,0 +1,54 @@
+"""A net with BN tested by the test batches' own statistics, which BN 3.1 advises against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vggbn import fast
+from vggbn.data import Split
+from vggbn.data.permutation import permutation
+from vggbn.errors import UserError
+from vggbn.evaluate.batches import standardised_views
+from vggbn.models import MODELS, Net
+
+_KEY = 7  # of the permutation that deals the test images
+
+
+def by_batch(fixed, params, stats, split: Split, mean_C, std, *, side, mirrored) -> np.ndarray:
+    """Posteriors p_VNK, float32, each batch of `side` images normalised by itself.
+
+    The images are dealt into batches at random, always in the same way; the last batch is filled
+    up with images of the first ones. The views V are the images and, where `mirrored`, their
+    mirror images, normalised apart.
+    """
+    if split.sizes_N2 is not None:
+        raise UserError("images of many scales have no batches: test them by crops or densely.")
+    if not 1 <= side <= len(split):
+        raise UserError(f"a batch of {side} does not fit {len(split)} test images.")
+    posteriors = _posteriors(fixed.model, replace(fixed.net, bn_groups=1), mirrored)
+    order_N = permutation(len(split), _KEY)
+    p_VNK = np.empty((1 + mirrored, len(split), fixed.net.classes), np.float32)
+    for start in range(0, len(split), side):
+        rows = np.take(order_N, np.arange(start, start + side), mode="wrap")
+        found = np.asarray(posteriors(params, stats, split.images_NHWC[rows], mean_C, std))
+        new = len(order_N[start : start + side])
+        p_VNK[:, rows[:new]] = found[:, :new]
+    return p_VNK
+
+
+@lru_cache
+def _posteriors(model: str, net: Net, mirrored: bool) -> Callable:
+    @fast.jit
+    def posteriors(params, stats, images_NHWC, mean_C, std):
+        x_NHWC = standardised_views(images_NHWC, mean_C, std, mirrored=mirrored)
+        batches = jnp.split(x_NHWC, 1 + mirrored)
+        logits = [MODELS[model](net).apply(params, stats, x, train=True)[0] for x in batches]
+        return jax.nn.softmax(jnp.stack(logits))
+
+    return posteriors
