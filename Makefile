@@ -89,8 +89,8 @@ format: install-dev  ## let ruff put imports and layout in order
 	@$(PY) -m ruff check --fix-only .
 	@$(PY) -m ruff format .
 
-claims: install  ## print the published verdicts
-	@$(PY) -m vggbn.publish --claims $(ARGS)
+claims: install  ## print the ledger of all claims of the papers
+	@$(PY) -m vggbn.ledger $(ARGS)
 
 report: install  ## write RESULTS.md anew from the committed results
 	@$(PY) -m vggbn.publish $(ARGS)

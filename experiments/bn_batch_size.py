@@ -79,6 +79,7 @@ def charts(results: Results) -> dict[str, Chart]:
         by: {
             float(i): [100 * v for v in results.final(arm(g), score).values()]
             for i, g in enumerate(reversed(GROUPS), 1)
+            if arm(g) in results.variants
         }
         for by, score in SCORES.items()
     }

@@ -56,6 +56,7 @@ TOP = {
     "dry_run",
     "gallery",
     "exact",
+    "ledger",
 }  # fmt: skip
 # Doors to other frameworks, which nothing inside may need.
 DOORS = {"linen", "interop"}

@@ -7,6 +7,7 @@ runner: it prints the verdicts and writes <out>/<name>/report.html.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 import time
@@ -37,8 +38,11 @@ class ExactClaim:
     measured: bool = False
 
     def judged(self) -> Judgement:
-        """The claim's row in the verdict table."""
-        holds, detail = self.check()
+        """The claim's row in the verdict table, computed now."""
+        return self.row(*self.check())
+
+    def row(self, holds: bool, detail: str) -> Judgement:
+        """The claim's row in the verdict table, from what `check` said."""
         return Judgement(
             claim=self.id,
             sentence=self.sentence,
@@ -53,6 +57,23 @@ class ExactClaim:
             exact=True,
             measured=self.measured,
         )
+
+
+def write_computed(path: Path, judgements: Sequence[Judgement]) -> None:
+    """Keep what was computed: a published page quotes it, and measures nothing anew."""
+    found = {j.claim: {"holds": j.verdict == "reproduced", "detail": j.detail} for j in judgements}
+    record = {"claims": found, "hardware": device(), "versions": versions(), "commit": commit()}
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def read_computed(path: Path, claims: Sequence[ExactClaim]) -> list[Judgement]:
+    """The rows of the claims that `write_computed` kept; none if there is no file."""
+    if not path.exists():
+        return []
+    kept = json.loads(path.read_text(encoding="utf-8"))["claims"]
+    return [claim.row(**kept[claim.id]) for claim in claims if claim.id in kept]
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,10 @@ class Plan(NamedTuple):
         return self.folder / "results.jsonl"
 
     @property
+    def computed_path(self) -> Path:
+        return self.folder / "computed.json"
+
+    @property
     def sweep_path(self) -> Path:
         return self.folder / "sweep.json"
 
@@ -251,13 +255,12 @@ def variant_edits(plan: Plan) -> dict[str, dict[str, tuple[Any, Any]]]:
 
 
 def judge(plan: Plan, results: Results) -> list[Judgement]:
-    """A row for every claim of the experiment, those first that are computed."""
-    computed = [claim.judged() for claim in plan.experiment.exact]
-    return computed + [claim.judged(results) for claim in plan.experiment.claims]
+    """A row for every claim that runs decide."""
+    return [claim.judged(results) for claim in plan.experiment.claims]
 
 
-def build_report(plan: Plan, results: Results) -> Report:
-    """Everything the report shows, from the results alone."""
+def build_report(plan: Plan, results: Results, computed: Iterable[Judgement] = ()) -> Report:
+    """Everything the report shows, from the results alone, and the rows of computed claims."""
     runs = {name: results.runs[name] for name in plan.variants if results.runs[name]}
     try:
         targets = results.targets(plan.experiment.baseline)
@@ -269,7 +272,7 @@ def build_report(plan: Plan, results: Results) -> Report:
         baseline_name=plan.experiment.baseline,
         baseline=recipes.shown(plan.base),
         variants=variant_edits(plan),
-        judgements=judge(plan, results),
+        judgements=[*computed, *judge(plan, results)],
         notes=_notes(plan, results),
         curves={name: _curve(results, name) for name in runs},
         panels={
@@ -286,6 +289,8 @@ def build_report(plan: Plan, results: Results) -> Report:
         tables=_shown(plan.experiment.tables, results, []),
         charts=_shown(plan.experiment.charts, results, {}),
         facts=_facts(plan, results),
+        data=plan.base.data,
+        source=f"results/{plan.experiment.name}/{plan.folder.name}",
     )
 
 

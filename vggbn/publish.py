@@ -1,8 +1,7 @@
-"""RESULTS.md and the ledger of verdicts, generated from the committed results.
+"""RESULTS.md, generated from the committed results.
 
 python -m vggbn.publish            write RESULTS.md anew
 python -m vggbn.publish --check    fail if RESULTS.md is not what the results say
-python -m vggbn.publish --claims   print the verdicts
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ from pathlib import Path
 
 from vggbn import results
 from vggbn.errors import UserError
+from vggbn.exact import read_computed
 from vggbn.experiment import PUBLISHED, Plan, build_report, make_plan
-from vggbn.report import Report, results_markdown, verdict_table
+from vggbn.report import Report, results_markdown
 
 PAGE = PUBLISHED.parent / "RESULTS.md"
 HEAD = """# Results
@@ -31,7 +31,6 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the check failed, 2 the results are not usable."""
     parser = argparse.ArgumentParser(prog="python -m vggbn.publish", description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    parser.add_argument("--claims", action="store_true", help="print the verdicts only")
     args = parser.parse_args(argv)
     try:
         sys.exit(_run(args))
@@ -41,10 +40,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.claims:
-        for report in published_reports():
-            print(report.title + "\n" + verdict_table(report.judgements) + "\n")
-    elif args.check:
+    if args.check:
         if not PAGE.exists() or PAGE.read_text() != page():
             print("RESULTS.md is not what results/ says: run `make report`.", file=sys.stderr)
             return 1
@@ -74,7 +70,7 @@ def published_report(path: Path) -> Report:
     found = plan.found(setting)
     if not found.lines():
         raise UserError(f"no line of {path} was made by today's recipes: run the experiment again.")
-    return build_report(plan, found)
+    return build_report(plan, found, read_computed(plan.computed_path, plan.experiment.exact))
 
 
 def published_plan(path: Path, line: dict) -> Plan:

@@ -153,7 +153,9 @@ class Results:
         return all(other == first for other in others)
 
     def final(self, variant: str, score: str = "test_accuracy") -> dict[int, float]:
-        """A final score by seed, as a fraction of 1."""
+        """A final score by seed, as a fraction of 1. MissingRuns if the variant is not run here."""
+        if variant not in self.runs:
+            raise MissingRuns(f"needs runs of {variant}")
         return {seed: line["final"][score] for seed, line in sorted(self.runs[variant].items())}
 
     def curve(self, variant: str, seed: int, name: str = "val_accuracy"):

@@ -13,6 +13,7 @@ from vggbn import pool, provenance, results, runs
 from vggbn.data import batch_indices
 from vggbn.dry_run import dry_run
 from vggbn.errors import Parser, UserError, exit_with
+from vggbn.exact import write_computed
 from vggbn.experiment import (
     Experiment,
     Plan,
@@ -146,7 +147,10 @@ def run_plan(plan: Plan, store: runs.Store, workers: int) -> int:
     failures = train_missing(plan, store, missing, workers)
     views = [(name, seed) for name, seed in every if name in plan.views]
     failures += view_missing(plan, store, views, workers)
-    report = build_report(plan, plan.found(setting, evaluation))
+    computed = [claim.judged() for claim in plan.experiment.exact]
+    report = build_report(plan, plan.found(setting, evaluation), computed)
+    if computed:
+        write_computed(plan.computed_path, computed)
     write_html(plan.folder / "report.html", report)
     if plan.experiment.gallery:
         show_gallery(plan, store)

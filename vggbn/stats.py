@@ -147,6 +147,36 @@ def verdict(
     return "contradicted" if interval.high < 0 else "inconclusive"
 
 
+def p_value(judgement: Judgement) -> float:
+    """Two-sided p of "no effect at all" of a judgement's Student interval; NaN if it has none.
+
+    Ratios on their logarithms. An interval with one open side is read from the other.
+    """
+    mean, low, high = judgement.effect, judgement.low, judgement.high
+    if judgement.unit == "ratio":
+        mean, low, high = (math.log(v) if v > 0 else -math.inf for v in (mean, low, high))
+    elif judgement.unit not in ("points", ""):
+        return math.nan  # a share of seeds: Wilson's interval
+    half = mean - low if math.isfinite(low) else high - mean
+    if judgement.n < 2 or not (math.isfinite(mean) and math.isfinite(half)):
+        return math.nan
+    if half == 0:
+        return 0.0 if mean else 1.0
+    from scipy.stats import t
+
+    size = abs(mean) / half * t.ppf(0.975, judgement.n - 1)
+    return float(2 * t.sf(size, judgement.n - 1))
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Holm's (1979) step-down adjustment of several p, by name: each controls all together."""
+    adjusted, worst = {}, 0.0
+    for i, name in enumerate(sorted(p, key=lambda name: p[name])):
+        worst = max(worst, min(1.0, (len(p) - i) * p[name]))
+        adjusted[name] = worst
+    return adjusted
+
+
 def weakest(verdicts: Sequence[str]) -> int:
     """Which of the verdicts on a claim's parts is the claim's: the first of the least favourable.
 
