@@ -51,7 +51,15 @@ PRIMARY = "folder:clothing"
 def better(*pairs: tuple[str, str], equal: bool = False):
     """The judge of "each first net beats its second"."""
     trained = dict.fromkeys(name for pair in pairs for name in pair)
-    return judge_gaps([(dense(a), dense(b)) for a, b in pairs], trained, margin=MARGIN, equal=equal)
+    tested = [(dense(a), dense(b)) for a, b in pairs]
+    judge = judge_gaps(tested, trained, margin=MARGIN, equal=equal)
+
+    def with_fits(results: Results) -> Verdict:
+        outcome, interval, unit, detail = judge(results)
+        fits = ", ".join(f"{net} {judges.trained_text(results, net)} %" for net in trained)
+        return outcome, interval, unit, f"{detail}; training images: {fits}"
+
+    return with_fits
 
 
 def judge_lrn(results: Results) -> Verdict:

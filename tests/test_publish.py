@@ -70,3 +70,17 @@ def test_check_fails_where_the_page_is_stale(tmp_path, monkeypatch, capsys):
         publish.main(["--check"])
     assert exit_.value.code == 1
     assert "make report" in capsys.readouterr().err
+
+
+def test_our_reading_beside_the_results_is_quoted(copy):
+    file = FILES[0].relative_to(publish.PUBLISHED)
+    (copy / file).with_name("reading.md").write_text("First <part>.\n\nSecond\nline.\n")
+    text = publish.page(copy)
+    assert "### Our reading\n\nFirst &lt;part>.\n\nSecond line.\n" in text
+    report = publish.published_report(copy / file)
+    assert report.reading == ["First <part>.", "Second\nline."]
+
+
+def test_a_file_that_ends_with_a_view_is_published():
+    ends = [json.loads(path.read_text().splitlines()[-1]) for path in FILES]
+    assert any("view" in line for line in ends), "no published file ends with a view"

@@ -289,6 +289,7 @@ def build_report(plan: Plan, results: Results, computed: Iterable[Judgement] = (
         tables=_shown(plan.experiment.tables, results, []),
         charts=_shown(plan.experiment.charts, results, {}),
         facts=_facts(plan, results),
+        reading=read_words(plan.folder / "reading.md"),
         data=plan.base.data,
         source=f"results/{plan.experiment.name}/{plan.folder.name}",
     )
@@ -330,6 +331,13 @@ def read_sweep(plan: Plan) -> dict | None:
         if path.exists():
             return json.loads(path.read_text())
     return None
+
+
+def read_words(path: Path) -> list[str]:
+    """The paragraphs of a text that lies beside published results; none without one."""
+    if not path.exists():
+        return []
+    return [part.strip() for part in path.read_text(encoding="utf-8").split("\n\n") if part.strip()]
 
 
 def _notes(plan: Plan, results: Results) -> list[str]:

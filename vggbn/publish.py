@@ -76,7 +76,7 @@ def published_report(path: Path) -> Report:
 def published_plan(path: Path, line: dict) -> Plan:
     """The plan that a line of published results belongs to."""
     experiment = import_module(f"experiments.{line['experiment']}").EXPERIMENT
-    plan = make_plan(experiment, line["size"], out=path.parents[2], data=line["recipe"]["data"])
+    plan = make_plan(experiment, line["size"], out=path.parents[2], data=line["data"]["name"])
     return plan
 
 

@@ -30,6 +30,7 @@ def page(report: Report) -> str:
     parts = (
         _head(report),
         _verdicts(report.judgements),
+        _reading(report),
         _pictures(report),
         *(_section(table.title, _table(table), table.note) for table in report.tables),
         _charts(report.charts),
@@ -73,6 +74,11 @@ def _verdicts(judgements: Sequence[Judgement]) -> str:
     ]
     body = _table(Table(table.headers, marked), classes)
     return _section("Verdicts", body, chance_note(judgements))
+
+
+def _reading(report: Report) -> str:
+    words = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in report.reading)
+    return _section("Our reading", words) if words else ""
 
 
 def _charts(charts: Mapping[str, Chart]) -> str:

@@ -72,6 +72,7 @@ class Report:
     targets: for each seed the accuracy to reach.
     sweep: arm -> learning rate -> accuracies over seeds, NaN for a run that diverged.
     tables, charts (title -> chart): the experiment's own, laid out as the paper's.
+    reading: what we make of published results, in words: paragraphs.
     data, source: the data set's name and the file of the results, for the ledger.
     facts: versions, hardware, digests, wall time and the like, in the order to show them.
     pictures: drawings of what is no learning curve, for the page only.
@@ -96,6 +97,7 @@ class Report:
     charts: Mapping[str, Chart] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
+    reading: Sequence[str] = ()
     data: str = ""
     source: str = ""
 

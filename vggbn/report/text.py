@@ -30,6 +30,8 @@ def results_markdown(report: Report) -> str:
     parts += [_bullets(report.notes), _md_section("Verdicts", tables.verdicts(report.judgements))]
     if report.judgements:
         parts.append(chance_note(report.judgements))
+    if report.reading:
+        parts += ["### Our reading", *map(_md, report.reading)]
     parts += [_md_section(table.title, table, table.note) for table in report.tables]
     parts += [
         _md_section("Variants", tables.variants(report)),
