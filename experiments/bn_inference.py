@@ -244,8 +244,8 @@ SIZES = {
             "data": "cifar10",
             "image_size": 32,
             "crop_pad": 4,
-            "steps": 2_110,
-            "lr_every": 1_266,
+            "steps": 1_055,  # 3 epochs
+            "lr_every": 633,
         },
         tuned={},
     ),
