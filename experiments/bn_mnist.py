@@ -48,10 +48,11 @@ def variants(base: Recipe, tuned) -> dict[str, Recipe]:
     arms = {}
     for name, start in {"plain": base, "bn": base.but(norm="batch")}.items():
         arms[name] = start
-        arms[f"{name} ÷5"] = start.but(lr=base.lr / 5)
-        arms[f"{name} ×5"] = start.but(lr=5 * base.lr)
+        unwatched = start.but(watch="none")  # Figure 1(b, c) is of the two above
+        arms[f"{name} ÷5"] = unwatched.but(lr=base.lr / 5)
+        arms[f"{name} ×5"] = unwatched.but(lr=5 * base.lr)
     if tuned["bn_lr"] != tuned["lr"]:
-        arms["bn tuned"] = base.but(norm="batch", lr=tuned["bn_lr"])
+        arms["bn tuned"] = base.but(norm="batch", lr=tuned["bn_lr"], watch="none")
     return arms
 
 
