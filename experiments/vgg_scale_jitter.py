@@ -79,8 +79,8 @@ def judge_jitter(results: Results) -> Verdict:
 
 def judge_mean(results: Results, pairs: list[tuple[str, str]]) -> Verdict:
     """The mean over pairs of how far the first is ahead of the second, seed by seed."""
-    results.seeds(*(name for pair in pairs for name in pair))
-    gaps = [judges.gap(results, *pair) for pair in pairs]
+    seeds = results.seeds(*(name for pair in pairs for name in pair))
+    gaps = [judges.gap(results, *pair, seeds=seeds) for pair in pairs]
     interval = paired_interval([sum(of_seed) / len(pairs) for of_seed in zip(*gaps, strict=True)])
     texts = [f"{a} − {b} {sum(g) / len(g):+.2f}" for (a, b), g in zip(pairs, gaps, strict=True)]
     names = trained_nets(results)

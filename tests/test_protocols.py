@@ -11,7 +11,7 @@ from tests.test_models import random_like, shapes, small
 from vggbn.data import Split
 from vggbn.data.scale import rescale
 from vggbn.errors import UserError
-from vggbn.evaluate import centre, dense, mean_posterior, multi_crop, scores, views
+from vggbn.evaluate import batches, centre, dense, mean_posterior, multi_crop, scores
 from vggbn.models import MODELS
 from vggbn.recipe import Static
 
@@ -90,7 +90,7 @@ def whole(weights, split, side=20):
         yield scores_of(weights, cut)
 
 
-@pytest.mark.parametrize("crops", [views.CROPS, 5], ids=["large batches", "small batches"])
+@pytest.mark.parametrize("crops", [batches.CROPS, 5], ids=["large batches", "small batches"])
 def test_dense_is_the_score_map_image_by_image(weights, monkeypatch, crops):
     """Landscape, portrait and square, in the split's order, whatever shares a batch."""
     monkeypatch.setattr(modules["dense"], "CROPS", crops)
@@ -166,7 +166,7 @@ def explicit_crops(x_HWC, grid):
             yield x_HWC[top : top + CROP, left : left + CROP]
 
 
-@pytest.mark.parametrize("crops", [views.CROPS, 60], ids=["one batch", "several batches"])
+@pytest.mark.parametrize("crops", [batches.CROPS, 60], ids=["one batch", "several batches"])
 def test_multi_crop_is_the_mean_posterior_of_fifty_crops(weights, monkeypatch, crops):
     monkeypatch.setattr(modules["multi_crop"], "CROPS", crops)
     split = split_of([(20, 31), (26, 20), (40, 40)])

@@ -216,6 +216,15 @@ def test_several_scales_and_the_distance_between_them():
     assert verdicts("scale_jitter", far)["V-10 distance"] == "reproduced"
 
 
+def test_a_mean_over_pairs_is_of_the_seeds_that_all_pairs_have():
+    claims = {claim.id: claim for claim in plan("scale_jitter").experiment.claims}
+    found = results("scale_jitter", {f"{net} @512": 0.5 for net in "DE"})
+    before = claims["V-10 distance"].judged(found)
+    del found.runs["D @512"][0]
+    after = claims["V-10 distance"].judged(found)
+    assert (before.n, after.n) == (5, 4) and after.effect == pytest.approx(before.effect, abs=0.1)
+
+
 @pytest.mark.parametrize(("folds", "n"), [(True, 5 * 756), (False, 5)])
 def test_ways_to_test_one_net_are_paired_by_image_where_seeds_test_other_images(folds, n):
     both = {f"{net} jitter both": 0.75 for net in "DE"}

@@ -53,10 +53,15 @@ def untrained(line: Mapping[str, Any]) -> bool:
     return line["diverged_at"] is not None or not fit > 1.2 * line["data"]["majority"]
 
 
-def gap(results: Results, better: str, worse: str, score: str = "accuracy") -> list[float]:
-    """By how many points of test score `better` is ahead of `worse`, seed by seed."""
-    seeds = results.seeds(better, worse)
-    a, b = (results.final(name, f"test_{score}") for name in (better, worse))
+def gap(
+    results: Results, better: str, worse: str, *, seeds: Sequence[int] | None = None
+) -> list[float]:
+    """By how many points of test accuracy `better` is ahead of `worse`, seed by seed.
+
+    seeds: these (None: all that both have).
+    """
+    seeds = results.seeds(better, worse) if seeds is None else seeds
+    a, b = (results.final(name) for name in (better, worse))
     return [100 * (a[seed] - b[seed]) for seed in seeds]
 
 
