@@ -73,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run() -> int:
     """What `main` does, as a function."""
-    rows, judged = ledger(), published()
+    judged = published()
+    rows = ledger(judged)
     print(text(rows))
     faults = find_faults(rows, judged)
     for fault in faults:
@@ -123,10 +124,9 @@ def base_id(claim: str) -> str:
 # --- the rows ------------------------------------------------------------------------------------
 
 
-def ledger() -> list[Row]:
+def ledger(judged: dict[str, list[Found]]) -> list[Row]:
     """A row for each claim, several where an experiment judges its parts."""
-    every, judged = experiments(), published()
-    rows = []
+    every, rows = experiments(), []
     for claim, sentence in entries().items():
         parts = [
             *(_computed(one, e) for e in every for one in computed(e) if base_id(one.id) == claim),
