@@ -11,11 +11,11 @@ Algorithm 2's statistics. The paper trains with 32 and says only that training n
 from __future__ import annotations
 
 from vggbn.experiment import Experiment, Size, Sweep
+from vggbn.judges import accuracy_text
 from vggbn.recipe import Recipe
 from vggbn.report import Chart, Table
 from vggbn.results import Results
 from vggbn.run_experiment import main
-from vggbn.stats import paired_interval
 
 GROUPS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -65,12 +65,6 @@ def tables(results: Results) -> list[Table]:
     ]
     headers = ("a statistic sees", *(f"test, {by}, %" for by in SCORES), "training images, %")
     return [Table(headers, rows, "Examples behind a statistic", "Mean ± half the 95 % interval.")]
-
-
-def accuracy_text(results: Results, name: str, score: str) -> str:
-    """Mean over seeds with half its interval, in %."""
-    found = paired_interval([100 * value for value in results.final(name, score).values()])
-    return f"{found.mean:.1f} ± {(found.high - found.low) / 2:.1f}"
 
 
 def charts(results: Results) -> dict[str, Chart]:

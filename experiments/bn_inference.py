@@ -15,6 +15,7 @@ import numpy as np
 
 from vggbn.exact import ExactClaim
 from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.judges import accuracy_text
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results
@@ -220,15 +221,6 @@ def tables(results: Results) -> list[Table]:
             note,
         ),
     ]
-
-
-def accuracy_text(results: Results, name: str, score: str) -> str:
-    """Mean over seeds with half its interval, in %; a dash where there are no runs."""
-    values = [100 * value for value in results.final(name, score).values()]
-    if not values:
-        return "–"
-    found = paired_interval(values)
-    return f"{found.mean:.1f} ± {(found.high - found.low) / 2:.1f}"
 
 
 # --- sizes ---------------------------------------------------------------------------------------

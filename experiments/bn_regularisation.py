@@ -11,6 +11,7 @@ by the moving averages (batch renormalisation), which carry almost none of a bat
 from __future__ import annotations
 
 from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.judges import mean_text
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results
@@ -131,8 +132,7 @@ def tables(results: Results) -> list[Table]:
             [accuracy(results, arm, s) for s in seeds],
             [overfit(results, arm, s) for s in seeds],
         )
-        intervals = map(paired_interval, columns)
-        rows.append((arm, *(f"{i.mean:.1f} ± {(i.high - i.low) / 2:.1f}" for i in intervals)))
+        rows.append((arm, *map(mean_text, columns)))
     headers = ("net", "training images, %", "test images, %", "gap, points")
     return [Table(headers, rows, "Over-fitting", "Mean ± half the 95 % interval over seeds.")]
 

@@ -18,11 +18,11 @@ import numpy as np
 
 from vggbn.exact import ExactClaim
 from vggbn.experiment import Experiment, Size, Sweep
+from vggbn.judges import accuracy_text
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results
 from vggbn.run_experiment import main
-from vggbn.stats import paired_interval
 
 NORMS = {
     "BN": "batch",
@@ -145,14 +145,13 @@ def tables(results: Results) -> list[Table]:
     rows = []
     for name in results.variants:
         if runs := results.runs[name]:
-            accuracy = paired_interval([100 * v for v in results.final(name).values()])
             steps = [
                 line["seconds"]["step"] / line["history"][-1]["step"] for line in runs.values()
             ]
             rows.append(
                 (
                     name,
-                    f"{accuracy.mean:.1f} ± {(accuracy.high - accuracy.low) / 2:.1f}",
+                    accuracy_text(results, name),
                     f"{1000 * sum(steps) / len(steps):.2f}",
                 )
             )

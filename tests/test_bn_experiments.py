@@ -29,6 +29,7 @@ from tests.result_lines import SETTING, line
 from vggbn.experiment import build_report, make_plan
 from vggbn.results import Results
 from vggbn.run_experiment import listing
+from vggbn.stats import paired_interval
 
 GOLDEN = ROOT / "tests" / "golden"
 RENEW = "RENEW_GOLDEN=1 python -m pytest tests/test_bn_experiments.py -k golden"
@@ -489,3 +490,22 @@ def test_bn_12_wants_the_cost_to_grow_with_the_channels(monkeypatch, times, hold
     costs = {c: (1.0, low + (high - low) * i / 5) for i, c in enumerate(bn_whitening.CHANNELS)}
     monkeypatch.setattr(bn_whitening, "costs", lambda: costs)
     assert bn_whitening.check_cost()[0] is holds
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["batch_size", "inference", "regularisation", "whitening"])
+def test_tables_give_means_over_seeds_with_half_their_interval(name):
+    found = plan(name)
+    lines = []
+    for arm in found.ids():
+        for seed in SEEDS:
+            more = {"train_accuracy": 1.0, "test_accuracy_population": 0.5}
+            one = made(name, arm, seed, 0.7 + wobble(seed), final=more)
+            lines.append(one | {"seconds": one["seconds"] | {"step": 2.0}})
+    half = paired_interval([100 * wobble(seed) for seed in SEEDS]).high
+    tables = found.experiment.tables(Results(lines, found.ids(), SETTING))
+    cells = [cell for table in tables for row in table.rows for cell in row]
+    assert cells.count(f"70.0 ± {half:.1f}") >= len(found.variants)
+    assert ("50.0 ± 0.0" in cells) == (name in ("batch_size", "inference"))

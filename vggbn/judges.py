@@ -21,9 +21,19 @@ def errors(results: Results, name: str, score: str = "accuracy") -> list[float]:
 
 def error_text(results: Results, name: str, score: str = "accuracy") -> str:
     """Mean test error in % with half its 95 % interval, or a dash where there are no runs."""
-    if not results.runs.get(name):
+    return mean_text(errors(results, name, score) if results.runs.get(name) else [])
+
+
+def accuracy_text(results: Results, name: str, score: str = "test_accuracy") -> str:
+    """Mean of a final score in % with half its 95 % interval, or a dash where there are no runs."""
+    return mean_text([100 * value for value in results.final(name, score).values()])
+
+
+def mean_text(values: Sequence[float]) -> str:
+    """The mean over seeds with half its 95 % interval, where it has one; a dash without values."""
+    if not values:
         return "–"
-    found = paired_interval(errors(results, name, score))
+    found = paired_interval(values)
     half = f" ± {(found.high - found.low) / 2:.1f}" if found.n > 1 else ""
     return f"{found.mean:.1f}{half}"
 
