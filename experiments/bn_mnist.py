@@ -21,9 +21,8 @@ from vggbn.run_experiment import main
 from vggbn.stats import as_ratio, paired_interval, verdict, weakest
 
 # What the sweeps chose (sweep.json beside the results): initialisation and rate of either net.
-# Those of the full size are still to be searched.
 SMALL = {"init": "normal_0.1", "lr": 0.3, "bn_init": "normal_0.01", "bn_lr": 0.003}
-FULL = {"init": "normal_0.1", "lr": 0.1, "bn_init": "normal_0.1", "bn_lr": 0.1}
+FULL = {"init": "normal_0.1", "lr": 0.1, "bn_init": "normal_0.1", "bn_lr": 0.3}
 
 BASE = Recipe(
     model="mlp",
