@@ -151,7 +151,9 @@ EXPERIMENT = Experiment(
     tables=tables,
     sizes=SIZES,
     panels={"the members": tuple(map(member, range(MEMBERS)))},
-    sweep=Sweep(arms={"BN": {"norm": "batch", "norm_fc": True}}, rates=(0.01, 0.03, 0.1), seeds=2),
+    sweep=Sweep(
+        arms={"BN": {"norm": "batch", "norm_fc": True}}, rates=(0.003, 0.01, 0.03, 0.1), seeds=2
+    ),
     any_images=nets.PHOTOS,
     notes=(
         "The best member is chosen on the test images: the hardest rival. The paper's members "

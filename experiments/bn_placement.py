@@ -154,6 +154,7 @@ SIZES = {
             "lr_every": 5_000,
         },
         tuned=TUNED,
+        sweep_steps=2_110,
     ),
 }
 

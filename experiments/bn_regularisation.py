@@ -153,6 +153,7 @@ SIZES = {
             "lr_every": 3_600,
         },
         tuned=TUNED,
+        sweep_steps=2_000,
     ),
 }
 

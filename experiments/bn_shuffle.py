@@ -89,6 +89,7 @@ SIZES = {
             "lr_every": 5_000,
         },
         tuned=TUNED,
+        sweep_steps=2_110,
     ),
 }
 

@@ -3,12 +3,16 @@
 import os
 from pathlib import Path
 
+from vggbn.pool import FLOAT32, accelerated
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Before jax and keras are imported. JAX_PLATFORMS is the user's own choice and stays as it is.
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+if accelerated():
+    os.environ |= FLOAT32
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402

@@ -88,13 +88,17 @@ def test_one_thread_of_a_worker_does_all_the_arithmetic():
     assert max(others) < busiest / 5
 
 
-def test_a_worker_with_an_accelerator_keeps_the_environment(monkeypatch):
+@pytest.mark.parametrize(("own", "expected"), [(None, "highest"), ("tensorfloat32",) * 2])
+def test_a_worker_with_an_accelerator_multiplies_in_float32(monkeypatch, own, expected):
+    """And has every thread, and whatever the user asks for."""
     monkeypatch.setattr(pool, "accelerated", lambda: True)
-    names = ["NPROC", "TF_CPP_MIN_LOG_LEVEL"]
+    names = ["NPROC", "TF_CPP_MIN_LOG_LEVEL", "JAX_DEFAULT_MATMUL_PRECISION"]
     for name in names:
         monkeypatch.delenv(name, raising=False)
+    if own is not None:
+        monkeypatch.setenv(names[2], own)
     log = run([("env", 0, "environment", names)])
-    assert log.of("result")["env"] == dict.fromkeys(names)
+    assert log.of("result")["env"] == dict.fromkeys(names) | {names[2]: expected}
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "3"), ("0", "0")])

@@ -4,10 +4,11 @@ import os
 import shutil
 import subprocess
 
+import jax
 import pytest
 
 from tests.conftest import ROOT
-from vggbn import fast, provenance
+from vggbn import experiment, fast, provenance
 
 
 @pytest.fixture
@@ -26,10 +27,20 @@ def digest():
 @pytest.mark.parametrize(("enabled", "forms"), [(True, ""), (False, " plain")])
 def test_the_setting_has_what_two_numbers_must_share(monkeypatch, enabled, forms):
     monkeypatch.setattr(fast, "ENABLED", enabled)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     setting = provenance.setting.__wrapped__()
     assert list(setting) == ["code", "jaxlib", "device", "threads"]
     assert setting["code"] == digest() + forms
     assert all(setting.values())
+
+
+@pytest.mark.parametrize("products", ["highest", None])
+def test_on_an_accelerator_the_setting_says_what_products_are_rounded_to(monkeypatch, products):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with jax.default_matmul_precision(products):
+        setting = provenance.setting.__wrapped__()
+    assert list(setting) == ["code", "jaxlib", "device", "threads", "products"]
+    assert setting["products"] == (products or "default")
 
 
 def test_every_numeric_module_is_there():
@@ -108,3 +119,10 @@ def test_the_processor_has_a_name_without_proc(monkeypatch):
 
     monkeypatch.setattr(provenance.Path, "read_text", unreadable)
     assert provenance._cpu()
+
+
+def test_a_report_says_what_an_accelerators_products_are_rounded_to():
+    cpu = {"device": "cpu: X", "threads": 1}
+    assert experiment._hardware(cpu) == "cpu: X, 1 thread(s) a run"
+    gpu = {"device": "H100", "threads": 16, "products": "highest"}
+    assert experiment._hardware(gpu) == "H100, precision of products: highest"

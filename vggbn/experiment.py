@@ -402,12 +402,18 @@ def _facts(plan: Plan, results: Results) -> dict[str, str]:
         "training images": f"{images:,}",
         "process time": f"{seconds / 60:.1f} min, of it compiling "
         f"{sum(line['seconds']['compile'] for line in lines) / 60:.1f} min",
-        "hardware": _each(f"{s['device']}, {s['threads']} thread(s) a run" for s in settings),
+        "hardware": _each(map(_hardware, settings)),
         "versions": _each(", ".join(f"{k} {v}" for k, v in r["versions"].items()) for r in lines),
         "commits": _each((line["commit"] or "?" for line in lines), ", "),
         "code digest": _each(s["code"] for s in settings),
         "data digests": _each((line["data"]["digest"] for line in lines), ", "),
     }
+
+
+def _hardware(setting: Mapping[str, Any]) -> str:
+    if "products" in setting:
+        return f"{setting['device']}, precision of products: {setting['products']}"
+    return f"{setting['device']}, {setting['threads']} thread(s) a run"
 
 
 def _each(texts: Iterable[str], between: str = "; ") -> str:

@@ -25,6 +25,9 @@ SINGLE_THREAD = {"NPROC": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"
 # On some Intel CPUs XLA takes its own tuning hints for features that the CPU lacks, and logs an
 # error for every program loaded from a cache (openxla/xla#44565). What fails is raised as well.
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+# By jax's default a GPU rounds the factors of float32 products to 10 bits (TF32), a TPU to 7. Who
+# wants that asks for it, by this variable or by precision=bfloat16.
+FLOAT32 = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
 ATTEMPTS = 2
 AHEAD = 8  # so many jobs for each worker may be taken out of turn
 
@@ -145,8 +148,13 @@ class _Worker:
 def _settings() -> dict[str, str]:
     """What a worker's environment has besides this process's."""
     if accelerated():
-        return {}
-    return SINGLE_THREAD | {name: os.environ.get(name, value) for name, value in QUIET.items()}
+        return _unless_set(FLOAT32)
+    return SINGLE_THREAD | _unless_set(QUIET)
+
+
+def _unless_set(values: dict[str, str]) -> dict[str, str]:
+    """What the user set stays."""
+    return {name: os.environ.get(name, value) for name, value in values.items()}
 
 
 @contextmanager

@@ -36,8 +36,16 @@ NUMERIC = (
 
 @cache
 def setting() -> dict[str, str | int]:
-    """The fields that two lines of results must share to be compared."""
-    return _setting(device(), threads())
+    """The fields that two lines of results must share to be compared.
+
+    On an accelerator also what its float32 products are rounded to (see pool.FLOAT32).
+    """
+    import jax
+
+    found = _setting(device(), threads())
+    if jax.default_backend() == "cpu":
+        return found
+    return found | {"products": jax.config.jax_default_matmul_precision or "default"}  # pyright: ignore
 
 
 def cpu_setting(threads: int) -> dict[str, str | int]:
