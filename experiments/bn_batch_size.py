@@ -19,6 +19,10 @@ from vggbn.run_experiment import main
 
 GROUPS = (1, 2, 4, 8, 16, 32, 64)
 
+# What the sweeps chose (sweep.json beside the results).
+SMALL = {"lr": 0.03}
+FULL = {"lr": 0.03}
+
 BASE = Recipe(
     model="vgg_a",
     width=1 / 8,
@@ -29,7 +33,6 @@ BASE = Recipe(
     dropout=0.0,
     crop_pad=2,
     flip=True,  # where the labels allow it
-    lr=0.03,
     schedule="exponential",
     lr_factor=0.1,
     split="fixed",
@@ -85,10 +88,10 @@ SIZES = {
     "smoke": Size(
         seeds=2,
         edits={"steps": 10, "lr_every": 6, "evaluations": 2},
-        tuned={},
+        tuned=SMALL,
         arms=(arm(1), arm(64)),
     ),
-    "small": Size(seeds=3, edits={"steps": 300, "lr_every": 180}, tuned={}),
+    "small": Size(seeds=3, edits={"steps": 300, "lr_every": 180}, tuned=SMALL),
     "full": Size(
         seeds=5,
         edits={
@@ -98,7 +101,7 @@ SIZES = {
             "steps": 2_110,
             "lr_every": 1_266,
         },
-        tuned={},
+        tuned=FULL,
         sweep_steps=1_055,
     ),
 }

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from vggbn import judges
 from vggbn import vgg_nets as nets
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict, edited
 from vggbn.judges import judge_images
 from vggbn.recipe import Recipe
 from vggbn.report import Table
@@ -31,7 +31,7 @@ def member(i: int) -> str:
 
 def variants(base: Recipe, tuned) -> dict[str, Recipe]:
     """VGG-A with BN, drawn six times."""
-    bn = base.but(norm="batch", norm_fc=True, lr=tuned["bn_lr"])
+    bn = edited(base, {"norm": "batch", "norm_fc": True, "lr": tuned["bn_lr"]})
     return {member(i): bn if i == 0 else bn.but(draw=i) for i in range(MEMBERS)}
 
 

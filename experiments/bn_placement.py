@@ -9,7 +9,7 @@ the non-linearity and without BN; and what each placement scores.
 
 from __future__ import annotations
 
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict, edited
 from vggbn.judges import judge_gaps
 from vggbn.recipe import Recipe
 from vggbn.report import Table
@@ -18,6 +18,10 @@ from vggbn.run_experiment import main
 from vggbn.stats import paired_interval, verdict
 
 MEASURES = ("skewness", "kurtosis", "negentropy", "zeros")
+
+# What the sweeps chose (sweep.json beside the results): rates of either placement and without BN.
+SMALL = {"lr": 0.03, "behind_lr": 0.03, "plain_lr": 0.01}
+FULL = {"lr": 0.03, "behind_lr": 0.03, "plain_lr": 0.01}
 
 BASE = Recipe(
     model="vgg_a",
@@ -30,7 +34,6 @@ BASE = Recipe(
     l2=5e-4,
     crop_pad=2,
     flip=True,  # where the labels allow it
-    lr=0.03,
     schedule="exponential",
     lr_factor=0.1,
     split="fixed",
@@ -41,12 +44,13 @@ BASE = Recipe(
 
 def variants(base: Recipe, tuned) -> dict[str, Recipe]:
     """BN before the non-linearity, as in the paper, and behind it; no BN; and with sigmoids."""
-    arms = {"before": base, "behind": base.but(norm_after=True)}
-    arms["no BN"] = base.but(norm="none", lr=tuned["plain_lr"])
+    behind = {"norm_after": True, "lr": tuned["behind_lr"]}
+    arms = {"before": base, "behind": edited(base, behind)}
+    arms["no BN"] = edited(base, {"norm": "none", "lr": tuned["plain_lr"]})
     sigmoid = base.but(activation="sigmoid")
     return arms | {
         "before, sigmoid": sigmoid,
-        "behind, sigmoid": sigmoid.but(norm_after=True),
+        "behind, sigmoid": edited(sigmoid, behind),
     }
 
 
@@ -135,15 +139,14 @@ def rows(results: Results, arm: str) -> list[tuple[str, ...]]:
 
 # --- sizes ---------------------------------------------------------------------------------------
 
-TUNED = {"plain_lr": 0.01}
 SIZES = {
     "smoke": Size(
         seeds=2,
         edits={"steps": 20, "lr_every": 12, "evaluations": 2},
-        tuned=TUNED,
+        tuned=SMALL,
         arms=("before", "behind", "no BN"),
     ),
-    "small": Size(seeds=3, edits={"steps": 600, "lr_every": 360}, tuned=TUNED),
+    "small": Size(seeds=3, edits={"steps": 600, "lr_every": 360}, tuned=SMALL),
     "full": Size(
         seeds=5,
         edits={
@@ -153,7 +156,7 @@ SIZES = {
             "steps": 8_438,
             "lr_every": 5_000,
         },
-        tuned=TUNED,
+        tuned=FULL,
         sweep_steps=2_110,
     ),
 }

@@ -10,13 +10,17 @@ by the moving averages (batch renormalisation), which carry almost none of a bat
 
 from __future__ import annotations
 
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict, edited
 from vggbn.judges import mean_text
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results
 from vggbn.run_experiment import main
 from vggbn.stats import paired_interval, verdict, weakest
+
+# What the sweeps chose (sweep.json beside the results): the rate without BN and with it.
+SMALL = {"lr": 0.01, "bn_lr": 0.03}
+FULL = {"lr": 0.01, "bn_lr": 0.03}
 
 BASE = Recipe(
     model="vgg_a",
@@ -27,7 +31,6 @@ BASE = Recipe(
     dropout=0.0,
     l2=0.0,
     train_size=500,
-    lr=0.01,
     schedule="exponential",
     lr_factor=0.1,
     split="fixed",
@@ -37,7 +40,7 @@ GROUPS = {"bn, 16 examples": 2, "bn, 4 examples": 8}
 
 def variants(base: Recipe, tuned) -> dict[str, Recipe]:
     """The factorial of BN and dropout, and BN with more noise and with less."""
-    bn = base.but(norm="batch", lr=tuned["bn_lr"])
+    bn = edited(base, {"norm": "batch", "lr": tuned["bn_lr"]})
     arms = {"plain": base, "plain dropout": base.but(dropout=0.5)}
     arms |= {"bn": bn, "bn dropout": bn.but(dropout=0.5)}
     arms |= {name: bn.but(bn_groups=groups) for name, groups in GROUPS.items()}
@@ -139,10 +142,9 @@ def tables(results: Results) -> list[Table]:
 
 # --- sizes ---------------------------------------------------------------------------------------
 
-TUNED = {"bn_lr": 0.03}
 SIZES = {
-    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12, "evaluations": 2}, tuned=TUNED),
-    "small": Size(seeds=5, edits={"steps": 500, "lr_every": 300}, tuned=TUNED),
+    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12, "evaluations": 2}, tuned=SMALL),
+    "small": Size(seeds=5, edits={"steps": 500, "lr_every": 300}, tuned=SMALL),
     "full": Size(
         seeds=5,
         edits={
@@ -152,7 +154,7 @@ SIZES = {
             "steps": 6_000,
             "lr_every": 3_600,
         },
-        tuned=TUNED,
+        tuned=FULL,
         sweep_steps=2_000,
     ),
 }

@@ -9,11 +9,15 @@ examples each epoch; with BN and without.
 
 from __future__ import annotations
 
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict, edited
 from vggbn.recipe import Recipe
 from vggbn.results import Results
 from vggbn.run_experiment import main
 from vggbn.stats import paired_interval, verdict
+
+# What the sweeps chose (sweep.json beside the results): the rate without BN and with it.
+SMALL = {"lr": 0.01, "bn_lr": 0.03}
+FULL = {"lr": 0.01, "bn_lr": 0.03}
 
 BASE = Recipe(
     model="vgg_a",
@@ -25,7 +29,6 @@ BASE = Recipe(
     shuffle="fixed",
     crop_pad=2,
     flip=True,  # where the labels allow it
-    lr=0.01,
     schedule="exponential",
     lr_factor=0.1,
     split="fixed",
@@ -35,7 +38,8 @@ BASE = Recipe(
 def variants(base: Recipe, tuned) -> dict[str, Recipe]:
     """{no BN, BN} × {fixed batches, fresh ones}, each at its own rate."""
     arms = {}
-    for name, start in {"plain": base, "bn": base.but(norm="batch", lr=tuned["bn_lr"])}.items():
+    bn = edited(base, {"norm": "batch", "lr": tuned["bn_lr"]})
+    for name, start in {"plain": base, "bn": bn}.items():
         arms[f"{name} fixed"] = start
         arms[f"{name} fresh"] = start.but(shuffle="fresh")
     return arms
@@ -75,10 +79,9 @@ CLAIMS = (
 
 # --- sizes ---------------------------------------------------------------------------------------
 
-TUNED = {"bn_lr": 0.03}
 SIZES = {
-    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12, "evaluations": 2}, tuned=TUNED),
-    "small": Size(seeds=5, edits={"steps": 600, "lr_every": 360}, tuned=TUNED),
+    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12, "evaluations": 2}, tuned=SMALL),
+    "small": Size(seeds=5, edits={"steps": 600, "lr_every": 360}, tuned=SMALL),
     "full": Size(
         seeds=10,
         edits={
@@ -88,7 +91,7 @@ SIZES = {
             "steps": 8_438,
             "lr_every": 5_000,
         },
-        tuned=TUNED,
+        tuned=FULL,
         sweep_steps=2_110,
     ),
 }
