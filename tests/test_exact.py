@@ -86,3 +86,11 @@ def test_the_real_one_refuses_a_flag_at_once():
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.count("\n") == 1 and "--size" in run.stderr
+
+
+def test_what_is_computed_is_computed_in_float32_on_every_machine():
+    import jax
+
+    with jax.default_matmul_precision("tensorfloat32"):
+        check = lambda: (True, str(jax.config.jax_default_matmul_precision))  # noqa: E731
+        assert ExactClaim("X-1", "", "", "", check).judged().detail == "highest"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggbn.errors import Parser, UserError, exit_with
+from vggbn.pool import FLOAT32
 from vggbn.provenance import commit, device, versions
 from vggbn.report import Picture, Report, verdict_table, write_html
 from vggbn.stats import Judgement
@@ -38,8 +39,11 @@ class ExactClaim:
     measured: bool = False
 
     def judged(self) -> Judgement:
-        """The claim's row in the verdict table, computed now."""
-        return self.row(*self.check())
+        """The claim's row in the verdict table, computed now, on a GPU or TPU too in float32."""
+        import jax
+
+        with jax.default_matmul_precision(FLOAT32["JAX_DEFAULT_MATMUL_PRECISION"]):
+            return self.row(*self.check())
 
     def row(self, holds: bool, detail: str) -> Judgement:
         """The claim's row in the verdict table, from what `check` said."""
