@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 
 from vggbn.exact import ExactClaim
-from vggbn.experiment import Experiment, Size, Sweep
+from vggbn.experiment import Experiment, Size, Sweep, edited
 from vggbn.judges import accuracy_text
 from vggbn.recipe import Recipe
 from vggbn.report import Table
@@ -32,6 +32,10 @@ NORMS = {
     "no norm": "none",
 }
 
+# What the sweeps chose (sweep.json beside the results): BN's rate, and those of the others by norm.
+SMALL = {"lr": 0.1, "whiten": 0.1, "whiten_groups": 0.1, "whiten_iterative": 0.1, "none": 0.1}
+FULL = {"lr": 0.1, "whiten": 0.1, "whiten_groups": 0.1, "whiten_iterative": 0.1, "none": 0.1}
+
 BASE = Recipe(
     model="mlp",
     fc=100,
@@ -41,7 +45,6 @@ BASE = Recipe(
     image_size=28,
     batch=128,  # more examples than channels, so that a batch's covariance has full rank
     steps=5_000,
-    lr=0.1,
     l2=0.0,
     dropout=0.0,
     split="fixed",
@@ -49,9 +52,11 @@ BASE = Recipe(
 
 
 def variants(base: Recipe, tuned) -> dict[str, Recipe]:
-    """One net, five norms; and full whitening where the batch is smaller than the layer."""
+    """One net, five norms, each at its own rate; full whitening where the batch is smaller than
+    the layer."""
     arms = {
-        name: base if norm == base.norm else base.but(norm=norm) for name, norm in NORMS.items()
+        name: edited(base, {"norm": norm, "lr": tuned.get(norm, base.lr)})
+        for name, norm in NORMS.items()
     }
     for name in ("BN", "whitening"):
         arms[f"{name}, batch 32"] = arms[name].but(batch=32)
@@ -162,9 +167,9 @@ def tables(results: Results) -> list[Table]:
 # --- sizes ---------------------------------------------------------------------------------------
 
 SIZES = {
-    "smoke": Size(seeds=2, edits={"steps": 40, "evaluations": 3}, tuned={}),
-    "small": Size(seeds=3, edits={"steps": 1_000}, tuned={}),
-    "full": Size(seeds=5, edits={"data": "fashion_mnist"}, tuned={}),
+    "smoke": Size(seeds=2, edits={"steps": 40, "evaluations": 3}, tuned=SMALL),
+    "small": Size(seeds=3, edits={"steps": 1_000}, tuned=SMALL),
+    "full": Size(seeds=5, edits={"data": "fashion_mnist"}, tuned=FULL),
 }
 
 EXPERIMENT = Experiment(
@@ -181,7 +186,7 @@ EXPERIMENT = Experiment(
     panels={"norms": tuple(NORMS), "batch 32": ("BN, batch 32", "whitening, batch 32")},
     sweep=Sweep(
         arms={name: {"norm": norm} for name, norm in NORMS.items() if norm != "batch"} | {"BN": {}},
-        rates=(0.01, 0.03, 0.1, 0.3),
+        rates=(0.01, 0.03, 0.1, 0.3, 1.0),
         seeds=2,
     ),
     any_images={},

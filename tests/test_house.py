@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "models": {"norms", "layers"},
     "report": {"stats"},
     "inherit": set(),
+    "folded": {"norm", "models"},
     "recipe": {"data", "norms", "layers", "models", "optim", "evaluate"},
     "evaluate": {"fast", "layers", "models", "data", "mesh"},
     "train": {
