@@ -186,7 +186,7 @@ EXPERIMENT = Experiment(
     panels={"norms": tuple(NORMS), "batch 32": ("BN, batch 32", "whitening, batch 32")},
     sweep=Sweep(
         arms={name: {"norm": norm} for name, norm in NORMS.items() if norm != "batch"} | {"BN": {}},
-        rates=(0.01, 0.03, 0.1, 0.3, 1.0),
+        rates=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
         seeds=2,
     ),
     any_images={},

@@ -11,6 +11,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -26,6 +27,7 @@ from experiments import (
 from experiments.bn_sigmoid import DEPTHS
 from tests.conftest import ROOT
 from tests.result_lines import SETTING, line
+from vggbn import folded
 from vggbn.experiment import build_report, make_plan
 from vggbn.results import Results
 from vggbn.run_experiment import listing
@@ -386,6 +388,14 @@ def test_bn_23_is_the_gain_with_bn_less_the_gain_without(bn_gain, plain_gain, ve
 def test_bn_4_and_bn_5_hold():
     for claim in plan("inference").experiment.exact:
         assert claim.check()[0], claim.id
+
+
+@pytest.mark.parametrize("wrong", [0.999, float("nan")])
+def test_bn_4_fails_with_a_net_that_is_folded_wrongly(monkeypatch, wrong):
+    right = folded.fold_net
+    off = lambda *net: jax.tree.map(lambda a: wrong * a, right(*net))  # noqa: E731
+    monkeypatch.setattr(folded, "fold_net", off)
+    assert not plan("inference").experiment.exact[0].check()[0]
 
 
 @pytest.mark.parametrize(
