@@ -31,7 +31,7 @@ from vggbn import folded
 from vggbn.experiment import build_report, make_plan
 from vggbn.results import Results
 from vggbn.run_experiment import listing
-from vggbn.stats import paired_interval
+from vggbn.stats import Interval, paired_interval
 
 GOLDEN = ROOT / "tests" / "golden"
 RENEW = "RENEW_GOLDEN=1 python -m pytest tests/test_bn_experiments.py -k golden"
@@ -443,6 +443,15 @@ def test_bn_20_dropout_gains_less_and_is_not_missed(plain, bn, verdict):
     arms = ("plain", "plain_dropout", "bn", "bn_dropout")
     lines = fits(**{arm: (99, test) for arm, test in zip(arms, (*plain, *bn), strict=True)})
     assert judged("regularisation", lines, "BN-20").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "low, high, verdict",
+    [(-0.9, 0.9, "reproduced"), (-0.5, 4, "reproduced"), (2, 4, "reproduced"),
+     (-2, 4, "inconclusive"), (-1.1, -0.5, "inconclusive"), (-4, -1.1, "contradicted")],
+)  # fmt: skip
+def test_not_worse_asks_only_that_the_interval_stays_above_the_margin(low, high, verdict):
+    assert bn_regularisation.not_worse(Interval((low + high) / 2, low, high, 5)) == verdict
 
 
 @pytest.mark.parametrize(
