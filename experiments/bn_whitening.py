@@ -18,7 +18,7 @@ import numpy as np
 
 from vggbn.exact import ExactClaim
 from vggbn.experiment import Experiment, Size, Sweep, edited
-from vggbn.judges import accuracy_text
+from vggbn.judges import accuracy_text, diverged
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results
@@ -147,21 +147,21 @@ EXACT = (
 
 def tables(results: Results) -> list[Table]:
     """Accuracy, and the time of a step."""
-    rows = []
-    for name in results.variants:
-        if runs := results.runs[name]:
-            steps = [
-                line["seconds"]["step"] / line["history"][-1]["step"] for line in runs.values()
-            ]
-            rows.append(
-                (
-                    name,
-                    accuracy_text(results, name),
-                    f"{1000 * sum(steps) / len(steps):.2f}",
-                )
-            )
+    rows = [
+        (name, accuracy_text(results, name), step_text(results, name))
+        for name in results.variants
+        if results.runs[name]
+    ]
     headers = ("norm", "test accuracy, %", "a step, ms")
     return [Table(headers, rows, "Norms", "Mean ± half the 95 % interval over seeds.")]
+
+
+def step_text(results: Results, name: str) -> str:
+    """The mean time of a step in ms, over the runs that went on to their end; else a dash."""
+    lost = diverged(results, name)
+    lines = [line for seed, line in results.runs[name].items() if seed not in lost]
+    steps = [1000 * line["seconds"]["step"] / line["history"][-1]["step"] for line in lines]
+    return f"{sum(steps) / len(steps):.2f}" if steps else "–"
 
 
 # --- sizes ---------------------------------------------------------------------------------------

@@ -514,6 +514,24 @@ def test_bn_12_wants_the_cost_to_grow_with_the_channels(monkeypatch, times, hold
 # --- tables --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "lost, accuracy, step",
+    [(0, "90.0 ± 0.1", "2.50"), (1, "90.0 ± 0.1 (1 of 5 diverged)", "2.50"),
+     (5, "– (5 of 5 diverged)", "–")],
+)  # fmt: skip
+def test_a_norm_that_diverged_has_neither_accuracy_nor_time(lost, accuracy, step):
+    history = [{"step": 4, "val_accuracy": 0.5}]
+    lines = [
+        made("whitening", "BN", seed, 0.9 + wobble(seed), history=history, seconds={"step": 0.01})
+        for seed in SEEDS
+    ]
+    for one in lines[5 - lost :]:
+        one["diverged_at"], one["seconds"] = 0, {"step": 9}
+        one["final"]["test_accuracy"] = 0.0
+    ((_, *cells),) = bn_whitening.tables(Results(lines, plan("whitening").ids(), SETTING))[0].rows
+    assert cells == [accuracy, step]
+
+
 @pytest.mark.parametrize("name", ["batch_size", "inference", "regularisation", "whitening"])
 def test_tables_give_means_over_seeds_with_half_their_interval(name):
     found = plan(name)

@@ -25,8 +25,19 @@ def error_text(results: Results, name: str, score: str = "accuracy") -> str:
 
 
 def accuracy_text(results: Results, name: str, score: str = "test_accuracy") -> str:
-    """Mean of a final score in % with half its 95 % interval, or a dash where there are no runs."""
-    return mean_text([100 * value for value in results.final(name, score).values()])
+    """Mean of a final score in % with half its 95 % interval, or a dash where there are no runs.
+
+    A run that diverged has no score: how many did is said.
+    """
+    scores, lost = results.final(name, score), diverged(results, name)
+    text = mean_text([100 * value for seed, value in scores.items() if seed not in lost])
+    return f"{text} ({len(lost)} of {len(scores)} diverged)" if lost else text
+
+
+def diverged(results: Results, name: str) -> set[int]:
+    """The seeds of an arm whose loss did not stay finite."""
+    runs = results.runs.get(name, {})
+    return {seed for seed, line in runs.items() if line.get("diverged_at") is not None}
 
 
 def mean_text(values: Sequence[float]) -> str:

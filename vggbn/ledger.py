@@ -205,7 +205,8 @@ def _summary(rows: Sequence[Row]) -> list[str]:
     return [
         f"{claims} claims, {len(rows)} rows: " + ", ".join(f"{n} {s}" for s, n in counts.items()),
         f"Of {intervals} intervals at 95 %, {0.05 * intervals:.2g} are expected to miss the true "
-        "value by chance, and as many verdicts may be false. p: of no effect at all, two-sided, "
+        "value by chance, and as many verdicts may be false. p: of no effect at all (a small one "
+        "speaks against BN-30, which claims none), two-sided, "
         "from the interval, adjusted by Holm's method within each paper.",
     ]
 
