@@ -101,12 +101,21 @@ def test_a_worker_with_an_accelerator_multiplies_in_float32(monkeypatch, own, ex
     assert log.of("result")["env"] == dict.fromkeys(names) | {names[2]: expected}
 
 
+@pytest.mark.parametrize(("workers", "expected"), [(1, None), (2, "false")])
+def test_workers_that_share_an_accelerator_leave_it_memory(monkeypatch, workers, expected):
+    monkeypatch.setattr(pool, "accelerated", lambda: True)
+    name = "XLA_PYTHON_CLIENT_PREALLOCATE"
+    monkeypatch.delenv(name, raising=False)
+    log = run([("env", 0, "environment", [name])], workers=workers)
+    assert log.of("result")["env"] == {name: expected}
+
+
 @pytest.mark.parametrize(("own", "expected"), [(None, "3"), ("0", "0")])
 def test_xla_logs_in_a_worker_only_what_the_user_asks_for(monkeypatch, own, expected):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     if own is not None:
         monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", own)
-    assert pool._settings()["TF_CPP_MIN_LOG_LEVEL"] == expected
+    assert pool._settings(False)["TF_CPP_MIN_LOG_LEVEL"] == expected
 
 
 def test_the_setting_of_a_worker_is_known_without_starting_one(monkeypatch):

@@ -28,6 +28,8 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 # By jax's default a GPU rounds the factors of float32 products to 10 bits (TF32), a TPU to 7. Who
 # wants that asks for it, by this variable or by precision=bfloat16.
 FLOAT32 = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+# Else the first process would take three quarters of a GPU's memory for itself.
+SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 ATTEMPTS = 2
 AHEAD = 8  # so many jobs for each worker may be taken out of turn
 
@@ -72,7 +74,7 @@ def run_jobs(jobs: list[Job], work: Callable, events: Events, *, workers: int) -
     attempts: Counter[str] = Counter()
     with _heeded_interrupt() as heed:
         try:
-            crew = [_Worker(work) for _ in range(min(workers, len(jobs)))]
+            crew = [_Worker(work, workers > 1) for _ in range(min(workers, len(jobs)))]
             while pending or any(worker.job for worker in crew):
                 for worker in crew:
                     job = None if worker.job else _next_job(pending, worker, crew)
@@ -114,17 +116,17 @@ def _heeded_interrupt():
 
 
 class _Worker:
-    """One child process and the job it has in hand."""
+    """One child process and the job it has in hand; shared: other workers use its accelerator."""
 
-    def __init__(self, work: Callable):
-        self.work, self.job, self.kinds = work, None, set()
+    def __init__(self, work: Callable, shared: bool):
+        self.work, self.job, self.kinds, self.shared = work, None, set(), shared
         self._spawn()
 
     def _spawn(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_child, args=(theirs, self.work), daemon=True)
-        with _environment(_settings()), _no_interrupt():
+        with _environment(_settings(self.shared)), _no_interrupt():
             self.process.start()
         theirs.close()
 
@@ -145,10 +147,10 @@ class _Worker:
         self.connection.close()
 
 
-def _settings() -> dict[str, str]:
+def _settings(shared: bool) -> dict[str, str]:
     """What a worker's environment has besides this process's."""
     if accelerated():
-        return _unless_set(FLOAT32)
+        return _unless_set(FLOAT32 | (SHARED if shared else {}))
     return SINGLE_THREAD | _unless_set(QUIET)
 
 
