@@ -9,10 +9,15 @@ the non-linearity and without BN; and what each placement scores.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vggbn.evaluate.watch import EDGES
 from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict, edited
 from vggbn.judges import judge_gaps
 from vggbn.recipe import Recipe
-from vggbn.report import Table
+from vggbn.report import Chart, Table
 from vggbn.results import Results
 from vggbn.run_experiment import main
 from vggbn.stats import paired_interval, verdict
@@ -137,6 +142,29 @@ def rows(results: Results, arm: str) -> list[tuple[str, ...]]:
     ]
 
 
+def charts(results: Results) -> dict[str, Chart]:
+    """The distributions of u and of Wu + b of every arm's middle and last hidden layer."""
+    found = {}
+    for arm in results.variants:
+        layers = [shapes(results, arm, seed) for seed in results.runs[arm]]
+        if layers:
+            names = list(layers[0])
+            for name in (names[len(names) // 2], names[-1]):
+                found[f"{arm}: {name}"] = distribution([one[name] for one in layers])
+    return found
+
+
+def distribution(shapes_S: Sequence[Mapping]) -> Chart:
+    """The densities of one layer, a value a seed, beside the Gaussian's."""
+    middles = (EDGES[1:] + EDGES[:-1]) / 2
+    series = {
+        text: {x: [one[what]["density"][i] for one in shapes_S] for i, x in enumerate(middles)}
+        for what, text in {"u": "u", "sum": "Wu + b"}.items()
+    }
+    gaussian = {x: [float(np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi))] for x in middles}
+    return Chart("standardised value", "density", series | {"Gaussian": gaussian})
+
+
 # --- sizes ---------------------------------------------------------------------------------------
 
 SIZES = {
@@ -173,6 +201,7 @@ EXPERIMENT = Experiment(
     variants=variants,
     claims=CLAIMS,
     tables=tables,
+    charts=charts,
     sizes=SIZES,
     panels={
         "ReLU": ("before", "behind", "no BN"),

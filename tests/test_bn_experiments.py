@@ -19,6 +19,7 @@ from experiments import (
     bn_ensemble,
     bn_gradient,
     bn_mnist,
+    bn_placement,
     bn_regularisation,
     bn_scale,
     bn_sigmoid,
@@ -357,6 +358,25 @@ def test_bn_27_counts_layers_without_the_first(negentropy, verdict):
             lines.append(made("placement", arm, seed, history=history))
     found = judged("placement", lines, "BN-27")
     assert found.verdict == verdict and found.n == 5
+
+
+def test_the_pictures_of_distributions_show_both_beside_the_gaussian():
+    def layer(seed):
+        return {what: {"density": [seed + i] * 24} for i, what in enumerate(("u", "sum"))}
+
+    lines = []
+    for seed in SEEDS:
+        layers = {name: layer(seed) for name in ("conv1_1", "conv2_1", "conv3_1", "fc1")}
+        history = [{"step": 9, "val_accuracy": 0.5, "gaussianity": layers}]
+        lines.append(made("placement", "behind", seed, history=history))
+    found = bn_placement.charts(Results(lines, plan("placement").ids(), SETTING))
+    assert list(found) == ["behind: conv3_1", "behind: fc1"]  # of three without the first
+    series = found["behind: fc1"].series
+    assert all(values == [0, 1, 2, 3, 4] for values in series["u"].values())
+    assert all(values == [1, 2, 3, 4, 5] for values in series["Wu + b"].values())
+    bell = np.array([[x, *y] for x, y in series["Gaussian"].items()])
+    assert np.trapezoid(bell[:, 1], bell[:, 0]) == pytest.approx(1, abs=1e-3)
+    assert bell[:, 1].max() == pytest.approx(0.3989, rel=0.02)
 
 
 # --- bn_shuffle: BN-23 ---------------------------------------------------------------------------

@@ -122,6 +122,9 @@ def test_shapes_of_distributions_are_those_of_the_textbook():
     normal = watch.shape_of(rng.normal(3, 2, (200_000, 2)))
     assert normal["skewness"] < 0.02 and normal["kurtosis"] < 0.05 and normal["zeros"] == 0
     assert normal["negentropy"] < 1e-3
+    middles = (watch.EDGES[1:] + watch.EDGES[:-1]) / 2
+    bell = np.exp(-(middles**2) / 2) / np.sqrt(2 * np.pi)
+    np.testing.assert_allclose(normal["density"], bell, atol=0.01)
     skewed = watch.shape_of(rng.exponential(1, (400_000, 1)))
     assert skewed["skewness"] == pytest.approx(2, rel=0.05)
     assert skewed["kurtosis"] == pytest.approx(6, rel=0.15)
@@ -130,7 +133,12 @@ def test_shapes_of_distributions_are_those_of_the_textbook():
     half[:, 2] = 0  # a dead unit has no shape, and is all zeros
     found = watch.shape_of(half)
     assert found["zeros"] == pytest.approx((half == 0).mean(), rel=1e-3)
-    assert found["skewness"] == pytest.approx(watch.shape_of(half[:, :2])["skewness"])
+    alive = watch.shape_of(half[:, :2])
+    assert found["skewness"] == pytest.approx(alive["skewness"])
+    assert found["density"] == alive["density"]
+    assert np.isnan(watch.shape_of(half[:, 2:])["density"]).all()
+    outside = watch.shape_of(np.r_[np.zeros(99), 1.0][:, None])  # one value at 9.9 deviations
+    assert np.sum(outside["density"]) / 3 == pytest.approx(0.99)
 
 
 def test_gaussianity_is_of_what_layers_take_and_of_their_sums(digits):

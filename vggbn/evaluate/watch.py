@@ -18,6 +18,7 @@ from vggbn.evaluate.activations import activations
 IMAGES = 500
 PERCENTILES = (15, 50, 85)  # BN Figure 1(b, c)
 JACOBIANS = 50  # images whose Jacobians are decomposed
+EDGES = np.linspace(-4, 4, 25)  # of a histogram of standardised values
 
 
 def inputs(fixed, params, stats, split: Split, mean_C, std) -> list[list[float]]:
@@ -65,9 +66,10 @@ def jacobians(fixed, params, stats, split: Split, mean_C, std) -> dict[str, dict
 
 
 def gaussianity(fixed, params, stats, split: Split, mean_C, std) -> dict[str, dict]:
-    """{layer: {u, sum: {skewness, kurtosis, zeros, negentropy}}}: how Gaussian the layer's input u
-    and Wu + b are (BN 3.2): mean over units of |skewness|, of |excess kurtosis|, of the share of
-    zeros, and of the negentropy as skewness²/12 + kurtosis²/48 estimates it (Hyvärinen 1998).
+    """{layer: {u, sum: {skewness, kurtosis, zeros, negentropy, density}}}: how Gaussian the layer's
+    input u and Wu + b are (BN 3.2): mean over units of |skewness|, of |excess kurtosis|, of the
+    share of zeros, and of the negentropy as skewness²/12 + kurtosis²/48 estimates it (Hyvärinen
+    1998); and the density of all units' standardised values between EDGES.
 
     Units that are constant have no shape: they are left out, and are zeros where they are zero.
     """
@@ -78,8 +80,8 @@ def gaussianity(fixed, params, stats, split: Split, mean_C, std) -> dict[str, di
     return found
 
 
-def shape_of(x_MU) -> dict[str, float]:
-    """The four of `gaussianity` for values of M examples and U units; NaN if all are constant."""
+def shape_of(x_MU) -> dict[str, float | list[float]]:
+    """The five of `gaussianity` for values of M examples and U units; NaN if all are constant."""
     x_MU = np.asarray(x_MU, np.float64)
     std_U = x_MU.std(0)
     moving = std_U > 1e-9 * np.abs(x_MU).max(initial=1e-300)
@@ -91,10 +93,13 @@ def shape_of(x_MU) -> dict[str, float]:
         "zeros": (x_MU == 0).mean(0),
         "negentropy": skewness_U**2 / 12 + kurtosis_U**2 / 48,
     }
-    return {
+    means = {
         name: _short(values.mean()) if len(values) else float("nan")
         for name, values in each.items()
     }
+    counts = np.histogram(z_MU, EDGES)[0]
+    shares = counts / z_MU.size if z_MU.size else np.full(len(counts), np.nan)
+    return means | {"density": [_short(share) for share in shares / np.diff(EDGES)]}
 
 
 SLOPES: dict[str, Callable] = {
