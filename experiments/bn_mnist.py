@@ -165,12 +165,17 @@ def charts(results: Results) -> dict[str, Chart]:
         )
     }
     seed = results.seeds("plain", "bn")[0]
-    for panel, arm in {"(b) without BN": "plain", "(c) with BN": "bn"}.items():
-        unit = typical_unit(results, arm, seed)
+    drawn = {
+        panel: percentiles(results, arm, seed, typical_unit(results, arm, seed))
+        for panel, arm in {"(b) without BN": "plain", "(c) with BN": "bn"}.items()
+    }
+    values = [v for lines in drawn.values() for line in lines.values() for (v,) in line.values()]
+    for panel, lines in drawn.items():
         found[f"{panel}: inputs to a typical sigmoid"] = Chart(
             "step",
             "input to one unit of the last hidden layer",
-            percentiles(results, arm, seed, unit),
+            lines,
+            range=(min(values), max(values)),  # one for both, as in the figure
         )
     found["all units, the least moved first"] = Chart(
         "unit",

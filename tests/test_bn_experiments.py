@@ -184,6 +184,9 @@ def test_figure_1_has_the_paper_s_panels():
     assert [title[:3] for title in report.charts] == ["(a)", "(b)", "(c)", "all"]
     for title in list(report.charts)[1:3]:
         assert list(report.charts[title].series) == ["15th percentile", "median", "85th percentile"]
+    b, c = (report.charts[title] for title in list(report.charts)[1:3])
+    drawn = [v for one in (b, c) for line in one.series.values() for v in line.values()]
+    assert b.range == c.range == (np.min(drawn), np.max(drawn))
     units = report.charts["all units, the least moved first"].series["plain"]
     assert list(units) == [1, 2, 3, 4] and all(len(values) == 5 for values in units.values())
 
