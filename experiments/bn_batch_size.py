@@ -118,7 +118,7 @@ EXPERIMENT = Experiment(
     charts=charts,
     sizes=SIZES,
     panels={"examples behind a statistic": tuple(map(arm, GROUPS))},
-    sweep=Sweep(arms={"BN": {}}, rates=(0.003, 0.01, 0.03, 0.1), seeds=2),
+    sweep=Sweep(arms={"BN": {}}, rates=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3), seeds=2),
     notes=(
         "Every arm has the same batches of 128, and so the same number of steps and the same noise "
         "from sampling; only what is averaged over differs.",

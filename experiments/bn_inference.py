@@ -316,7 +316,7 @@ EXPERIMENT = Experiment(
         "examples behind a statistic": ("base", *GROUPS),
         "length of training": ("base", *SHORTER),
     },
-    sweep=Sweep(arms={"BN": {}}, rates=(0.003, 0.01, 0.03, 0.1), seeds=2),
+    sweep=Sweep(arms={"BN": {}}, rates=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3), seeds=2),
     notes=(
         "Moving averages start as plain means of what they have seen (docs/choices.md), so a long "
         "memory costs little at the start. Algorithm 2 averages over 32 training batches.",

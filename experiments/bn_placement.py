@@ -186,6 +186,7 @@ SIZES = {
         },
         tuned=FULL,
         sweep_steps=2_110,
+        sweep_seeds=1,
     ),
 }
 
@@ -209,7 +210,7 @@ EXPERIMENT = Experiment(
     },
     sweep=Sweep(
         arms={"before": {}, "behind": {"norm_after": True}, "no BN": {"norm": "none"}},
-        rates=(0.003, 0.01, 0.03, 0.1),
+        rates=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
         seeds=2,
     ),
 )

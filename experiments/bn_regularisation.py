@@ -179,7 +179,9 @@ EXPERIMENT = Experiment(
         "noise": ("renorm", "bn", *GROUPS),
     },
     sweep=Sweep(
-        arms={"no BN": {}, "BN": {"norm": "batch"}}, rates=(0.003, 0.01, 0.03, 0.1), seeds=2
+        arms={"no BN": {}, "BN": {"norm": "batch"}},
+        rates=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+        seeds=2,
     ),
     notes=(
         "No augmentation and no L2, so that nothing else regularises. Training images are scored "

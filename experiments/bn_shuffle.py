@@ -107,7 +107,9 @@ EXPERIMENT = Experiment(
     sizes=SIZES,
     panels={"shuffling": ("plain fixed", "plain fresh", "bn fixed", "bn fresh")},
     sweep=Sweep(
-        arms={"no BN": {}, "BN": {"norm": "batch"}}, rates=(0.003, 0.01, 0.03, 0.1), seeds=2
+        arms={"no BN": {}, "BN": {"norm": "batch"}},
+        rates=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+        seeds=2,
     ),
 )
 
