@@ -20,7 +20,7 @@ from vggbn.run_experiment import main
 GROUPS = (1, 2, 4, 8, 16, 32, 64)
 
 # What the sweeps chose (sweep.json beside the results).
-SMALL = {"lr": 0.03}
+SMALL = {"lr": 0.3}
 FULL = {"lr": 0.03}
 
 BASE = Recipe(

@@ -19,7 +19,7 @@ from vggbn.run_experiment import main
 from vggbn.stats import Interval, paired_interval, verdict, weakest
 
 # What the sweeps chose (sweep.json beside the results): the rate without BN and with it.
-SMALL = {"lr": 0.01, "bn_lr": 0.03}
+SMALL = {"lr": 0.01, "bn_lr": 0.1}
 FULL = {"lr": 0.003, "bn_lr": 0.03}
 
 BASE = Recipe(

@@ -16,7 +16,7 @@ from vggbn.run_experiment import main
 from vggbn.stats import paired_interval, verdict
 
 # What the sweeps chose (sweep.json beside the results): the rate without BN and with it.
-SMALL = {"lr": 0.01, "bn_lr": 0.03}
+SMALL = {"lr": 0.01, "bn_lr": 0.1}
 FULL = {"lr": 0.003, "bn_lr": 0.01}
 
 BASE = Recipe(

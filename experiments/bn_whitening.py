@@ -33,7 +33,7 @@ NORMS = {
 }
 
 # What the sweeps chose (sweep.json beside the results): BN's rate, and those of the others by norm.
-SMALL = {"lr": 0.1, "whiten": 0.1, "whiten_groups": 0.1, "whiten_iterative": 0.1, "none": 0.1}
+SMALL = {"lr": 0.3, "whiten": 0.1, "whiten_groups": 1.0, "whiten_iterative": 1.0, "none": 0.3}
 FULL = {"lr": 1.0, "whiten": 0.3, "whiten_groups": 0.3, "whiten_iterative": 1.0, "none": 0.1}
 
 BASE = Recipe(
