@@ -71,9 +71,10 @@ def test_a_worker_has_one_thread_and_the_parent_keeps_its_own(monkeypatch):
     monkeypatch.delenv("NPROC", raising=False)
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
     before = dict(os.environ)
-    log = run([("env", 0, "environment", ["NPROC", "XLA_FLAGS"])])
+    log = run([("env", 0, "environment", ["NPROC", "XLA_FLAGS", "OMP_NUM_THREADS"])])
     assert log.of("result")["env"] == {
         "NPROC": "1",
+        "OMP_NUM_THREADS": "1",
         "XLA_FLAGS": "--xla_gpu_deterministic_ops=true --xla_cpu_multi_thread_eigen=false",
     }
     assert dict(os.environ) == before

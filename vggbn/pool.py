@@ -21,7 +21,13 @@ from typing import Any, NamedTuple
 
 from vggbn.errors import UserError
 
-SINGLE_THREAD = {"NPROC": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+SINGLE_THREAD = {
+    "NPROC": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    # numpy's linear algebra: its threads in two processes wait for one another, 25 times as long
+    # for the singular values of a hundred columns.
+    "OMP_NUM_THREADS": "1",
+}
 # On some Intel CPUs XLA takes its own tuning hints for features that the CPU lacks, and logs an
 # error for every program loaded from a cache (openxla/xla#44565). What fails is raised as well.
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
