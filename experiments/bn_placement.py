@@ -26,7 +26,7 @@ MEASURES = ("skewness", "kurtosis", "negentropy", "zeros")
 
 # What the sweeps chose (sweep.json beside the results): rates of either placement and without BN.
 SMALL = {"lr": 0.003, "behind_lr": 0.03, "plain_lr": 0.01}
-FULL = {"lr": 0.03, "behind_lr": 0.03, "plain_lr": 0.01}
+FULL = {"lr": 0.003, "behind_lr": 0.003, "plain_lr": 0.003}
 
 BASE = Recipe(
     model="vgg_a",

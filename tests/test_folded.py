@@ -34,6 +34,7 @@ def test_the_folded_net_has_no_norms_and_the_same_logits(name, edits, norm):
     model, params, stats = drawn(name, net)
     x = jax.random.normal(jax.random.key(1), (7, *net.image))
     wanted = model.apply(params, stats, x, train=False)[0]
+    assert np.std(wanted, axis=0).min() > 1e-3 * np.abs(wanted).max(), "it must tell images apart"
     folded = fold_net(net, params, stats)
     assert not [name for name in folded if name.startswith("norm_")]
     found = model.apply(folded, {}, x, train=False)[0]
