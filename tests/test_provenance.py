@@ -43,6 +43,12 @@ def test_on_an_accelerator_the_setting_says_what_products_are_rounded_to(monkeyp
     assert setting["products"] == (products or "default")
 
 
+def test_of_several_devices_the_setting_says_how_many(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    assert provenance.setting.__wrapped__()["devices"] == 8
+
+
 def test_every_numeric_module_is_there():
     assert all((provenance.PACKAGE / name).exists() for name in provenance.NUMERIC)
 

@@ -80,8 +80,8 @@ ACTIVATIONS = {"relu": relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}
 
 
 def cross_entropy(logits_NK, labels_N):
-    """-log softmax(logits)[label] per example [N], in float32."""
-    log_p_NK = jax.nn.log_softmax(logits_NK.astype(jnp.float32))
+    """-log softmax(logits)[label] per example [N], in float32 at least."""
+    log_p_NK = jax.nn.log_softmax(logits_NK.astype(jnp.promote_types(logits_NK.dtype, jnp.float32)))
     return -jnp.take_along_axis(log_p_NK, labels_N[:, None], axis=1)[:, 0]
 
 

@@ -16,6 +16,7 @@ from vggbn import fast
 PACKAGE = Path(__file__).parent
 # The modules that decide numbers; reports and command lines may change without new runs.
 NUMERIC = (
+    "mesh.py",
     "fast.py",
     "norm.py",
     "norms.py",
@@ -38,11 +39,14 @@ NUMERIC = (
 def setting() -> dict[str, str | int]:
     """The fields that two lines of results must share to be compared.
 
-    On an accelerator also what its float32 products are rounded to (see pool.FLOAT32).
+    Of several devices their number too, and of an accelerator what its float32 products are
+    rounded to (see pool.FLOAT32).
     """
     import jax
 
     found = _setting(device(), threads())
+    if jax.device_count() > 1:
+        found["devices"] = jax.device_count()
     if jax.default_backend() == "cpu":
         return found
     return found | {"products": jax.config.jax_default_matmul_precision or "default"}  # pyright: ignore

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn import fast, norm, optim
+from vggbn import fast, mesh, norm, optim
 from vggbn.clock import Clock
 from vggbn.data import Dataset, Split, batch_indices, colour_pca, input_moments
 from vggbn.data.augment import augment
@@ -75,10 +75,10 @@ class DeviceData(NamedTuple):
 
 @lru_cache(maxsize=1)
 def on_device(dataset: Dataset) -> DeviceData:
-    """The training split on the default device; the last data set stays there for the next run."""
+    """The training split on every device; the last data set stays there for the next run."""
     split = dataset.train
     fields = (split.images_NHWC, split.labels_N, *input_moments(dataset), colour_pca(split))
-    return DeviceData(*jax.device_put((*fields, split.sizes_N2)))
+    return DeviceData(*mesh.replicate(jax.device_put((*fields, split.sizes_N2))))
 
 
 def _keys(seed: int):
@@ -170,7 +170,7 @@ def _step(fixed: Static) -> Callable:
         tx = optim.sgd(hyper.lr, hyper.l2, hyper.momentum, l2_on=fixed.l2_on)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         first_bad = ~jnp.isfinite(loss) & (state.diverged_at < 0)
-        return TrainState(
+        after = TrainState(
             step=state.step + 1,
             params=jax.tree.map(jnp.add, state.params, updates),
             batch_stats=stats,
@@ -179,6 +179,7 @@ def _step(fixed: Static) -> Callable:
             correct=state.correct + (logits.argmax(-1) == labels_N).sum(),
             diverged_at=jnp.where(first_bad, state.step, state.diverged_at),
         )
+        return mesh.keep_replicated(after)
 
     return step
 
@@ -244,8 +245,7 @@ def fit(
     advance = _advance(fixed)  # before jax computes anything: see fast.run_inline
     data = on_device(dataset)
     clock.to("python")
-    if state is None:
-        state = init_state(recipe, fixed, seed)
+    state = mesh.replicate(init_state(recipe, fixed, seed) if state is None else state)
     due, n = set(evaluation_steps(recipe)), len(dataset.train)
     validation = single_view(recipe, dataset.validation)
     history, before = list(history), _progress(state)
@@ -293,14 +293,16 @@ def _advance(fixed: Static) -> Callable:
     most = TOGETHER.get(fixed.model)
     if most is None:
         step = train_step(fixed)
-        return lambda state, key, data, indices, hypers: step(state, key, data, *indices, *hypers)
+        return lambda state, key, data, indices, hypers: step(
+            state, key, data, mesh.share_out(indices[0]), *hypers
+        )
     steps = train_steps(fixed)
 
     def advance(state, key, data, indices, hypers):
         count, more = len(indices), most - len(indices)
         indices_TN = np.stack([*indices, *more * indices[-1:]])
         hyper_T = Hyper(*map(np.stack, zip(*hypers, *more * hypers[-1:], strict=True)))
-        return steps(state, key, data, indices_TN, hyper_T, np.int32(count))
+        return steps(state, key, data, mesh.share_out(indices_TN), hyper_T, np.int32(count))
 
     return advance
 

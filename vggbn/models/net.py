@@ -112,9 +112,9 @@ def nonlinear(net, params, stats, name, x, *, train, decay, tap=ignore):
 
 
 def logits(params, x_NC):
-    """The last layer, in float32 whatever x is -> [N, classes].
+    """The last layer, in float32 at least, whatever x is -> [N, classes].
 
     The eight bits of a bfloat16 logit can tie two classes, and evaluation counts a tie as wrong;
     the layer is too small for its time to matter.
     """
-    return dense(params, x_NC.astype(jnp.float32))
+    return dense(params, x_NC.astype(jnp.promote_types(x_NC.dtype, jnp.float32)))

@@ -1,0 +1,79 @@
+"""What tests/test_mesh.py runs on so many devices: `python -m tests.mesh_jobs OUT WHAT`."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vggbn import mesh, runs, train
+from vggbn.layers import cross_entropy
+from vggbn.models import MODELS, Net
+from vggbn.recipe import Recipe
+
+SMALL = Recipe(
+    data="digits", image_size=8, batch=32, steps=3, evaluations=1, lr=0.1, lr_every=100.0
+)
+NETS = {
+    # Smooth: the gradient does not jump where rounding differs.
+    "mlp": replace(SMALL, model="mlp", fc=24, activation="tanh", norm="batch"),
+    "groups": replace(SMALL, model="mlp", fc=24, activation="tanh", norm="batch", bn_groups=8),
+    "plain": replace(SMALL, model="mlp", fc=24, activation="tanh"),
+    "vgg": replace(SMALL,
+        model="vgg_a", width=1 / 16, fc=16, norm="batch", norm_fc=True, activation="tanh",
+        crop_pad=1, distortion=0.1,
+    ),
+}  # fmt: skip
+
+
+def fitted(name: str, steps: int):
+    """The parameters and statistics after `steps` of train.fit, in float32."""
+    recipe = replace(NETS[name], steps=steps)
+    dataset = runs.load_data(recipe, 0, runs.Store(Path("runs")))
+    state = train.fit(recipe, 0, dataset).state
+    for leaf in jax.tree.leaves(state):
+        assert leaf.sharding.is_fully_replicated and len(leaf.devices()) == mesh.devices()
+    return state.params, state.batch_stats
+
+
+def float64(norm: str, groups: int = 1, steps: int = 50):
+    """VGG-A's parameters after 50 steps of SGD in float64, batches shared out over all devices."""
+    jax.config.update("jax_enable_x64", True)
+    net = Net((16, 16, 3), 5, norm=norm, norm_fc=True, width=1 / 16, fc=16,
+              precision="float64", bn_groups=groups)  # fmt: skip
+    model = MODELS["vgg_a"](net)
+    wide = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), tree)  # noqa: E731
+    params, stats = mesh.replicate(wide(model.init(jax.random.key(0), "he")))
+    rng = np.random.default_rng(0)
+    x_NHWC, labels_N = rng.normal(size=(96, 16, 16, 3)), rng.integers(0, 5, 96)
+
+    @jax.jit
+    def step(params, stats, rows_N):
+        def loss(params):
+            logits, new = model.apply(params, stats, jnp.asarray(x_NHWC)[rows_N], train=True)
+            return cross_entropy(logits, jnp.asarray(labels_N)[rows_N]).mean(), new
+
+        grads, new = jax.grad(loss, has_aux=True)(params)
+        return mesh.keep_replicated((jax.tree.map(lambda p, g: p - 0.02 * g, params, grads), new))
+
+    for _ in range(steps):
+        params, stats = step(params, stats, mesh.share_out(rng.permutation(96)[:64]))
+        # On fewer cores than devices, steps that overlap can wait for one another for ever.
+        jax.block_until_ready(params)
+    return params, stats
+
+
+def main(out: str, what: str) -> None:
+    name, _, number = what.partition(":")
+    found = float64(name, int(number or 1)) if name in ("none", "batch") else fitted(
+        name, int(number)
+    )  # fmt: skip
+    leaves = jax.tree_util.tree_leaves_with_path(found)
+    np.savez(out, **{jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves})
+    print(jax.tree.leaves(found)[0].dtype, mesh.devices())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
