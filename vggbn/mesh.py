@@ -8,7 +8,7 @@ anything.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vggbn.errors import UserError
 
 AXIS = "data"
+Tree = TypeVar("Tree")
 
 
 @lru_cache
@@ -29,7 +30,7 @@ def devices() -> int:
     return len(jax.devices())
 
 
-def replicate(tree: Any) -> Any:
+def replicate(tree: Tree) -> Tree:
     """The arrays on every device."""
     return tree if devices() == 1 else jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec()))
 
@@ -50,7 +51,7 @@ def share_out(rows: Any) -> Any:
     return jax.device_put(rows, NamedSharding(_mesh(), spec))
 
 
-def keep_replicated(tree: Any) -> Any:
+def keep_replicated(tree: Tree) -> Tree:
     """Inside a jitted step: what it returns lies on every device again."""
     if devices() == 1:
         return tree
