@@ -33,8 +33,8 @@ TESTS = {
     "BN-3": "tests/test_norm.py::test_scale_and_shift_can_recover_the_identity",
     "BN-6": "tests/test_norm.py::test_conv_bn_is_dense_bn_on_the_reshaped_array",
     "BN-7": "tests/test_norm.py::test_a_bias_before_bn_does_nothing",
-    "V-15": "tests/test_mesh.py::test_fifty_steps_in_float64_are_the_same_on_eight_devices",
     "V-11": "tests/test_dense.py::test_on_an_image_of_the_crop_s_size_dense_is_the_net",
+    "V-15": "tests/test_mesh.py::test_fifty_steps_in_float64_are_the_same_on_eight_devices",
 }
 NOT_ATTEMPTED = {
     "BN-31": "needs ImageNet and weeks of a GPU",

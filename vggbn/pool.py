@@ -24,8 +24,7 @@ from vggbn.errors import UserError
 SINGLE_THREAD = {
     "NPROC": "1",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-    # numpy's linear algebra: its threads in two processes wait for one another, 25 times as long
-    # for the singular values of a hundred columns.
+    # numpy's linear algebra: its threads in several processes wait for one another.
     "OMP_NUM_THREADS": "1",
 }
 # On some Intel CPUs XLA takes its own tuning hints for features that the CPU lacks, and logs an
