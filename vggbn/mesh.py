@@ -1,12 +1,14 @@
 """Data parallelism: the batch is shared out over all devices, all else lies on each of them (D3).
 
-A mean over a batch, BN's or the loss's, is then over the whole batch: how many devices there are
-changes rounding only (VGG section 3.1: "the same result as one"). On one device nothing here does
-anything.
+A mean over a batch, BN's or the loss's, is then over the whole batch: how many devices there are,
+and in how many processes, changes rounding only (VGG section 3.1: "the same result as one"). On one
+device nothing here does anything.
 """
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -17,7 +19,39 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vggbn.errors import UserError
 
 AXIS = "data"
+HEARTBEAT = 30  # seconds without a sign of life after which a process is taken for dead
 Tree = TypeVar("Tree")
+Value = TypeVar("Value")
+
+
+def join(how: str) -> None:
+    """Make this process one of a job's, which share each batch. Before jax starts.
+
+    how: "auto" (jax finds the others by SLURM, Open MPI, Kubernetes or Cloud TPU), or
+    "ADDRESS:PORT,PROCESSES,INDEX" of the first process, the number of them and this one's.
+    UserError: not so, or the others do not come.
+    """
+    told = {}
+    if how != "auto":
+        try:
+            address, count, index = how.split(",")
+            told = {
+                "coordinator_address": address,
+                "num_processes": int(count),
+                "process_id": int(index),
+            }
+        except ValueError:
+            raise UserError(
+                f'--distributed takes "auto" or ADDRESS:PORT,PROCESSES,INDEX, not {how!r}.'
+            ) from None
+    try:
+        jax.distributed.initialize(**told, heartbeat_timeout_seconds=HEARTBEAT)
+    except (ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"the processes of the job do not find one another ({reason}): see docs/running.md, "
+            "or name them: --distributed ADDRESS:PORT,PROCESSES,INDEX."
+        ) from error
 
 
 @lru_cache
@@ -26,33 +60,103 @@ def _mesh() -> Mesh:
 
 
 def devices() -> int:
-    """How many devices share a batch."""
+    """How many devices, of all processes, share a batch."""
     return len(jax.devices())
 
 
+def processes() -> int:
+    """How many processes share a batch."""
+    return jax.process_count()
+
+
+def process() -> int:
+    """This process's number: it holds that part of each batch. Process 0 alone writes files."""
+    return jax.process_index()
+
+
+def everywhere() -> NamedSharding:
+    """The placement of what lies on every device."""
+    return NamedSharding(_mesh(), PartitionSpec())
+
+
+def by_example(ndim: int, axis: int = 0) -> NamedSharding:
+    """The placement of an array with `ndim` axes, one of them cut into a part for each device."""
+    spec: list[str | None] = [None] * ndim
+    spec[axis] = AXIS
+    return NamedSharding(_mesh(), PartitionSpec(*spec))
+
+
 def replicate(tree: Tree) -> Tree:
-    """The arrays on every device."""
-    return tree if devices() == 1 else jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec()))
+    """The arrays, the same in every process, on every device."""
+    if devices() == 1:
+        return tree
+    if processes() == 1:
+        return jax.device_put(tree, everywhere())
+    # device_put would compare the processes' values, byte by byte, over the network.
+    return jax.tree.map(lambda a: _from_all(np.asarray(a), everywhere()), tree)
 
 
-def share_out(rows: Any) -> Any:
-    """The last axis of `rows`, [..., batch], cut into a part for each device.
+def share_out(rows: Any, axis: int = -1) -> Any:
+    """`rows`, the same in every process, its batch axis cut into a part for each device.
 
     UserError where the parts would not be equal.
     """
     if devices() == 1:
         return rows
-    if rows.shape[-1] % devices():
+    refuse_uneven(rows.shape[axis])
+    return _from_all(np.asarray(rows), by_example(rows.ndim, axis % rows.ndim))
+
+
+def join_parts(part: Any) -> Any:
+    """A whole batch of which each process holds its own part, [batch / processes, ...]."""
+    if devices() == 1:
+        return part
+    refuse_uneven(len(part) * processes())
+    return jax.make_array_from_process_local_data(by_example(part.ndim), part)
+
+
+def refuse_uneven(batch: int) -> None:
+    """UserError for a batch that the devices cannot share out evenly."""
+    if batch % devices():
         raise UserError(
-            f"A batch of {rows.shape[-1]} cannot be shared out evenly over {devices()} devices: "
+            f"A batch of {batch} cannot be shared out evenly over {devices()} devices: "
             "choose a multiple."
         )
-    spec = PartitionSpec(*[None] * (rows.ndim - 1), AXIS)
-    return jax.device_put(rows, NamedSharding(_mesh(), spec))
+
+
+def _from_all(array: np.ndarray, sharding: NamedSharding):
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def keep_replicated(tree: Tree) -> Tree:
     """Inside a jitted step: what it returns lies on every device again."""
     if devices() == 1:
         return tree
-    return jax.lax.with_sharding_constraint(tree, NamedSharding(_mesh(), PartitionSpec()))
+    return jax.lax.with_sharding_constraint(tree, everywhere())
+
+
+def agreed(make: Callable[[], Value]) -> Value:
+    """What `make` returns, or the UserError that it raises, in process 0; the others only hear."""
+    if processes() == 1:
+        return make()
+    answer = _hear(_attempt(make) if process() == 0 else None)
+    if isinstance(answer, UserError):
+        raise answer
+    return answer
+
+
+def _attempt(make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except UserError as error:
+        return error
+
+
+def _hear(said: Any) -> Any:
+    """What process 0 says, any value that can be pickled, in every process."""
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    raw = np.frombuffer(pickle.dumps(said), np.uint8) if process() == 0 else np.zeros(0, np.uint8)
+    size = int(broadcast_one_to_all(np.int32(len(raw))))
+    heard = broadcast_one_to_all(raw if process() == 0 else np.zeros(size, np.uint8))
+    return pickle.loads(np.asarray(heard, np.uint8).tobytes())

@@ -78,7 +78,7 @@ def on_device(dataset: Dataset) -> DeviceData:
     """The training split on every device; the last data set stays there for the next run."""
     split = dataset.train
     fields = (split.images_NHWC, split.labels_N, *input_moments(dataset), colour_pca(split))
-    return DeviceData(*mesh.replicate(jax.device_put((*fields, split.sizes_N2))))
+    return DeviceData(*jax.device_put(mesh.replicate((*fields, split.sizes_N2))))
 
 
 def _keys(seed: int):
