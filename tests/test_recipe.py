@@ -45,7 +45,7 @@ def test_but_refuses_an_unknown_field_and_names_the_closest(wrong, close):
 
 
 def test_but_refuses_an_unknown_field_that_is_close_to_none():
-    assert "Did you mean" not in refused(lambda: BASE.but(qqqq=1), "'qqqq'", "Valid: activation")
+    assert "Did you mean" not in refused(lambda: BASE.but(qqqq=1), "'qqqq'", "Valid: accumulate")
 
 
 @pytest.mark.parametrize("edit", [{"lr": 0.01}, {"width": 1}, {"norm": "none"}, {"flip": False}])
@@ -261,6 +261,8 @@ STATIC = {
     "bn_groups": 2,
     "precision": "bfloat16",
     "l2_on": "all",
+    "accumulate": 2,
+    "remat": True,
 }
 FREE = {
     "data": "digits",
@@ -287,6 +289,7 @@ FREE = {
     "population_batches": 4,
     "pixels": "binary",
     "damaged": "skip",
+    "loading": "stream",
     "parent": BASE.but(lr=0.7),
 }
 # Those of images of many scales: they come together, see below.

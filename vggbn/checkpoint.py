@@ -10,14 +10,39 @@ from vggbn.errors import UserError
 
 
 def save(path: Path, tree: Any) -> None:
-    """Write a pytree of arrays; an older one at `path` is replaced once the new one is whole."""
+    """Write a pytree of arrays; an older one at `path` is replaced once the new one is whole.
+
+    UserError: it cannot be written there.
+    """
     import orbax.checkpoint as ocp
 
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path, tree, force=True, custom_metadata={"digest": digest(tree)})
-        checkpointer.wait_until_finished()
+    try:
+        with ocp.StandardCheckpointer(multiprocessing_options=alone()) as checkpointer:
+            checkpointer.save(path, tree, force=True, custom_metadata={"digest": digest(tree)})
+            checkpointer.wait_until_finished()
+    except Exception as error:  # many types for a full disk
+        raise UserError(
+            f"{path} cannot be written ({reason(error)}): free some space or name another --out; "
+            "the same command then goes on."
+        ) from error
+
+
+def alone():
+    """Orbax's option for the process that trains alone, or the first of several: others save
+    nothing, so it waits for none."""
+    import orbax.checkpoint as ocp
+
+    return ocp.options.MultiprocessingOptions(active_processes={0})
+
+
+def reason(error: BaseException) -> str:
+    """What the system said, out of a message of Orbax or TensorStore that may be pages long."""
+    text = str(error)
+    known = ("No space left on device", "Disk quota exceeded", "Permission denied")
+    found = [words for words in known if words in text]
+    return found[0] if found else (text.strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def load(path: Path, like: Any = None) -> Any:
@@ -33,16 +58,16 @@ def load(path: Path, like: Any = None) -> Any:
         raise UserError(f"no checkpoint at {path}: train the run first.")
     abstract = None if like is None else jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=alone()) as checkpointer:
             tree = checkpointer.restore(path, abstract)
             saved = checkpointer.metadata(path).custom_metadata.get("digest")
         if saved not in (None, digest(tree)):  # None: the metadata are lost, not the arrays
             raise ValueError("the arrays are not those that were saved")
         return tree
     except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"the checkpoint {path} cannot be read ({reason}); delete it and train the run again."
+            f"the checkpoint {path} cannot be read ({reason(error)}); delete it and train the run "
+            "again."
         ) from error
 
 

@@ -1,15 +1,23 @@
-"""The mistakes of a user: one exception, the parser that raises it, the exit that follows."""
+"""How a command ends early: a mistake of the user's, Ctrl-C, SIGTERM; each with a sentence."""
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 INTERRUPTED = 130  # the exit status after Ctrl-C
+PREEMPTED = 75  # and after SIGTERM: EX_TEMPFAIL of sysexits.h, "do it again later"
 
 
 class UserError(Exception):
     """One clear sentence: what is wrong and what to do. Command lines print it and exit with 2."""
+
+
+class Preempted(Exception):
+    """SIGTERM came: one sentence that says what was saved. Command lines exit with PREEMPTED."""
 
 
 def unknown(kind: str, name: str, valid) -> UserError:
@@ -29,14 +37,34 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help lists the flags).")
 
 
+def raise_preempted(signum, frame) -> NoReturn:
+    """The SIGTERM handler of what has nothing of its own to save."""
+    raise Preempted("Stopped by SIGTERM.")
+
+
+@contextmanager
+def on_sigterm(handler: Callable) -> Iterator[None]:
+    """Within, SIGTERM calls `handler(signum, frame)`; only the main thread can say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def exit_with(work: Callable[[], int | None], *, kept: str = "") -> NoReturn:
     """Do the work of a command line and exit with its status, or 0.
 
-    A UserError or an OSError becomes one sentence and status 2, Ctrl-C one and INTERRUPTED. `kept`
-    says what neither loses.
+    A UserError or an OSError becomes one sentence and status 2, Ctrl-C one and INTERRUPTED, SIGTERM
+    one and PREEMPTED. `kept` says what none of them loses.
     """
     try:
-        sys.exit(work() or 0)
+        with on_sigterm(raise_preempted):
+            status = work()
+        sys.exit(status or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -49,3 +77,7 @@ def exit_with(work: Callable[[], int | None], *, kept: str = "") -> NoReturn:
         more = f" {kept}; the same command goes on." if kept else ""
         print(f"\nStopped.{more}", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Preempted as stop:
+        more = f" {kept}; the same command goes on." if kept else ""
+        print(f"{stop}{more}", file=sys.stderr)
+        sys.exit(PREEMPTED)

@@ -19,7 +19,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
-from vggbn.errors import UserError
+from vggbn.errors import PREEMPTED, Preempted, UserError, on_sigterm
 
 SINGLE_THREAD = {
     "NPROC": "1",
@@ -36,6 +36,7 @@ FLOAT32 = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
 # Else the first process would take three quarters of a GPU's memory for itself.
 SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 ATTEMPTS = 2
+GRACE = 25  # seconds that a worker has to save its run: schedulers give 30
 AHEAD = 8  # so many jobs for each worker may be taken out of turn
 
 
@@ -77,7 +78,7 @@ def run_jobs(jobs: list[Job], work: Callable, events: Events, *, workers: int) -
     """Do every job: `work(payload, report)` runs in a worker; `report(x)` reaches on_report."""
     pending, crew = list(jobs), []
     attempts: Counter[str] = Counter()
-    with _heeded_interrupt() as heed:
+    with _heeded_stop() as heed:
         try:
             crew = [_Worker(work, workers > 1) for _ in range(min(workers, len(jobs)))]
             while pending or any(worker.job for worker in crew):
@@ -90,32 +91,39 @@ def run_jobs(jobs: list[Job], work: Callable, events: Events, *, workers: int) -
                     heed()
         finally:
             for worker in crew:
+                worker.process.terminate()  # all at once: each saves its run
+            for worker in crew:
                 worker.stop()
 
 
 @contextmanager
-def _heeded_interrupt():
-    """Gives `heed()`, which raises KeyboardInterrupt if Ctrl-C was pressed since.
+def _heeded_stop():
+    """Gives `heed()`, which raises again what Ctrl-C or SIGTERM has raised since.
 
     Python drops the exception where it meets a finaliser or a callback of the garbage collector
     (jax has one): the run would go on as if nobody had asked.
     """
-    asked = []
+    asked: list[BaseException] = []
 
-    def handler(signum, frame):
-        asked.append(signum)
-        raise KeyboardInterrupt
+    def interrupted(signum, frame):
+        asked.append(KeyboardInterrupt())
+        raise asked[-1]
+
+    def terminated(signum, frame):
+        asked.append(Preempted("Stopped by SIGTERM."))
+        raise asked[-1]
 
     def heed():
         if asked:
-            raise KeyboardInterrupt
+            raise asked[-1]
 
     if threading.current_thread() is not threading.main_thread():
         yield heed
         return
-    before = signal.signal(signal.SIGINT, handler)
+    before = signal.signal(signal.SIGINT, interrupted)
     try:
-        yield heed
+        with on_sigterm(terminated):
+            yield heed
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -148,7 +156,9 @@ class _Worker:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.join(5)
+        self.process.join(GRACE)
+        self.process.kill()
+        self.process.join()
         self.connection.close()
 
 
@@ -237,8 +247,11 @@ def _hear(worker: _Worker, events: Events, pending: list[Job], attempts: Counter
 
 
 def _child(connection, work: Callable) -> None:
-    """The worker's loop. Ctrl-C is the parent's affair."""
+    """The worker's loop. Ctrl-C is the parent's affair; SIGTERM ends work that has not its own way
+    to stop, and a parent that is killed takes the worker along."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda signum, frame: os._exit(PREEMPTED))
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     while True:
         try:
             payload = connection.recv()
@@ -248,9 +261,22 @@ def _child(connection, work: Callable) -> None:
             answer = "result", work(payload, lambda value: connection.send(("report", value)))
         except UserError as error:
             answer = "user error", str(error)
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            answer = "user error", f"{error.strerror or error}{where}."
+        except Preempted:
+            os._exit(PREEMPTED)  # what it had is saved; the parent is going too
         except Exception:
             answer = "failure", traceback.format_exc()
         try:
             connection.send(answer)
         except OSError:  # the parent was killed: nobody waits
             return
+
+
+def _die_with_parent() -> None:
+    """Else a killed command's worker would train on, beside the one that goes on with its run."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from vggbn.data.binary import PIXELS
 from vggbn.data.scale import window_side
+from vggbn.data.types import LOADINGS
 from vggbn.errors import UserError, unknown
 from vggbn.evaluate.watch import WATCHES
 from vggbn.layers import ACTIVATIONS, INITIALISERS
@@ -32,7 +33,8 @@ class Recipe:
     scale_min: int = 0  # whole: the smallest side S that a step rescales an image to is drawn
     scale_max: int = 0  # from scale_min … scale_max for each image; equal: S is fixed
     pixels: str = "standardised"  # standardised | binary: 0 or 1, as in BN 4.1
-    damaged: str = "refuse"  # refuse | skip: a folder's files that cannot be read
+    damaged: str = "refuse"  # refuse | skip: what cannot be read, or is missing
+    loading: str = "memory"  # memory: the whole set on each device | stream: decoded as it is used
     split: str = "folds"  # folds: seed s tests fold s of 5 | fixed
     train_size: int = 0  # so many training images, stratified; 0: all
     batch: int = 32
@@ -58,6 +60,7 @@ class Recipe:
     bn_unbiased: bool = True
     bn_groups: int = 1
     precision: str = "float32"  # of the layers' arithmetic; weights, statistics, loss stay float32
+    remat: bool = False  # blocks are computed again in the backward pass: less memory, more time
     draw: int = 0  # another draw of all that is random, for the same seed's data
     # where training starts
     parent: Recipe | None = None  # from the trained net of this recipe and the same seed
@@ -72,6 +75,7 @@ class Recipe:
     l2: float = 5e-4
     l2_on: str = "kernels"  # kernels | all
     dropout: float = 0.5
+    accumulate: int = 1  # parts of a batch, one after another; BN sees each by itself
     # evaluation
     evaluations: int = 25  # points of the learning curve: log-spaced, even ones for a plateau
     watch: str = "none"  # what each point tells besides scores: evaluate/watch.py
@@ -127,6 +131,7 @@ CHOICES = {
     "fit": ("resize", "pad", "whole"),
     "pixels": PIXELS,
     "damaged": ("refuse", "skip"),
+    "loading": LOADINGS,
     "split": ("folds", "fixed"),
     "shuffle": ("fresh", "fixed"),
     "model": tuple(MODELS),
@@ -141,7 +146,7 @@ CHOICES = {
 }
 POSITIVE = (
     "image_size batch width fc hidden pools init_scale bn_eps bn_groups steps lr lr_factor "
-    "lr_every evaluations population_batches"
+    "lr_every evaluations population_batches accumulate"
 ).split()
 NOT_NEGATIVE = "draw train_size crop_pad distortion l2 source_side scale_min scale_max".split()
 FRACTION = "bn_decay momentum dropout".split()  # in [0, 1)
@@ -172,9 +177,14 @@ def _check(recipe: Recipe) -> None:
         raise UserError("recipe field inherit needs a parent to inherit from.")
     if recipe.pools > 5:
         raise UserError(f"recipe field pools must be 1 to 5, not {recipe.pools}: VGG has 5 blocks.")
-    if recipe.batch % recipe.bn_groups:
+    if recipe.batch % recipe.accumulate:
         raise UserError(
-            f"batch {recipe.batch} cannot be cut into bn_groups={recipe.bn_groups} equal groups."
+            f"batch {recipe.batch} cannot be cut into accumulate={recipe.accumulate} equal parts."
+        )
+    if recipe.batch // recipe.accumulate % recipe.bn_groups:
+        raise UserError(
+            f"batch {recipe.batch // recipe.accumulate} cannot be cut into "
+            f"bn_groups={recipe.bn_groups} equal groups."
         )
 
 
@@ -233,6 +243,7 @@ class Static(NamedTuple):
     crop_pad: int
     flip: bool
     l2_on: str
+    accumulate: int = 1
     window: int = 0  # the side of what a crop of an image of many scales may need; 0: of one scale
 
 
@@ -254,9 +265,18 @@ def static(recipe: Recipe, *, image: tuple[int, int, int], classes: int, flip: b
         bn_groups=recipe.bn_groups,
         precision=recipe.precision,
         pools=recipe.pools,
+        remat=recipe.remat,
     )
-    can_flip = recipe.flip and flip
     window = 0
-    if recipe.fit == "whole":
+    if recipe.fit == "whole" and recipe.loading == "memory":  # a streamed set's crops come rescaled
         window = window_side(recipe.source_side, recipe.scale_min, recipe.image_size)
-    return Static(recipe.model, net, recipe.batch, recipe.crop_pad, can_flip, recipe.l2_on, window)
+    return Static(
+        model=recipe.model,
+        net=net,
+        batch=recipe.batch,
+        crop_pad=recipe.crop_pad,
+        flip=recipe.flip and flip,
+        l2_on=recipe.l2_on,
+        accumulate=recipe.accumulate,
+        window=window,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -18,13 +19,28 @@ Line = dict[str, Any]
 
 
 def append(path: Path, line: Line) -> None:
-    """Add one line and force it to disk. A torn last line of a killed writer is cut off first."""
+    """Add one line and force it to disk, or, where it does not fit, leave the file as it was.
+
+    A torn last line of a killed writer is cut off first. Another process that appends waits.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+") as file:
+    with open(path, "ab+", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         _cut_torn_line(file)
-        file.write((json.dumps(line) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
+        end = file.seek(0, os.SEEK_END)
+        try:
+            _write_all(file, (json.dumps(line) + "\n").encode())
+            os.fsync(file.fileno())
+        except OSError as error:
+            file.truncate(end)
+            error.filename = error.filename or str(path)
+            raise
+
+
+def _write_all(file, raw: bytes) -> None:
+    """A disk that is nearly full takes a part first."""
+    while raw:
+        raw = raw[file.write(raw) :]
 
 
 def _cut_torn_line(file) -> None:

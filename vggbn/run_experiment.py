@@ -52,7 +52,7 @@ def run(experiment: Experiment, argv: Sequence[str]) -> int:
     if args.list:
         print(listing(plan))
         return 0
-    store = runs.Store(args.out / "runs", args.data_dir)
+    store = runs.Store(args.out / "runs", args.data_dir, args.save_every, args.input_workers)
     if args.dry_run:
         print(dry_run(plan, store, args.devices))
         return 0
@@ -110,6 +110,8 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="edit the baseline")
     add("--out", type=Path, default=Path("out"), help="folder of results and trained runs")
     add("--jobs", type=int, help="worker processes (default: one a core; one on a GPU or TPU)")
+    add("--save-every", type=float, default=300, metavar="SECONDS", help="between saved steps")
+    add("--input-workers", type=int, default=0, help="processes that decode streamed images")
     add("--allow-slow", action="store_true", help="let precision=bfloat16 run on a CPU")
     add("--list", action="store_true", help="print variants and claims, run nothing")
     add("--dry-run", action="store_true", help="count and compile what would be trained, no more")

@@ -15,22 +15,29 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vggbn import checkpoint, data, provenance, train
+from vggbn import checkpoint, data, mesh, provenance, train
 from vggbn.clock import Clock
 from vggbn.data.splits import stratified
 from vggbn.errors import UserError
 from vggbn.evaluate import evaluate
 from vggbn.inherit import inherit
+from vggbn.kept import kept, owned
 from vggbn.recipe import Recipe, Static
 
-Progress = Callable[[dict], None]
+Report = Callable[[dict], None]
 
 
 class Store(NamedTuple):
-    """Where runs live and data come from."""
+    """Where runs live and data come from; what of it decides no number.
+
+    save_every: seconds between two saved steps of a run. workers: processes that decode a streamed
+    set for a run (0: threads of its own process).
+    """
 
     runs: Path
     data_dir: str | None = None
+    save_every: float = 300.0
+    workers: int = 0
 
     @property
     def cache(self) -> Path:
@@ -52,12 +59,12 @@ class Run(NamedTuple):
 
 
 def get_run(
-    recipe: Recipe, seed: int, store: Store, on_evaluation: Progress = lambda record: None
+    recipe: Recipe, seed: int, store: Store, on_report: Report = lambda record: None
 ) -> Run:
     """The run of this recipe and seed by today's code on this device, trained if need be."""
     if find_record(recipe, seed, store) is None:
-        train_run(recipe, seed, store, on_evaluation)
-    return load_run(store.folder(recipe, seed))
+        train_run(recipe, seed, store, on_report)
+    return mesh.agreed(lambda: load_run(store.folder(recipe, seed)))
 
 
 def load_run(folder: Path) -> Run:
@@ -78,41 +85,69 @@ def load_run(folder: Path) -> Run:
 
 def find_record(recipe: Recipe, seed: int, store: Store) -> dict | None:
     """The record of a finished run made in this setting (code, jaxlib, device, threads)."""
-    path = store.folder(recipe, seed) / "run.json"
+    setting = provenance.setting()
+    return mesh.agreed(lambda: _find_record(store.folder(recipe, seed) / "run.json", setting))
+
+
+def _find_record(path: Path, setting: dict) -> dict | None:
     try:
         record = json.loads(path.read_text())
-        return record if record["setting"] == provenance.setting() else None
+        return record if record["setting"] == setting else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def train_run(
-    recipe: Recipe, seed: int, store: Store, on_evaluation: Progress = lambda record: None
+    recipe: Recipe, seed: int, store: Store, on_report: Report = lambda record: None
 ) -> dict:
-    """Train, evaluate and save one run; returns its record, which is also its run.json."""
+    """Train, evaluate and save one run; returns its record, which is also its run.json.
+
+    on_report hears of every evaluation, and between them of the step and the loss about once a
+    second. A run that was stopped goes on from its last saved step. Preempted: SIGTERM came, and
+    the step is saved.
+    """
+    with owned(recipe, seed, store):
+        found = find_record(recipe, seed, store)  # another process may have trained it meanwhile
+        return found or _train_run(recipe, seed, store, on_report)
+
+
+def _train_run(recipe: Recipe, seed: int, store: Store, on_report: Report) -> dict:
     parent = get_run(recipe.parent, seed, store) if recipe.parent else None
     clock = Clock("load")
     dataset = load_data(recipe, seed, store)
     fixed = train.static_of(recipe, dataset)
-    state = _start(recipe, fixed, seed, parent)
-    clock.to("fit")
-    fit = train.fit(recipe, seed, dataset, state=state, on_evaluation=on_evaluation)
-    clock.to("final")
-    record = {
-        "id": recipe.id,
-        "seed": seed,
-        "recipe": asdict(recipe),
-        **_outcome(recipe, seed, dataset, fixed, fit),
-        "history": fit.history,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(fit.state.params)),
-        "data": _data_facts(dataset),
-        "setting": provenance.setting(),
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": _seconds(fit.seconds, clock.stop()),
-    }
-    _save(store.folder(recipe, seed), record, fit.state, dataset)
+    start = train.Reached(_start(recipe, fixed, seed, parent), [], (0, 0.0, 0))
+    with kept(recipe, seed, store, start.state, on_report) as keeper:
+        start = keeper.found() or start
+        clock.to("fit")
+        fit = train.fit(
+            recipe,
+            seed,
+            dataset,
+            **start._asdict(),
+            on_evaluation=on_report,
+            on_step=keeper.reached,
+            workers=store.workers,
+        )
+        clock.to("final")
+        record = {
+            "id": recipe.id,
+            "seed": seed,
+            "recipe": asdict(recipe),
+            **_outcome(recipe, seed, dataset, fixed, fit),
+            "history": fit.history,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(fit.state.params)),
+            "data": _data_facts(dataset),
+            "setting": provenance.setting(),
+            "versions": provenance.versions(),
+            "commit": provenance.commit(),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "seconds": _seconds(fit.seconds, clock.stop()),
+            **keeper.interruptions(),
+        }
+        if mesh.process() == 0:
+            _save(store.folder(recipe, seed), record, fit.state, dataset)
+        keeper.finish()
     return record
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vggbn import fast, mesh, norm, optim
+from vggbn.accumulate import accumulated, moved
 from vggbn.clock import Clock
 from vggbn.data import Dataset, Split, batch_indices, colour_pca, input_moments
 from vggbn.data.augment import augment
@@ -60,9 +62,10 @@ class Hyper(NamedTuple):
 
 
 class DeviceData(NamedTuple):
-    """A training set on the device: uint8 images [N, H, W, C], labels [N], and its statistics.
+    """A training set on the device, or a batch: uint8 images [N, H, W, C], labels [N], statistics.
 
-    sizes_N2: the (height, width) of images of many scales in their frames, else None.
+    sizes_N2: the (height, width) of images of many scales in their frames, else None. Of a set that
+    is streamed, images and labels come with each batch: here they are None.
     """
 
     images_NHWC: Any
@@ -72,13 +75,27 @@ class DeviceData(NamedTuple):
     pca_CC: Any
     sizes_N2: Any = None
 
+    def take(self, indices_N) -> DeviceData:
+        """The batch at these rows; None: it is a batch already."""
+        if indices_N is None:
+            return self
+        sizes_N2 = None if self.sizes_N2 is None else self.sizes_N2[indices_N]
+        return self._replace(
+            images_NHWC=self.images_NHWC[indices_N],
+            labels_N=self.labels_N[indices_N],
+            sizes_N2=sizes_N2,
+        )
+
 
 @lru_cache(maxsize=1)
 def on_device(dataset: Dataset) -> DeviceData:
     """The training split on every device; the last data set stays there for the next run."""
-    split = dataset.train
-    fields = (split.images_NHWC, split.labels_N, *input_moments(dataset), colour_pca(split))
-    return DeviceData(*jax.device_put(mesh.replicate((*fields, split.sizes_N2))))
+    split, statistics = dataset.train, (*input_moments(dataset), colour_pca(dataset.train))
+    if dataset.streamed:
+        fields = (None, None, *statistics, None)
+    else:
+        fields = (split.images_NHWC, split.labels_N, *statistics, split.sizes_N2)
+    return DeviceData(*mesh.replicate(fields))
 
 
 def _keys(seed: int):
@@ -144,28 +161,17 @@ def train_steps(fixed: Static) -> Callable:
 
 
 def _step(fixed: Static) -> Callable:
-    """One step of SGD, to be jitted."""
-    model = MODELS[fixed.model](fixed.net)
-
-    def loss_and_more(params, stats, x_NHWC, labels_N, key, hyper, decay):
-        logits, stats = model.apply(
-            params, stats, x_NHWC, train=True, key=key, dropout=hyper.dropout, decay=decay
-        )
-        return cross_entropy(logits, labels_N).mean(), (logits, stats)
+    """One step of SGD, to be jitted. indices_N None: `data` is the batch itself."""
+    gradient = _gradient(fixed)
 
     def step(state, key, data, indices_N, hyper):
         TRACES[fixed] += 1
         crop_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-        labels_N = data.labels_N[indices_N]
-        x_NHWC = augmented(fixed, data, indices_N, crop_key, hyper)
-        (loss, (logits, stats)), grads = jax.value_and_grad(loss_and_more, has_aux=True)(
-            state.params,
-            state.batch_stats,
-            x_NHWC,
-            labels_N,
-            dropout_key,
-            hyper,
-            warm_decay(hyper.decay, state.step),
+        batch = data.take(indices_N)
+        x_NHWC = augmented(fixed, batch, crop_key, hyper)
+        decay = warm_decay(hyper.decay, state.step)
+        (loss, right, stats), grads = gradient(
+            state.params, state.batch_stats, x_NHWC, batch.labels_N, dropout_key, hyper, decay
         )
         tx = optim.sgd(hyper.lr, hyper.l2, hyper.momentum, l2_on=fixed.l2_on)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -176,7 +182,7 @@ def _step(fixed: Static) -> Callable:
             batch_stats=stats,
             opt_state=opt_state,
             loss_sum=state.loss_sum + loss,
-            correct=state.correct + (logits.argmax(-1) == labels_N).sum(),
+            correct=state.correct + right,
             diverged_at=jnp.where(first_bad, state.step, state.diverged_at),
         )
         return mesh.keep_replicated(after)
@@ -184,16 +190,46 @@ def _step(fixed: Static) -> Callable:
     return step
 
 
-def augmented(fixed: Static, data: DeviceData, indices_N, key, hyper: Hyper):
-    """The training images at `indices_N`: rescaled, cropped, mirrored, coloured, standardised."""
-    x_NHWC = data.images_NHWC[indices_N]
+def _gradient(fixed: Static) -> Callable:
+    """gradient(params, stats, x, labels, key, hyper, decay) -> ((loss, right, stats), grads)."""
+    model = MODELS[fixed.model](fixed.net)
+
+    def loss_and_more(params, stats, x_NHWC, labels_N, key, hyper, decay):
+        logits, stats = model.apply(
+            params, stats, x_NHWC, train=True, key=key, dropout=hyper.dropout, decay=decay
+        )
+        right = (logits.argmax(-1) == labels_N).sum()
+        return cross_entropy(logits, labels_N).mean(), (right, stats)
+
+    of_part = jax.value_and_grad(loss_and_more, has_aux=True)
+
+    def gradient(params, stats, x_NHWC, labels_N, key, hyper, decay):
+        if fixed.accumulate == 1:
+            (loss, more), grads = of_part(params, stats, x_NHWC, labels_N, key, hyper, decay)
+            return (loss, *more), grads
+
+        def one(part, x_NHWC, labels_N):
+            own = jax.random.fold_in(key, part)
+            (loss, (right, found)), grads = of_part(
+                params, stats, x_NHWC, labels_N, own, hyper, 0.0
+            )
+            return (loss, found, grads), right
+
+        (loss, found, grads), right = accumulated(fixed.accumulate, one, x_NHWC, labels_N)
+        return (loss, right, moved(stats, found, decay)), grads
+
+    return gradient
+
+
+def augmented(fixed: Static, batch: DeviceData, key, hyper: Hyper):
+    """The images of a batch: rescaled, cropped, mirrored, coloured, standardised."""
+    x_NHWC = batch.images_NHWC
     if fixed.window:
         scale_key, key = jax.random.split(key)
-        sizes_N2 = None if data.sizes_N2 is None else data.sizes_N2[indices_N]
         scales = (hyper.scale_min, hyper.scale_max)
         crop = fixed.net.image[0]
         x_NHWC = random_scale_crop(
-            scale_key, x_NHWC, sizes_N2, *scales, crop=crop, window=fixed.window
+            scale_key, x_NHWC, batch.sizes_N2, *scales, crop=crop, window=fixed.window
         )
     x_NHWC = augment(
         key,
@@ -201,9 +237,9 @@ def augmented(fixed: Static, data: DeviceData, indices_N, key, hyper: Hyper):
         pad=fixed.crop_pad,
         flip=fixed.flip,
         amount=hyper.distortion,
-        mean_C=data.mean_C,
-        std=data.std,
-        pca_CC=data.pca_CC,
+        mean_C=batch.mean_C,
+        std=batch.std,
+        pca_CC=batch.pca_CC,
     )
     return fast.settled(x_NHWC)
 
@@ -223,6 +259,17 @@ class Fit(NamedTuple):
     seconds: dict[str, float]
 
 
+class Reached(NamedTuple):
+    """Where a run stands; with this `fit` goes on as if it had never stopped.
+
+    before: (step, loss_sum, correct) at the last evaluation, for the means of the next.
+    """
+
+    state: TrainState
+    history: list[dict]
+    before: tuple[int, float, int]
+
+
 def fit(
     recipe: Recipe,
     seed: int,
@@ -230,44 +277,52 @@ def fit(
     *,
     state: TrainState | None = None,
     history: list[dict] | tuple = (),
+    before: tuple[int, float, int] | None = None,
     stop: int | None = None,
     on_evaluation: Callable[[dict], None] = lambda record: None,
+    on_step: Callable[[int, Reached], None] = lambda step, reached: None,
+    workers: int = 0,
 ) -> Fit:
-    """Train to step `stop` (default: recipe.steps), from `state` and `history` if they are given.
+    """Train to step `stop` (default: recipe.steps), from where a `Reached` stood if it is given.
 
     Each record of the history has step, lr, train_loss, train_accuracy (means since the record
-    before, or since the restart), val_loss, val_accuracy, and what the recipe watches. A loss that
-    is not finite ends the run at the next evaluation; state.diverged_at tells the step. A given
-    `state` is used up: the step donates its buffers.
+    before, or since `state` where `before` is not given), val_loss, val_accuracy, and what the
+    recipe watches. on_step(steps done, where they led) is called after each program of steps. A
+    loss that is not finite ends the run at the next evaluation; state.diverged_at tells the step. A
+    given `state` is used up: the step donates its buffers. workers: processes that decode a
+    streamed set (0: threads of this one).
     """
     clock = Clock("data")
     fixed = static_of(recipe, dataset)
-    advance = _advance(fixed)  # before jax computes anything: see fast.run_inline
+    most = 1 if dataset.streamed else TOGETHER.get(fixed.model, 1)
+    advance = _advance(fixed, most)  # before jax computes anything: see fast.run_inline
     data = on_device(dataset)
     clock.to("python")
     state = mesh.replicate(init_state(recipe, fixed, seed) if state is None else state)
-    due, n = set(evaluation_steps(recipe)), len(dataset.train)
-    validation = single_view(recipe, dataset.validation)
-    history, before = list(history), _progress(state)
+    due, validation = set(evaluation_steps(recipe)), single_view(recipe, dataset.validation)
+    history, before = list(history), before or _progress(state)
     _, key = _keys(recipe.stream(seed))
-    for steps in _spans(int(state.step), recipe.steps if stop is None else stop, due, fixed):
-        clock.to("data")
-        rows = {"n": n, "batch": recipe.batch, "shuffle": recipe.shuffle}
-        indices = [batch_indices(recipe.stream(seed), step, **rows) for step in steps]
-        clock.to("python")
-        hypers = [hyper_at(recipe, step, history) for step in steps]
-        clock.to("step")
-        state = advance(state, key, data, indices, hypers)
-        if steps[-1] + 1 not in due:
-            continue
-        jax.block_until_ready(state)
-        clock.to("evaluation")
-        now = _progress(state)
-        history.append(_record(recipe, fixed, state, validation, data, hypers[-1], before, now))
-        before = now
-        on_evaluation(history[-1])
-        if state.diverged_at >= 0 or is_over(recipe, history):  # pyright: ignore
-            break
+    spans = _spans(int(state.step), recipe.steps if stop is None else stop, due, most)
+    clock.to("data")
+    with closing(_feed(recipe, seed, dataset, spans, workers)) as feed:
+        for steps, batch, indices in feed:
+            clock.to("python")
+            hypers = [hyper_at(recipe, step, history) for step in steps]
+            clock.to("step")
+            state = advance(state, key, batch, indices, hypers)
+            if steps[-1] + 1 in due:
+                jax.block_until_ready(state)
+                clock.to("evaluation")
+                now = _progress(state)
+                history.append(
+                    _record(recipe, fixed, state, validation, data, hypers[-1], before, now)
+                )
+                before = now
+                on_evaluation(history[-1])
+                if state.diverged_at >= 0 or is_over(recipe, history):  # pyright: ignore
+                    break
+            on_step(steps.stop, Reached(state, history, before))  # pyright: ignore
+            clock.to("data")
     clock.to("step")
     jax.block_until_ready(state)
     return Fit(state, history, clock.stop())  # pyright: ignore
@@ -278,9 +333,8 @@ def fit(
 TOGETHER = {"mlp": 64}
 
 
-def _spans(first: int, end: int, due: set[int], fixed: Static) -> Iterator[range]:
+def _spans(first: int, end: int, due: set[int], most: int) -> Iterator[range]:
     """The steps from first to end, cut where an evaluation is due and where a program ends."""
-    most = TOGETHER.get(fixed.model, 1)
     while first < end:
         last = next((s for s in range(first + 1, first + most) if s in due or s == end), None)
         span = range(first, last or first + most)
@@ -288,14 +342,68 @@ def _spans(first: int, end: int, due: set[int], fixed: Static) -> Iterator[range
         first = span.stop
 
 
-def _advance(fixed: Static) -> Callable:
+def _feed(recipe: Recipe, seed: int, dataset: Dataset, spans, workers: int) -> Generator:
+    """(steps, data, indices of each or None) of every span; see DeviceData."""
+    if dataset.streamed:
+        return _streamed(recipe, seed, dataset, spans, workers)
+    return _resident(recipe, seed, dataset, spans)
+
+
+def _resident(recipe: Recipe, seed: int, dataset: Dataset, spans: Iterator[range]) -> Generator:
+    """Rows of a set that lies on the devices."""
+    data, rows = on_device(dataset), _rows(recipe, dataset)
+    for steps in spans:
+        yield steps, data, [batch_indices(recipe.stream(seed), step, **rows) for step in steps]
+
+
+def _streamed(
+    recipe: Recipe, seed: int, dataset: Dataset, spans: Iterator[range], workers: int
+) -> Generator:
+    """Batches of which this process decodes its part; while one is used, the next is on its way."""
+    from vggbn.data.stream import training_batches
+
+    steps = list(spans)
+    scales = (recipe.scale_min, recipe.scale_max) if recipe.fit == "whole" else None
+    statistics = on_device(dataset)
+    batches = training_batches(
+        dataset.train,
+        seed=recipe.stream(seed),
+        batch=recipe.batch,
+        shuffle=recipe.shuffle,
+        first=steps[0].start if steps else 0,
+        stop=steps[-1].stop if steps else 0,
+        crop=recipe.image_size,
+        scales=scales,
+        workers=workers,
+        part=(mesh.process(), mesh.processes()),
+    )
+    with closing(batches):
+        ahead = None
+        for step, (images_NHWC, labels_N) in zip(steps, batches, strict=True):
+            batch = statistics._replace(
+                images_NHWC=mesh.join_parts(images_NHWC), labels_N=mesh.join_parts(labels_N)
+            )
+            now, ahead = ahead, (step, batch)
+            if now:
+                yield *now, None
+        if ahead:
+            yield *ahead, None
+
+
+def _rows(recipe: Recipe, dataset: Dataset) -> dict:
+    return {"n": len(dataset.train), "batch": recipe.batch, "shuffle": recipe.shuffle}
+
+
+def _advance(fixed: Static, most: int) -> Callable:
     """advance(state, key, data, indices, hypers) -> the state after a step for each of these."""
-    most = TOGETHER.get(fixed.model)
-    if most is None:
+    if most == 1:
         step = train_step(fixed)
-        return lambda state, key, data, indices, hypers: step(
-            state, key, data, mesh.share_out(indices[0]), *hypers
-        )
+
+        def one(state, key, data, indices, hypers):
+            rows_N = None if indices is None else mesh.share_out(indices[0])
+            return step(state, key, data, rows_N, *hypers)
+
+        return one
     steps = train_steps(fixed)
 
     def advance(state, key, data, indices, hypers):
@@ -375,18 +483,20 @@ def _record(recipe, fixed, state, validation, data, hyper, before, now):
 
 def population_stats(recipe: Recipe, seed: int, dataset: Dataset, state: TrainState):
     """Algorithm 2 over recipe.population_batches training batches that follow the last step's."""
-    fixed, data = static_of(recipe, dataset), on_device(dataset)
+    fixed = static_of(recipe, dataset)
     _, key = _keys(recipe.stream(seed))
-
-    def apply(params, stats, step, *, train, decay):
-        rows = {"n": len(dataset.train), "batch": recipe.batch, "shuffle": "fresh"}
-        indices_N = batch_indices(recipe.stream(seed), step, **rows)
-        moments = batch_moments(fixed)
-        hyper = hyper_at(recipe, 0, [])
-        return None, moments(params, stats, jax.random.fold_in(key, step), data, indices_N, hyper)
-
+    moments, hyper = batch_moments(fixed), hyper_at(recipe, 0, [])
+    fresh = recipe if recipe.shuffle == "fresh" else replace(recipe, shuffle="fresh")
     steps = range(recipe.steps, recipe.steps + recipe.population_batches)
-    return norm.population_stats(apply, state.params, state.batch_stats, steps)
+    spans = (range(step, step + 1) for step in steps)
+
+    def apply(params, stats, fed, *, train, decay):
+        (step,), data, rows = fed
+        rows_N = None if rows is None else rows[0]
+        return None, moments(params, stats, jax.random.fold_in(key, step), data, rows_N, hyper)
+
+    with closing(_feed(fresh, seed, dataset, spans, 0)) as feed:
+        return norm.population_stats(apply, state.params, state.batch_stats, feed)
 
 
 @lru_cache
@@ -396,7 +506,13 @@ def batch_moments(fixed: Static) -> Callable:
 
     @fast.jit
     def moments(params, stats, key, data, indices_N, hyper):
-        x_NHWC = augmented(fixed, data, indices_N, key, hyper)
-        return model.apply(params, stats, x_NHWC, train=True, decay=0.0)[1]
+        x_NHWC = augmented(fixed, data.take(indices_N), key, hyper)
+        if fixed.accumulate == 1:
+            return model.apply(params, stats, x_NHWC, train=True, decay=0.0)[1]
+
+        def one(part, x_NHWC):
+            return model.apply(params, stats, x_NHWC, train=True, decay=0.0)[1], ()
+
+        return accumulated(fixed.accumulate, one, x_NHWC)[0]
 
     return moments

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+LOADINGS = ("memory", "stream")
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -84,6 +86,11 @@ class Dataset:
     note: str
     digest: str
     binary: bool = False
+
+    @property
+    def streamed(self) -> bool:
+        """Whether images are decoded as they are used (`lazy.LazySplit`), not held in memory."""
+        return not isinstance(self.train, Split)
 
 
 def digest_of(*splits: Split) -> str:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from functools import partial
 
 from vggbn import layers
-from vggbn.models.net import Model, Net, ignore, init_linear, layer_keys, logits, nonlinear
+from vggbn.models.net import (
+    Model,
+    Net,
+    ignore,
+    init_linear,
+    layer_keys,
+    logits,
+    nonlinear,
+    recomputed,
+)
 
 
 def mlp(net: Net) -> Model:
@@ -34,8 +43,14 @@ def _apply(net, params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.
     """x [N, H, W, C] float -> logits [N, classes]. The paper's net has no dropout: none here."""
     x = x_NHWC.reshape(x_NHWC.shape[0], -1).astype(net.precision)
     for name in hidden_layers(net):
-        tap(name, "u", x)
-        x = layers.dense(params[name], x)
-        tap(name, "sum", x)
-        x, stats = nonlinear(net, params, stats, name, x, train=train, decay=decay, tap=tap)
+        own = partial(_layer, net, name, train=train, decay=decay, tap=tap)
+        x, stats = recomputed(net, own, tap)(params, stats, x)
     return logits(params[f"fc{net.hidden + 1}"], x), stats
+
+
+def _layer(net, name, params, stats, x, *, train, decay, tap):
+    """A hidden layer: (activations, stats)."""
+    tap(name, "u", x)
+    x = layers.dense(params[name], x)
+    tap(name, "sum", x)
+    return nonlinear(net, params, stats, name, x, train=train, decay=decay, tap=tap)

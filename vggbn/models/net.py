@@ -23,7 +23,9 @@ class Net:
     width of the hidden fully connected layers, and hidden how many of them an MLP has; norm_after
     puts the norm behind the non-linearity, not before it, and bias_before_norm keeps the bias that
     BN makes redundant (BN 3.2); precision is the dtype that the layers compute in; pools is how
-    many of a VGG's blocks end with a pool.
+    many of a VGG's blocks end with a pool; remat keeps only what blocks hand on, for the backward
+    pass, which computes the rest again (Chen et al. 2016, "Training Deep Nets with Sublinear Memory
+    Cost").
     """
 
     image: tuple[int, int, int]
@@ -41,6 +43,7 @@ class Net:
     bn_groups: int = 1
     precision: str = "float32"
     pools: int = 5
+    remat: bool = False
 
 
 class Model(NamedTuple):
@@ -109,6 +112,12 @@ def nonlinear(net, params, stats, name, x, *, train, decay, tap=ignore):
     x, stats = apply_norm(net, params, stats, name, x, train=train, decay=decay)
     tap(name, "input", x)
     return activation(x), stats
+
+
+def recomputed(net, function, tap):
+    """function(params, stats, x), of which the backward pass keeps only these where net.remat says
+    so; but a net that is tapped keeps all."""
+    return jax.checkpoint(function) if net.remat and tap is ignore else function
 
 
 def logits(params, x_NC):

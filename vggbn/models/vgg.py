@@ -21,6 +21,7 @@ from vggbn.models.net import (
     layer_keys,
     logits,
     nonlinear,
+    recomputed,
 )
 
 # One string a block, one word a layer: 3 and 1 are 3×3 and 1×1 convolutions, L is LRN. The widths
@@ -136,20 +137,26 @@ def _head(net, params, stats, y, *, train, decay, key=None, dropout=0.0, tap=ign
 
 def _features(config, net, params, stats, x_NHWC, *, train, decay, tap=ignore):
     """What the convolutions make of x: (map [N, h, w, C], stats)."""
-    mode = {"train": train, "decay": decay}
     x = x_NHWC.astype(net.precision)
-    for block in vgg_blocks(config, net):
-        for i, (name, _, _) in enumerate(block.convs, 1):
-            tap(name, "u", x)
-            x = layers.conv(params[name], x)
-            tap(name, "sum", x)
-            if i < len(block.convs) or (net.norm_after and not block.linear):
-                x, stats = nonlinear(net, params, stats, name, x, tap=tap, **mode)
-            else:  # the block's end activates, if at all
-                x, stats = apply_norm(net, params, stats, name, x, **mode)
-                tap(name, "input", x)
-        x = _end(net, block, x)
+    for each in vgg_blocks(config, net):
+        own = partial(_block, net, each, train=train, decay=decay, tap=tap)
+        x, stats = recomputed(net, own, tap)(params, stats, x)
     return x, stats
+
+
+def _block(net, each: Block, params, stats, x, *, train, decay, tap):
+    """One block of Table 1: (map, stats)."""
+    mode = {"train": train, "decay": decay}
+    for i, (name, _, _) in enumerate(each.convs, 1):
+        tap(name, "u", x)
+        x = layers.conv(params[name], x)
+        tap(name, "sum", x)
+        if i < len(each.convs) or (net.norm_after and not each.linear):
+            x, stats = nonlinear(net, params, stats, name, x, tap=tap, **mode)
+        else:  # the block's end activates, if at all
+            x, stats = apply_norm(net, params, stats, name, x, **mode)
+            tap(name, "input", x)
+    return _end(net, each, x), stats
 
 
 def _end(net, block, x_NHWC):

@@ -1,0 +1,26 @@
+"""What tests/test_survival.py kills: `python -m tests.survival_jobs OUT NET SAVE_EVERY`."""
+
+import sys
+from pathlib import Path
+
+from vggbn import compile_cache, fast, runs
+from vggbn.errors import exit_with
+from vggbn.recipe import Recipe
+
+SMALL = Recipe(data="digits", image_size=8, schedule="plateau", lr_every=1000.0, evaluations=120)
+NETS = {
+    "mlp": SMALL.but(model="mlp", fc=24, norm="batch", steps=7680, lr=0.02),
+    "vgg": SMALL.but(width=1 / 32, fc=16, norm="batch", crop_pad=1, distortion=0.1, steps=1200),
+}
+
+
+def main(out: str, net: str, save_every: str) -> int:
+    store = runs.Store(Path(out) / "runs", save_every=float(save_every))
+    fast.run_inline()
+    compile_cache.use(store.cache)
+    runs.train_run(NETS[net], 0, store, lambda record: print(record["step"], flush=True))
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with(lambda: main(*sys.argv[1:]))

@@ -1,0 +1,159 @@
+"""Killed, stopped, or on a full disk, a run loses nothing: it ends with the bits it would have."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from vggbn import checkpoint, saved_steps
+from vggbn.errors import PREEMPTED
+
+ENV = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "NPROC": "1"}
+
+
+def start(out: Path, net: str, save_every: float) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.survival_jobs", str(out), net, str(save_every)],
+        cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def outcome(out: Path) -> tuple:
+    """All that a run ends with and that does not depend on the clock."""
+    (folder,) = (out / "runs").glob("*/seed0")
+    record = json.loads((folder / "run.json").read_text())
+    weights = checkpoint.digest(checkpoint.load(folder / "weights"))
+    return weights, record["final"], record["history"], record["status"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The outcome of a run that nothing happens to; its compiled programs serve the rest."""
+    found = {}
+
+    def of(net: str):
+        if net not in found:
+            out = tmp_path_factory.mktemp(net)
+            _, errors = (job := start(out, net, 300)).communicate(timeout=300)
+            assert job.returncode == 0, errors
+            found[net] = out, outcome(out)
+        return found[net]
+
+    return of
+
+
+def warm(out: Path, other: Path) -> None:
+    """Give a new folder the programs that another has compiled."""
+    (out / "cache").mkdir(parents=True)
+    (out / "cache" / "compiled").symlink_to(other / "cache" / "compiled")
+
+
+def kill_again_and_again(out: Path, net: str, times: int, rng: random.Random) -> int:
+    """Start the run anew until it ends; kill -9 it `times` times, each at a random moment: some
+    steps and some milliseconds after it has come to life, or while it starts. Returns the kills."""
+    kills = 0
+    while True:
+        job = start(out, net, 0.2)
+        assert job.stdout and job.stderr
+        if kills < times:
+            if rng.random() < 0.2:
+                time.sleep(rng.uniform(0, 3))
+            else:
+                for _ in range(rng.randint(1, max(1, 100 // times))):
+                    job.stdout.readline()
+                time.sleep(rng.uniform(0, 0.05))
+            if job.poll() is None:
+                job.send_signal(signal.SIGKILL)
+                kills += 1
+        _, errors = job.communicate(timeout=300)
+        if job.returncode == 0:
+            return kills
+        assert job.returncode == -signal.SIGKILL, errors
+
+
+@pytest.mark.parametrize(
+    "net, times",
+    [("vgg", 3), ("mlp", 3), pytest.param("vgg", 50, marks=pytest.mark.slow)],
+)
+def test_killed_at_random_moments_it_ends_with_the_same_bits(undisturbed, tmp_path, net, times):
+    straight, wanted = undisturbed(net)
+    warm(tmp_path, straight)
+    assert kill_again_and_again(tmp_path, net, times, random.Random(times)) == times
+    assert outcome(tmp_path) == wanted
+    (record,) = (tmp_path / "runs").glob("*/seed0/run.json")
+    assert json.loads(record.read_text())["resumed"]
+
+
+def test_sigterm_saves_and_exits_with_a_status_of_its_own(undisturbed, tmp_path):
+    straight, wanted = undisturbed("vgg")
+    warm(tmp_path, straight)
+    job = start(tmp_path, "vgg", 300)  # nothing else saves it
+    assert job.stdout
+    for _ in range(30):
+        job.stdout.readline()
+    job.terminate()
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == PREEMPTED == 75
+    (folder,) = (tmp_path / "runs").glob("*/seed0/steps")
+    (step,) = saved_steps.steps(folder)
+    assert f"Stopped by SIGTERM, saved at step {step}." in errors
+    _, errors = (job := start(tmp_path, "vgg", 300)).communicate(timeout=300)
+    assert job.returncode == 0 and f"going on from step {step} in" in errors
+    assert outcome(tmp_path) == wanted
+
+
+# --- the command line, with its workers ----------------------------------------------------------
+
+COMMAND = """
+experiments.bn_ablation --size smoke --data digits --seeds 1 --only bn --jobs 1
+--set steps=1500 --set evaluations=60 --set schedule=plateau --set lr_every=1000 --save-every 0
+""".split()
+
+
+def command(out: Path, *more: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", *COMMAND, "--out", str(out), *more],
+        cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for_a_step(out: Path) -> Path:
+    """Until some step is saved: its folder."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        for folder in (out / "runs").glob("*/seed*/steps"):
+            if saved_steps.steps(folder):
+                return folder
+        time.sleep(0.01)
+    raise AssertionError("no step was saved")
+
+
+def line(out: Path) -> dict:
+    (path,) = out.glob("bn_ablation/smoke/results.jsonl")
+    (line,) = [json.loads(text) for text in path.read_text().splitlines()]
+    return line
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_stopped_goes_on_where_it_was(tmp_path, number):
+    job = command(tmp_path)
+    folder = wait_for_a_step(tmp_path)
+    job.send_signal(number)
+    _, errors = job.communicate(timeout=60)
+    statuses = {signal.SIGKILL: -9, signal.SIGTERM: PREEMPTED, signal.SIGINT: 130}
+    assert job.returncode == statuses[number], errors
+    assert not list(tmp_path.glob("bn_ablation/smoke/results.jsonl"))
+    assert not list((tmp_path / "runs").glob("*/seed*/run.json"))
+    if number != signal.SIGKILL:
+        assert "Traceback" not in errors and "the same command goes on" in errors
+    job = command(tmp_path)
+    _, errors = job.communicate(timeout=300)
+    assert job.returncode == 0, errors
+    assert line(tmp_path)["resumed"][0]["step"] >= 1 and not folder.with_name("lock").exists()

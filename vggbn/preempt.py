@@ -1,0 +1,26 @@
+"""SIGTERM: what a scheduler sends before it takes the machine away. Training saves, then stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from vggbn import mesh
+from vggbn.errors import on_sigterm
+
+
+@contextmanager
+def noted() -> Iterator[Callable[[int], bool]]:
+    """Within, SIGTERM interrupts nothing: asked(step) tells whether it came.
+
+    Where several processes train together, jax lets all of them stop at the same step: each must
+    ask at every step.
+    """
+    if mesh.processes() > 1:
+        from jax.experimental.multihost_utils import reached_preemption_sync_point
+
+        yield reached_preemption_sync_point  # its handler is jax's own, since `mesh.join`
+        return
+    heard = []
+    with on_sigterm(lambda signum, frame: heard.append(signum)):
+        yield lambda step: bool(heard)
