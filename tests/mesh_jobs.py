@@ -1,4 +1,4 @@
-"""What tests/test_mesh.py runs on so many devices: `python -m tests.mesh_jobs OUT WHAT`."""
+"""What tests/test_mesh.py runs on so many devices: `python -m tests.mesh_jobs OUT WHAT [JOIN]`."""
 
 import sys
 from dataclasses import replace
@@ -65,7 +65,9 @@ def float64(norm: str, groups: int = 1, steps: int = 50):
     return params, stats
 
 
-def main(out: str, what: str) -> None:
+def main(out: str, what: str, join: str = "") -> None:
+    if join:
+        mesh.join(join)
     name, _, number = what.partition(":")
     found = float64(name, int(number or 1)) if name in ("none", "batch") else fitted(
         name, int(number)

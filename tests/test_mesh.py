@@ -1,9 +1,11 @@
 """The same numbers on one device and on eight: V-15, and what BN averages over (D5)."""
 
 import os
+import socket
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,26 +17,47 @@ from vggbn.errors import UserError
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """trained(what, devices) -> {leaf: array}, computed in a process with so many CPU devices."""
+    """trained(what, devices, processes) -> {leaf: array}, computed by so many processes with so
+    many CPU devices in all; the leaves are the last process's."""
 
     @cache
-    def run(what: str, devices: int) -> dict[str, np.ndarray]:
+    def run(what: str, devices: int, processes: int = 1) -> dict[str, np.ndarray]:
         folder = tmp_path_factory.mktemp("mesh")
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.mesh_jobs", str(folder / "out.npz"), what],
-            cwd=folder,
-            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.split()[1] == str(devices)
-        with np.load(folder / "out.npz") as found:
+        names = joining(processes)
+        jobs = [
+            start(folder / f"{i}.npz", what, devices // processes, names[i])
+            for i in range(processes)
+        ]
+        for job in jobs:
+            out, errors = job.communicate(timeout=300)
+            assert job.returncode == 0, errors[-2000:]
+            assert out.split()[-1] == str(devices)
+        with np.load(folder / f"{processes - 1}.npz") as found:
             return dict(found)
 
     return run
+
+
+def joining(processes: int) -> list[tuple[str, ...]]:
+    """The argument of `mesh.join` for each process; none for one alone."""
+    if processes == 1:
+        return [()]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [(f"127.0.0.1:{port},{processes},{i}",) for i in range(processes)]
+
+
+def start(out: Path, what: str, devices: int, join: tuple[str, ...]) -> subprocess.Popen:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.mesh_jobs", str(out), what, *join],
+        cwd=out.parent,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def deviation(found, wanted) -> float:
@@ -53,6 +76,17 @@ def test_fifty_steps_in_float64_are_the_same_on_eight_devices(trained, what):
     found = trained(what, 8)
     assert next(iter(found.values())).dtype == np.float64
     assert deviation(found, trained(what, 1)) < 1e-9
+
+
+@pytest.mark.parametrize("what", ["none", "batch", "batch:8"])
+def test_fifty_steps_in_float64_are_the_same_in_two_processes(trained, what):
+    """V-15: the sums over the batch go from process to process, by gloo."""
+    assert deviation(trained(what, 8, 2), trained(what, 1)) < 1e-9
+
+
+@pytest.mark.parametrize("net", ["plain", "mlp", "groups"])
+def test_a_float32_step_of_a_smooth_net_is_the_same_in_two_processes(trained, net):
+    assert deviation(trained(f"{net}:1", 2, 2), trained(f"{net}:1", 1)) < 1e-5
 
 
 @pytest.mark.parametrize("net", ["plain", "mlp", "groups"])
@@ -76,7 +110,7 @@ def test_a_batch_that_cannot_be_shared_out_evenly_is_refused(monkeypatch):
         mesh.share_out(np.zeros((3, 60), np.int32))
 
 
-def test_on_one_device_nothing_is_moved():
+def test_on_one_device_nothing_is_shared_out():
     rows, tree = np.zeros((3, 60), np.int32), {"a": np.ones(2)}
     assert mesh.devices() > 1 or mesh.share_out(rows) is rows
-    assert mesh.devices() > 1 or mesh.replicate(tree) is mesh.keep_replicated(tree) is tree
+    assert mesh.devices() > 1 or mesh.keep_replicated(tree) is tree

@@ -56,7 +56,8 @@ def join(how: str) -> None:
 
 @lru_cache
 def _mesh() -> Mesh:
-    return Mesh(np.array(jax.devices()), (AXIS,))
+    """All devices, those of a process side by side: its part of a batch is in one piece."""
+    return Mesh(np.array(sorted(jax.devices(), key=lambda d: (d.process_index, d.id))), (AXIS,))
 
 
 def devices() -> int:
@@ -89,7 +90,7 @@ def by_example(ndim: int, axis: int = 0) -> NamedSharding:
 def replicate(tree: Tree) -> Tree:
     """The arrays, the same in every process, on every device."""
     if devices() == 1:
-        return tree
+        return jax.device_put(tree)
     if processes() == 1:
         return jax.device_put(tree, everywhere())
     # device_put would compare the processes' values, byte by byte, over the network.
