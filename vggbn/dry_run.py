@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+import textwrap
+from collections.abc import Hashable, Iterator
+from functools import partial
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-
-from vggbn import fast, runs, train
+from vggbn import runs
+from vggbn.collectives import GRADIENTS, METRICS, OTHER, STATISTICS
 from vggbn.data import batch_indices
-from vggbn.data.scale import LONGEST
 from vggbn.errors import UserError
 from vggbn.experiment import Plan
-from vggbn.models import MODELS
+from vggbn.hardware import GPUS, H100_NODE, MODEL, TPU_V5E, Machine, modelled
 from vggbn.recipe import Recipe, Static, static
+from vggbn.sharded import Cost, costs_on, shapes
 
 
 class Facts(NamedTuple):
@@ -31,13 +30,9 @@ class Facts(NamedTuple):
 # Sets that are too large to lie here when a run on them is planned.
 KNOWN = {"imagenet2012": Facts(1_281_167, 50_000, 1000, 3, flip=True)}
 
+INDENT = 23 * " "  # of a row that goes on
 
-class Cost(NamedTuple):
-    """Of one recipe; memory is what one device holds at most, in bytes."""
-
-    parameters: int
-    forward_flops: float
-    memory: int
+Arms = dict[str, tuple[Recipe, Static]]
 
 
 def dry_run(plan: Plan, store: runs.Store, devices: int) -> str:
@@ -45,19 +40,27 @@ def dry_run(plan: Plan, store: runs.Store, devices: int) -> str:
     if devices < 1:
         raise UserError(f"--devices must be 1 or more, not {devices}.")
     facts = facts_of(plan.base, store)
+    arms: Arms = {
+        arm: (each, _static(each, facts, devices))
+        for name, recipe in plan.variants.items()
+        for arm, each in _with_parents(name, recipe, plan.variants)
+    }
+    counts = {devices} if devices == 1 else {devices, GPUS}
+    on = {count: _costs(arms, count) for count in counts}
     lines = [
         f"{plan.experiment.title}, --size {plan.size} on {plan.base.data}: "
         f"{len(plan.variants)} variants × {len(plan.seeds)} seeds, {devices} device(s)",
         f"{facts.train:,} training and {facts.validation:,} validation images, {facts.classes} "
         "classes",
     ]
-    every = {
-        arm: each
-        for name, recipe in plan.variants.items()
-        for arm, each in _with_parents(name, recipe, plan.variants)
-    }
-    for name, recipe in every.items():
-        lines += ["", *_describe(name, recipe, facts, devices)]
+    for name, (recipe, fixed) in arms.items():
+        key = _key(recipe, fixed)
+        costs = {count: found[key] for count, found in on.items() if key in found}
+        lines += ["", *_describe(name, recipe, fixed, facts, costs[devices], devices)]
+        if devices > 1:
+            lines += _scaling(recipe, costs, devices)
+    if devices > 1:
+        lines += ["", MODEL, *_figures(TPU_V5E), *_figures(H100_NODE)]
     return "\n".join(lines)
 
 
@@ -78,7 +81,7 @@ def facts_of(recipe: Recipe, store: runs.Store) -> Facts:
     return Facts(*sizes, len(found.classes), channels, found.flip)
 
 
-def _describe(name: str, recipe: Recipe, facts: Facts, devices: int) -> list[str]:
+def _static(recipe: Recipe, facts: Facts, devices: int) -> Static:
     if recipe.batch % devices:
         raise UserError(
             f"a batch of {recipe.batch} cannot be shared evenly by {devices} devices: choose "
@@ -86,25 +89,113 @@ def _describe(name: str, recipe: Recipe, facts: Facts, devices: int) -> list[str
         )
     batch_indices(0, 0, n=facts.train, batch=recipe.batch, shuffle=recipe.shuffle)
     image = (recipe.image_size, recipe.image_size, facts.channels)
-    fixed = static(recipe, image=image, classes=facts.classes, flip=facts.flip)
-    cost = cost_of(recipe, fixed, recipe.batch // devices)
+    return static(recipe, image=image, classes=facts.classes, flip=facts.flip)
+
+
+def _key(recipe: Recipe, fixed: Static) -> Hashable:
+    """Equal for arms whose steps are one program."""
+    return fixed, recipe.source_side
+
+
+def _costs(arms: Arms, devices: int) -> dict[Hashable, Cost]:
+    """Of the arms whose batch so many devices can share."""
+    wanted = {
+        _key(recipe, fixed): (name, recipe, fixed)
+        for name, (recipe, fixed) in arms.items()
+        if recipe.batch % devices == 0
+    }
+    return costs_on(devices, wanted)
+
+
+def _describe(
+    name: str, recipe: Recipe, fixed: Static, facts: Facts, cost: Cost, devices: int
+) -> list[str]:
     images = recipe.steps * recipe.batch
+    step = cost.flops * devices
     return [
-        f"{name}: {recipe.model}, {'×'.join(map(str, image))}, {_scales(recipe)}",
+        f"{name}: {recipe.model}, {'×'.join(map(str, fixed.net.image))}, {_scales(recipe)}",
         *(f"  {row}" for row in _layers(fixed)),
-        f"  parameters           {cost.parameters:,} ({4 * cost.parameters / 1e6:,.0f} MB float32)",
+        f"  parameters           {cost.parameters:,} ({_size(4 * cost.parameters)} float32)",
         f"  forward pass         {cost.forward_flops / 2e9:.2f} G multiply-adds an image",
-        f"  training step        {3 * cost.forward_flops * recipe.batch / 1e12:.1f} TFLOP for a "
-        f"batch of {recipe.batch}, {recipe.batch // devices} a device",
-        f"  memory a device      {cost.memory / 1e9:.2f} GB (weights, momentum, gradients, "
-        "activations, images; as compiled for a CPU)",
+        f"  training step        {step / 1e12:.3g} TFLOP for a batch of {recipe.batch}, "
+        f"{recipe.batch // devices} a device: "
+        f"{step / (recipe.batch * cost.forward_flops):.2f} × the forward pass",
+        f"  memory a device      {_size(cost.memory)}, as compiled for a CPU: "
+        f"{_size(cost.arguments)} of weights, momentum and the batch's images,",
+        f"{INDENT}{_size(cost.temporaries)} of gradients and activations; a training set that is "
+        "held there comes on top",
         f"  steps                {recipe.steps:,} = {images / facts.train:.1f} epochs, "
-        f"{images / 1e6:,.1f} million images, {3 * cost.forward_flops * images / 1e18:,.2f} EFLOP",
-        f"  all-reduced a step   {4 * cost.parameters / 1e6:,.0f} MB of gradients"
-        if devices > 1
-        else "  all-reduced a step   nothing on one device",
+        f"{images / 1e6:,.1f} million images, {step * recipe.steps / 1e18:,.2f} EFLOP",
+        *_exchanged(cost, devices),
         f"  learning rate        {recipe.lr:g}, {recipe.schedule} ×{recipe.lr_factor:g}",
     ]
+
+
+def _exchanged(cost: Cost, devices: int) -> list[str]:
+    """What the devices send each other in a step; every all-reduce by what it is for."""
+    if devices == 1:
+        return ["  all-reduced a step   nothing on one device"]
+    sums = [c for c in cost.exchanged if c.kind == "all-reduce"]
+    parts = {purpose: cost.sent(purpose=purpose) for purpose in (GRADIENTS, STATISTICS, METRICS)}
+    unknown = {
+        f"{c.kind}, {c.purpose}": cost.sent(c.kind, c.purpose)
+        for c in cost.exchanged
+        if c.purpose == OTHER
+    }
+    text = ", ".join(f"{_size(size)} of {what}" for what, size in parts.items())
+    more = "; ".join(f"{_size(size)} of {what}" for what, size in unknown.items())
+    return [
+        f"  all-reduced a step   {_size(cost.sent())}: {text}; {len(sums)} arrays",
+        f"  sent besides         {more or 'nothing'}",
+    ]
+
+
+def _scaling(recipe: Recipe, costs: dict[int, Cost], devices: int) -> list[str]:
+    """The modelled efficiency of a slice of so many chips and of a node of GPUs."""
+    rows = []
+    for machine, chips in ((TPU_V5E, devices), (H100_NODE, GPUS)):
+        if chips not in machine.links:
+            lines = [f"comes with {', '.join(map(str, machine.links))} chips, not with {chips}"]
+        elif chips not in costs:
+            lines = [f"a batch of {recipe.batch} cannot be shared evenly by {chips}"]
+        else:
+            lines = _modelled(machine, chips, recipe, costs[chips])
+        rows += [f"  {machine.name:20s} {lines[0]}", *(INDENT + line for line in lines[1:])]
+    return rows
+
+
+def _modelled(machine: Machine, chips: int, recipe: Recipe, cost: Cost) -> list[str]:
+    times = modelled(
+        machine,
+        chips,
+        recipe.precision,
+        flops=cost.flops,
+        touched=cost.touched,
+        reduced=cost.sent(),
+    )
+    low, high = (100 * share for share in times.efficiency)
+    fits = "fits in" if cost.memory < machine.memory else "does NOT fit in"
+    return [
+        f"{chips} × {machine.chip}, {recipe.batch // chips} image(s) each: modelled efficiency "
+        f"{low:.0f} % without overlap, {high:.0f} % with all of it",
+        f"{recipe.precision} arithmetic {1e3 * times.compute:.3g} ms, memory "
+        f"{1e3 * times.memory:.3g} ms, all-reduce {1e3 * times.all_reduce:.3g} ms",
+        f"{_size(cost.memory)} {fits} {_size(machine.memory)}",
+    ]
+
+
+def _figures(machine: Machine) -> list[str]:
+    """Where the machine's figures come from."""
+    lay = partial(textwrap.fill, width=100, initial_indent="  ", subsequent_indent="    ")
+    return [f"figures of {machine.chip}:", *map(lay, machine.sources)]
+
+
+def _size(count: float) -> str:
+    """Bytes, to three digits."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count:.0f} B"
 
 
 def _scales(recipe: Recipe) -> str:
@@ -116,60 +207,9 @@ def _scales(recipe: Recipe) -> str:
 
 def _layers(fixed: Static) -> list[str]:
     """Each layer's kernel, as shapes."""
-    params, _ = _shapes(fixed)
+    params, _ = shapes(fixed)
     return [
         f"{name:20s} {'×'.join(map(str, layer['kernel'].shape))}"
         for name, layer in params.items()
         if "kernel" in layer
     ]
-
-
-def _shapes(fixed: Static) -> Any:
-    init = MODELS[fixed.model](fixed.net).init
-    return jax.eval_shape(lambda key: init(key, "he"), jax.random.key(0))
-
-
-def cost_of(recipe: Recipe, fixed: Static, batch: int) -> Cost:
-    """Counted and compiled in the plain forms, which accelerators get, for `batch` images."""
-    params, stats = _shapes(fixed)
-    x_NHWC = jax.ShapeDtypeStruct((1, *fixed.net.image), jnp.float32)
-    apply = MODELS[fixed.model](fixed.net).apply
-    with plain_forms():
-        forward = jax.jit(lambda p, s, x: apply(p, s, x, train=False)[0])
-        counted = forward.lower(params, stats, x_NHWC).cost_analysis()
-        memory = _step(recipe, fixed, batch).compile().memory_analysis()
-    held = memory.argument_size_in_bytes + memory.temp_size_in_bytes  # type: ignore[union-attr]
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return Cost(size, float(counted["flops"]), held)  # type: ignore[index]
-
-
-def _step(recipe: Recipe, fixed: Static, batch: int):
-    """The training step of `batch` images, lowered from shapes alone."""
-    shape = jax.ShapeDtypeStruct
-    height, width, channels = fixed.net.image
-    if fixed.window:
-        height, width = recipe.source_side, round(LONGEST * recipe.source_side)
-    data = train.DeviceData(
-        shape((batch, height, width, channels), jnp.uint8),
-        shape((batch,), jnp.int32),
-        shape((channels,), jnp.float32),
-        shape((), jnp.float32),
-        shape((channels, channels), jnp.float32),
-        shape((batch, 2), jnp.int32) if fixed.window else None,
-    )
-    state = jax.eval_shape(lambda: train.init_state(recipe, fixed, 0))
-    key = jax.eval_shape(lambda: jax.random.key(0, impl="rbg"))
-    hyper = train.hyper_at(recipe, 0, [])
-    static_batch = fixed._replace(batch=batch)
-    step = train.train_step.__wrapped__(static_batch)  # not the cached one: the forms are plain
-    return step.lower(state, key, data, shape((batch,), jnp.int32), hyper)
-
-
-@contextmanager
-def plain_forms():
-    """What accelerators compile: no form that only a CPU gets."""
-    before, fast.ENABLED = fast.ENABLED, False
-    try:
-        yield
-    finally:
-        fast.ENABLED = before

@@ -139,7 +139,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_child, args=(theirs, self.work), daemon=True)
-        with _environment(_settings(self.shared)), _no_interrupt():
+        with environment(_settings(self.shared)), _no_interrupt():
             self.process.start()
         theirs.close()
 
@@ -175,7 +175,7 @@ def _unless_set(values: dict[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _environment(changes: dict[str, str]):
+def environment(changes: dict[str, str]):
     """The environment that a child inherits, put back afterwards."""
     before = {name: os.environ.get(name) for name in changes}
     if "XLA_FLAGS" in changes and before["XLA_FLAGS"]:
