@@ -58,6 +58,7 @@ TOP = {
     "gallery",
     "exact",
     "ledger",
+    "loggers",
 }  # fmt: skip
 # Doors to other frameworks, which nothing inside may need.
 DOORS = {"linen", "interop"}
@@ -188,7 +189,8 @@ def test_importing_touches_no_device():
 
 # What takes long to import, and is needed by few calls only.
 HEAVY = (
-    "flax orbax scipy matplotlib PIL sklearn mlxtend pandas keras tensorflow tensorflow_datasets"
+    "flax orbax scipy matplotlib PIL sklearn mlxtend pandas keras tensorflow tensorflow_datasets "
+    "tensorboardX wandb submitit"
 ).split()
 
 

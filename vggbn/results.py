@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,13 +21,14 @@ def append(path: Path, line: Line) -> None:
     """Add one line and force it to disk. A torn last line of a killed writer is cut off first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+") as file:
-        _cut_torn_line(file)
+        cut_torn_line(file)
         file.write((json.dumps(line) + "\n").encode())
         file.flush()
         os.fsync(file.fileno())
 
 
-def _cut_torn_line(file) -> None:
+def cut_torn_line(file: BinaryIO) -> None:
+    """End the file, open for reading and writing, after its last whole line."""
     file.seek(0)
     whole = file.read()
     file.truncate(whole.rfind(b"\n") + 1)
