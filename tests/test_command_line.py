@@ -60,6 +60,7 @@ MISUSE = {
     "negative seeds": ("--seeds -2", ["--seeds must be 1 or more", "-2"]),
     "seeds in words": ("--seeds three", ["--seeds", "'three'", "int"]),
     "no processes": ("--jobs 0", ["--jobs must be 1 or more", "0"]),
+    "unknown log": ("--log tensorbord", ["'tensorbord'", "'tensorboard'", "Valid: csv, tens"]),
     "a batch of all and more": ("--set batch=5000", ["5000", "3500", "between 1 and 3500"]),
     "uneven groups": ("--set bn_groups=5", ["batch 32", "bn_groups=5"]),
     "padding too small": ("--set fit=pad", ["28x28", "image_size=16", "resize"]),
@@ -235,7 +236,7 @@ def test_a_full_disk_is_told_without_a_traceback(tmp_path, monkeypatch, capsys):
 def test_help_names_every_flag(capsys):
     status, out, err = refused(lambda argv: main(EXPERIMENT, argv), ["--help"], capsys)
     assert (status, err) == (0, "")
-    flags = "size data data-dir seeds only set out jobs allow-slow list sweep".split()
+    flags = "size data data-dir seeds only set out jobs log allow-slow list sweep".split()
     assert all(f"--{flag}" in out for flag in flags)
     assert "smoke, small, full" in out
 

@@ -61,6 +61,7 @@ TOP = {
     "gallery",
     "exact",
     "ledger",
+    "loggers",
 }  # fmt: skip
 # Doors to other frameworks, which nothing inside may need.
 DOORS = {"linen", "interop"}
@@ -191,7 +192,8 @@ def test_importing_touches_no_device():
 
 # What takes long to import, and is needed by few calls only.
 HEAVY = (
-    "flax orbax scipy matplotlib PIL sklearn mlxtend pandas keras tensorflow tensorflow_datasets"
+    "flax orbax scipy matplotlib PIL sklearn mlxtend pandas keras tensorflow tensorflow_datasets "
+    "tensorboardX wandb submitit"
 ).split()
 
 

@@ -34,7 +34,7 @@ def fake_training(monkeypatch, outcome, failures=0):
     """train_many, with records made by outcome(recipe, seed)."""
     asked = {}
 
-    def train_many(wanted, workers, write):
+    def train_many(wanted, workers, write, log):
         asked.update(wanted)
         for name, (recipe, seed, _) in wanted.items():
             write(name, outcome(recipe, seed))

@@ -126,8 +126,10 @@ class Keeper:
         if mesh.process() != 0:
             return
         note = self.identity | {
-            "history": list(at.history),  # the run adds to its own while a thread writes this "before": list(at.before), "earlier": self.earlier,
-        }  # fmt: skip
+            "history": list(at.history),  # the run adds to its own while a thread writes this
+            "before": list(at.before),
+            "earlier": self.earlier,
+        }
         score = at.history[-1]["val_accuracy"] if evaluated else None
         self.writer.save(step, _arrays(at.state), note, score)
 

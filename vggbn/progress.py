@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
 from typing import TextIO
 
 QUIET = 15.0  # seconds between two live lines where the output is no terminal
+WINDOW = 30.0  # seconds that the rate is taken over
 
 
 class Progress:
-    """Rows and a live line on `stream`; steps is {run name: its number of steps}."""
+    """Rows and a live line on `stream`; steps is {run name: its number of steps}.
 
-    def __init__(self, steps: dict[str, int], batch: int, stream: TextIO | None = None):
+    A report has "step", and what else is known: "train_loss" (the mean since the report before),
+    "val_accuracy". A run's first report tells where it starts: a resumed run had steps before.
+    """
+
+    def __init__(
+        self,
+        steps: dict[str, int],
+        batch: int,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
         self.steps, self.batch, self.stream = steps, batch, stream or sys.stdout
-        self.total, self.began, self.spoke = sum(steps.values()), time.perf_counter(), 0.0
+        self.clock, self.spoke = clock, 0.0
         self.running: dict[str, dict] = {}
-        self.done_steps, self.done, self.failures = 0, 0, 0
+        self.done, self.done_steps, self.failures = 0, 0, 0
+        # (time, steps made until then), from the first report on: compilation comes before it.
+        self.made, self.recent = 0, deque()
         self.width = max(map(len, steps))
         print(f"{'run':{self.width}s}  val %   test %     min", file=self.stream)
 
     def report(self, name: str, record: dict) -> None:
-        """A run has evaluated itself: `record` is a line of its learning curve."""
-        self.running[name] = record
+        """A run says where it is; what it said before and does not say now still holds."""
+        before = self.running.get(name, {"step": record["step"]})
+        self._count(record["step"] - before["step"])
+        self.running[name] = before | record
         self._live()
 
     def finished(self, name: str, record: dict) -> None:
@@ -42,6 +60,13 @@ class Progress:
         self._clear()
         return self.failures
 
+    def _count(self, steps: int) -> None:
+        """So many more were made; what is older than the window is forgotten, but for one point."""
+        self.made += steps
+        self.recent.append((self.clock(), self.made))
+        while len(self.recent) > 1 and self.recent[1][0] < self.recent[-1][0] - WINDOW:
+            self.recent.popleft()
+
     def _row(self, name: str, row: str) -> None:
         self.running.pop(name, None)
         self.done, self.done_steps = self.done + 1, self.done_steps + self.steps[name]
@@ -54,22 +79,51 @@ class Progress:
             self.stream.write("\r\033[K")
 
     def _live(self) -> None:
-        now = time.perf_counter()
-        if not self.stream.isatty() and now - self.spoke < QUIET:
+        now, terminal = self.clock(), self.stream.isatty()
+        if not terminal and now - self.spoke < QUIET:
             return
         self.spoke = now
         self._clear()
-        self.stream.write(self.line(now) + ("" if self.stream.isatty() else "\n"))
+        # A line that fills the last column would wrap in some terminals.
+        columns = shutil.get_terminal_size().columns - 1
+        self.stream.write(shortened(self.line(), columns) if terminal else self.line() + "\n")
         self.stream.flush()
 
-    def line(self, now: float) -> str:
-        """`3/36 runs, 212 images/s, 4:10 left | bn seed 0 at 310 of 1200, val 93.1 %`."""
-        steps = self.done_steps + sum(record["step"] for record in self.running.values())
-        rate = steps / max(now - self.began, 1e-9)
-        left = (self.total - steps) / rate if rate else 0
-        runs = "; ".join(
-            f"{name} at {r['step']} of {self.steps[name]}, val {100 * r['val_accuracy']:.1f} %"
-            for name, r in self.running.items()
-        )
+    def rate(self) -> float:
+        """Steps a second of all runs together, over the last half minute."""
+        if not self.recent:
+            return 0.0
+        (began, before), (now, made) = self.recent[0], self.recent[-1]
+        return (made - before) / (now - began) if now > began else 0.0
+
+    def line(self) -> str:
+        """`3/36 runs, 212 images/s, 4:10 left | bn seed 0 at 310 of 1200, loss 0.21, val 93.1 %`.
+
+        The time left is a ? while nothing is known of the rate.
+        """
+        rate = self.rate()
+        here = sum(record["step"] for record in self.running.values())
+        left = sum(self.steps.values()) - self.done_steps - here
+        runs = "; ".join(self._run(name, record) for name, record in self.running.items())
         head = f"{self.done}/{len(self.steps)} runs, {rate * self.batch:.0f} images/s"
-        return f"{head}, {int(left) // 60}:{int(left) % 60:02d} left | {runs}"
+        return f"{head}, {duration(left / rate) if rate else '?'} left | {runs}"
+
+    def _run(self, name: str, record: dict) -> str:
+        text = f"{name} at {record['step']} of {self.steps[name]}"
+        if "train_loss" in record:
+            text += f", loss {record['train_loss']:.3g}"
+        if "val_accuracy" in record:
+            text += f", val {100 * record['val_accuracy']:.1f} %"
+        return text
+
+
+def duration(seconds: float) -> str:
+    """`4:10`, or `1:04:10` from an hour on."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def shortened(text: str, width: int) -> str:
+    """`text`, cut to `width` characters with an ellipsis where it is longer."""
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def append(path: Path, line: Line) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        _cut_torn_line(file)
+        cut_torn_line(file)
         end = file.seek(0, os.SEEK_END)
         try:
             _write_all(file, (json.dumps(line) + "\n").encode())
@@ -43,7 +43,8 @@ def _write_all(file, raw: bytes) -> None:
         raw = raw[file.write(raw) :]
 
 
-def _cut_torn_line(file) -> None:
+def cut_torn_line(file: BinaryIO) -> None:
+    """End the file, open for reading and writing, after its last whole line."""
     file.seek(0)
     whole = file.read()
     file.truncate(whole.rfind(b"\n") + 1)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vggbn import pool, provenance, results, runs
+from vggbn import loggers, pool, provenance, results, runs
 from vggbn.data import batch_indices
 from vggbn.dry_run import dry_run
 from vggbn.errors import Parser, UserError, exit_with
@@ -61,9 +61,9 @@ def run(experiment: Experiment, argv: Sequence[str]) -> int:
         raise UserError(f"--jobs must be 1 or more, not {workers}.")
     refuse_slow(plan, allowed=args.allow_slow)
     refuse_mistakes(plan, store)
-    if args.sweep:
-        return run_sweep(plan, store, workers)
-    return run_plan(plan, store, workers)
+    folder = plan.folder / "sweep" if args.sweep else plan.folder
+    with loggers.opened(args.log, folder, experiment.name) as log:
+        return (run_sweep if args.sweep else run_plan)(plan, store, workers, log)
 
 
 def refuse_mistakes(plan: Plan, store: runs.Store) -> None:
@@ -112,6 +112,8 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
     add("--jobs", type=int, help="worker processes (default: one a core; one on a GPU or TPU)")
     add("--save-every", type=float, default=300, metavar="SECONDS", help="between saved steps")
     add("--input-workers", type=int, default=0, help="processes that decode streamed images")
+    kinds = ", ".join(loggers.KINDS)
+    add("--log", nargs="*", default=["csv"], metavar="KIND", help=f"of the curves, any of {kinds}")
     add("--allow-slow", action="store_true", help="let precision=bfloat16 run on a CPU")
     add("--list", action="store_true", help="print variants and claims, run nothing")
     add("--dry-run", action="store_true", help="count and compile what would be trained, no more")
@@ -138,7 +140,7 @@ def listing(plan: Plan) -> str:
     return "\n".join(rows)
 
 
-def run_plan(plan: Plan, store: runs.Store, workers: int) -> int:
+def run_plan(plan: Plan, store: runs.Store, workers: int, log: loggers.Logs) -> int:
     """Run the missing (variant, seed) pairs, then judge and report."""
     began = time.perf_counter()
     setting, evaluation = worker_setting(), provenance.evaluation_digest()
@@ -146,7 +148,7 @@ def run_plan(plan: Plan, store: runs.Store, workers: int) -> int:
     missing = [(name, seed) for name, seed in every if name in plan.variants]
     done = len(plan.seeds) * len(plan.variants) - len(missing)
     print(budget(plan, [plan.variants[name] for name, _ in missing], done, workers))
-    failures = train_missing(plan, store, missing, workers)
+    failures = train_missing(plan, store, missing, workers, log)
     views = [(name, seed) for name, seed in every if name in plan.views]
     failures += view_missing(plan, store, views, workers)
     computed = [claim.judged() for claim in plan.experiment.exact]
@@ -188,13 +190,17 @@ def budget(plan: Plan, missing: list[Recipe], done: int, workers: int) -> str:
 
 
 def train_missing(
-    plan: Plan, store: runs.Store, missing: list[tuple[str, int]], workers: int
+    plan: Plan,
+    store: runs.Store,
+    missing: list[tuple[str, int]],
+    workers: int,
+    log: loggers.Logs,
 ) -> int:
     """Train (or find) each run and append its line; returns how many failed."""
     wanted = {f"{name} seed {seed}": (plan.variants[name], seed, store) for name, seed in missing}
     variant = {f"{name} seed {seed}": name for name, seed in missing}
 
-    return train_many(wanted, workers, _writer(plan, variant))
+    return train_many(wanted, workers, _writer(plan, variant), log)
 
 
 def view_missing(

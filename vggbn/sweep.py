@@ -11,12 +11,13 @@ import numpy as np
 from vggbn import runs
 from vggbn.errors import UserError
 from vggbn.experiment import Plan, Sweep, edited
+from vggbn.loggers import Logs
 from vggbn.recipe import Recipe
 from vggbn.stats import smoothed
 from vggbn.train_many import train_many
 
 
-def run_sweep(plan: Plan, store: runs.Store, workers: int) -> int:
+def run_sweep(plan: Plan, store: runs.Store, workers: int, log: Logs | None = None) -> int:
     """Train every arm at every rate, write the record beside the results, print the choice.
 
     Where the size names finalists there is a second round: so many of each arm's best rates, for
@@ -24,7 +25,7 @@ def run_sweep(plan: Plan, store: runs.Store, workers: int) -> int:
     """
     sweep, scale = _sweep_of(plan), plan.scale
     rates = {arm: [f"{rate:g}" for rate in sweep.rates] for arm in sweep.arms}
-    found = _round(plan, store, workers, rates, scale.sweep_steps)
+    found = _round(plan, store, workers, rates, scale.sweep_steps, log)
     if found is None:
         return 1
     accuracy, records = found
@@ -37,7 +38,7 @@ def run_sweep(plan: Plan, store: runs.Store, workers: int) -> int:
     }
     if scale.finalists:
         rates = {arm: leading(by_rate, scale.finalists) for arm, by_rate in accuracy.items()}
-        found = _round(plan, store, workers, rates, None)
+        found = _round(plan, store, workers, rates, None, log)
         if found is None:
             return 1
         accuracy, records = found
@@ -62,7 +63,12 @@ ByRate = dict[str, list[float | None]]  # {rate: score of each seed}
 
 
 def _round(
-    plan: Plan, store: runs.Store, workers: int, rates: dict[str, list[str]], steps: int | None
+    plan: Plan,
+    store: runs.Store,
+    workers: int,
+    rates: dict[str, list[str]],
+    steps: int | None,
+    log: Logs | None,
 ) -> tuple[dict[str, ByRate], list[dict]] | None:
     """({arm: {rate: scores}}, records) of these rates after so many steps; None if one failed."""
     cells = {
@@ -76,7 +82,7 @@ def _round(
         for name, (arm, rate, seed) in cells.items()
     }
     records: dict[str, dict] = {}
-    if train_many(wanted, workers, records.__setitem__):
+    if train_many(wanted, workers, records.__setitem__, log):
         return None
     accuracy: dict[str, ByRate] = {arm: {} for arm in rates}
     for name, (arm, rate, _) in cells.items():

@@ -6,16 +6,20 @@ from collections.abc import Callable
 
 from vggbn import compile_cache, fast, pool, provenance, runs
 from vggbn.errors import UserError
+from vggbn.loggers import Logged, Logs
 from vggbn.progress import Progress
 from vggbn.recipe import Recipe, static
 
 Wanted = dict[str, tuple[Recipe, int, runs.Store]]
 
 
-def train_many(wanted: Wanted, workers: int, write: Callable[[str, dict], None]) -> int:
+def train_many(
+    wanted: Wanted, workers: int, write: Callable[[str, dict], None], log: Logs | None = None
+) -> int:
     """Train or find each run of {name: (recipe, seed, store)}; write(name, record) as it ends.
 
-    Returns how many failed. UserError from a worker ends the whole; what was written stays.
+    `log` is told of every run, also of those that others start from. Returns how many failed.
+    UserError from a worker ends the whole; what was written stays.
     """
     if not wanted:
         return 0
@@ -23,17 +27,24 @@ def train_many(wanted: Wanted, workers: int, write: Callable[[str, dict], None])
     compile_cache.tidy(store.cache)
     every = with_ancestors(wanted)
     progress = Progress({name: recipe.steps for name, (recipe, *_) in every.items()}, first.batch)
+    named = {name: Logged(name, recipe, seed) for name, (recipe, seed, _) in every.items()}
+    log = log or Logs({})
+
+    def report(job, record):
+        progress.report(job.name, record)
+        log.report(named[job.name], record)
 
     def finish(job, record):
         if job.name in wanted:
             write(job.name, record)
         progress.finished(job.name, record)
+        log.finished(named[job.name], record)
 
-    events = pool.Events(
-        on_report=lambda job, report: progress.report(job.name, report),
-        on_result=finish,
-        on_failure=lambda job, text: progress.failed(job.name, text),
-    )
+    def fail(job, text):
+        progress.failed(job.name, text)
+        log.failed(named[job.name], text)
+
+    events = pool.Events(on_report=report, on_result=finish, on_failure=fail)
     pool.run_jobs(_jobs(every), _train, events, workers=workers)
     return progress.close()
 
