@@ -197,7 +197,7 @@ def _final_scores(recipe, seed, dataset, fixed, state):
 FITTED = 2000  # training images that the final score of the fit is taken on
 
 
-def _some(train: data.Split) -> data.Split:
+def _some(train: data.AnySplit) -> data.AnySplit:
     return stratified(train, FITTED) if len(train) > FITTED else train
 
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vggbn import fast
-from vggbn.data import Split
+from vggbn.data import AnySplit, LazySplit
 from vggbn.data.augment import standardise
+from vggbn.evaluate.batches import prepared
 from vggbn.layers import cross_entropy
 from vggbn.models import MODELS
 
@@ -20,7 +21,7 @@ from vggbn.models import MODELS
 BATCH = 250
 
 
-def evaluate(fixed, params, stats, split: Split, mean_C, std) -> dict[str, float]:
+def evaluate(fixed, params, stats, split: AnySplit, mean_C, std) -> dict[str, float]:
     """{accuracy, top5, loss, correct, n} over the whole split. Loss is the mean cross-entropy.
 
     fixed is the run's Static (its model and net); mean_C and std are those of its training set.
@@ -42,7 +43,7 @@ def evaluate(fixed, params, stats, split: Split, mean_C, std) -> dict[str, float
     }
 
 
-def predict(fixed, params, stats, split: Split, mean_C, std) -> np.ndarray:
+def predict(fixed, params, stats, split: AnySplit, mean_C, std) -> np.ndarray:
     """Softmax probabilities [len(split), classes], float32, in the split's order."""
     probability = _probabilities(fixed.model, fixed.net)
     parts = [
@@ -52,17 +53,24 @@ def predict(fixed, params, stats, split: Split, mean_C, std) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def padded_batches(split: Split) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def padded_batches(split: AnySplit) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(images, labels, mask) of BATCH rows each; rows outside the mask are padding."""
-    for start in range(0, len(split), BATCH):
-        images_NHWC = split.images_NHWC[start : start + BATCH]
-        labels_N = split.labels_N[start : start + BATCH]
-        short = BATCH - len(labels_N)
-        yield (
-            np.pad(images_NHWC, ((0, short), (0, 0), (0, 0), (0, 0))),
-            np.pad(labels_N, (0, short)),
-            np.arange(BATCH) < BATCH - short,
-        )
+    n = len(split)
+    batches = [range(start, min(start + BATCH, n)) for start in range(0, n, BATCH)]
+    for rows, images_NHWC in _padded_images(split, batches):
+        short = BATCH - len(rows)
+        labels_N = np.pad(split.labels_N[rows.start : rows.stop], (0, short))
+        yield images_NHWC, labels_N, np.arange(BATCH) < len(rows)
+
+
+def _padded_images(split: AnySplit, batches: list[range]) -> Iterator[tuple[range, np.ndarray]]:
+    """(rows, their images and zeros); streamed ones are decoded while the net has the last ones."""
+    if isinstance(split, LazySplit):
+        yield from prepared(batches, split.image, BATCH)
+        return
+    for rows in batches:
+        images_NHWC = split.images(slice(rows.start, rows.stop))
+        yield rows, np.pad(images_NHWC, ((0, BATCH - len(rows)), (0, 0), (0, 0), (0, 0)))
 
 
 def _logits(model, net, params, stats, images_NHWC, mean_C, std):
