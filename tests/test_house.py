@@ -188,7 +188,8 @@ def test_importing_touches_no_device():
 
 # What takes long to import, and is needed by few calls only.
 HEAVY = (
-    "flax orbax grain scipy matplotlib PIL sklearn mlxtend pandas keras tensorflow tensorflow_datasets"
+    "flax orbax grain scipy matplotlib PIL sklearn mlxtend pandas keras tensorflow "
+    "tensorflow_datasets"
 ).split()
 
 

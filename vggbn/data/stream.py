@@ -6,6 +6,7 @@ of its step, neither their number nor where a run was resumed changes a pixel.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from vggbn.data.batches import batch_indices
 from vggbn.data.images import as_array, open_image
 from vggbn.data.lazy import LazySplit
 from vggbn.data.permutation import uniform
-from vggbn.data.scale import rescaled_size
+from vggbn.data.scale import REACH, rescaled_size
 from vggbn.errors import UserError
 
 _KEY = 11  # of the draws of scale and place
@@ -182,8 +184,8 @@ def scale_crop(source: Path | bytes, name: str, *, side: int, place_2, crop: int
 
     place_2: in [0, 1), of the places that the crop's upper left corner can take, rows and columns.
     Only the crop's pixels are computed: those of the whole image rescaled by Pillow's antialiased
-    bicubic filter and then cropped, now and then off by one, since Pillow keeps where a box lies
-    in float32.
+    bicubic filter and then cropped. One value in a thousand is off by one, since Pillow takes the
+    place of a box as float32.
 
     Differs: of an image in memory a step rescales the stored copy, whose smallest side is
     source_side and whose ends beyond 16:9 were cut off; this is the image itself, as in VGG.
@@ -193,10 +195,31 @@ def scale_crop(source: Path | bytes, name: str, *, side: int, place_2, crop: int
     image, extent = open_image(source, name, channels=channels, side=side)
     width, height = extent or image.size
     rescaled_height, rescaled_width = rescaled_size(height, width, side)
-    top, left = (
-        int(place * (length - crop + 1))
-        for place, length in zip(place_2, (rescaled_height, rescaled_width), strict=True)
-    )
-    across, down = width / rescaled_width, height / rescaled_height
-    box = (left * across, top * down, (left + crop) * across, (top + crop) * down)
+    place_row, place_column = place_2
+    rows = _span(place_row, crop, rescaled_height, height)
+    columns = _span(place_column, crop, rescaled_width, width)
+    # Cut first: Pillow chooses the order of its passes, and with it the rounding, by the shape of
+    # the image, not of the box.
+    image = image.crop((columns.first, rows.first, columns.last, rows.last))
+    box = (columns.start, rows.start, columns.stop, rows.stop)
     return as_array(image.resize((crop, crop), Image.Resampling.BICUBIC, box=box))
+
+
+class _Span(NamedTuple):
+    """Where a crop lies in its image along one axis: the pixels first to last - 1 hold all that its
+    filter reaches, and in them it lies from start to stop."""
+
+    first: int
+    last: int
+    start: float
+    stop: float
+
+
+def _span(place: float, crop: int, rescaled: int, length: float) -> _Span:
+    """rescaled, length: of the image's side, after and before."""
+    ratio = length / rescaled
+    corner = int(place * (rescaled - crop + 1))
+    start, stop = corner * ratio, (corner + crop) * ratio
+    reach = REACH * max(ratio, 1) + 1
+    first, last = max(0, int(start - reach)), min(math.ceil(length), math.ceil(stop + reach))
+    return _Span(first, last, start - first, stop - first)
