@@ -192,8 +192,8 @@ def test_importing_touches_no_device():
 
 # What takes long to import, and is needed by few calls only.
 HEAVY = (
-    "flax orbax scipy matplotlib PIL sklearn mlxtend pandas keras tensorflow tensorflow_datasets "
-    "tensorboardX wandb submitit"
+    "flax orbax grain scipy matplotlib PIL sklearn mlxtend pandas keras tensorflow "
+    "tensorflow_datasets tensorboardX wandb submitit"
 ).split()
 
 

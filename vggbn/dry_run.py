@@ -76,7 +76,7 @@ def facts_of(recipe: Recipe, store: runs.Store) -> Facts:
     if recipe.data in KNOWN:
         return KNOWN[recipe.data]
     found = runs.load_data(recipe, 0, store)
-    channels = found.train.images_NHWC.shape[-1]
+    channels = found.train.channels
     sizes = (len(found.train), len(found.validation))
     return Facts(*sizes, len(found.classes), channels, found.flip)
 

@@ -19,6 +19,7 @@ import numpy as np
 from vggbn import data, fast, runs, train
 from vggbn.data.augment import standardise
 from vggbn.data.jitter import random_scale_crop
+from vggbn.data.lazy import loaded
 from vggbn.data.scale import grid_corners, rescale
 from vggbn.errors import Parser, UserError, exit_with
 from vggbn.models import MODELS
@@ -116,11 +117,11 @@ def score_map(run: runs.Run, recipe: Recipe, dataset: data.Dataset, x_HWC) -> np
 
 
 def _jitter(recipe: Recipe, dataset: data.Dataset) -> str:
-    split, n = dataset.train, JITTERED
-    sizes_N2 = None if split.sizes_N2 is None else np.repeat(split.sizes_N2[:1], n, 0)
+    split, n = loaded(dataset.train.take(np.arange(1))), JITTERED
+    sizes_N2 = None if split.sizes_N2 is None else np.repeat(split.sizes_N2, n, 0)
     crops = random_scale_crop(
         jax.random.key(0, impl="rbg"),
-        jnp.repeat(split.images_NHWC[:1], n, 0),
+        jnp.repeat(split.images_NHWC, n, 0),
         sizes_N2,
         recipe.scale_min,
         recipe.scale_max,

@@ -93,8 +93,7 @@ def replicate(tree: Tree) -> Tree:
         return jax.device_put(tree)
     if processes() == 1:
         return jax.device_put(tree, everywhere())
-    # device_put would compare the processes' values, byte by byte, over the network.
-    return jax.tree.map(lambda a: _from_all(np.asarray(a), everywhere()), tree)
+    return jax.tree.map(_replicated, tree)
 
 
 def share_out(rows: Any, axis: int = -1) -> Any:
@@ -123,6 +122,13 @@ def refuse_uneven(batch: int) -> None:
             f"A batch of {batch} cannot be shared out evenly over {devices()} devices: "
             "choose a multiple."
         )
+
+
+def _replicated(leaf):
+    if isinstance(leaf, jax.Array) and leaf.sharding == everywhere():
+        return leaf
+    # device_put would compare the processes' values, byte by byte, over the network.
+    return _from_all(np.asarray(leaf), everywhere())
 
 
 def _from_all(array: np.ndarray, sharding: NamedSharding):

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from vggbn.data.binary import PIXELS
+from vggbn.data.lazy import LOADINGS
 from vggbn.data.scale import window_side
-from vggbn.data.types import LOADINGS
 from vggbn.errors import UserError, unknown
 from vggbn.evaluate.watch import WATCHES
 from vggbn.layers import ACTIVATIONS, INITIALISERS

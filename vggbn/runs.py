@@ -173,12 +173,16 @@ def load_data(recipe: Recipe, seed: int, store: Store) -> data.Dataset:
     """The recipe's data set, cut for this seed where the recipe's split depends on it."""
     fold = seed if recipe.split == "folds" else 0
     side = recipe.source_side or recipe.image_size
-    choices = (recipe.split, fold, recipe.damaged, recipe.pixels, recipe.train_size)
+    choices = (
+        recipe.split, fold, recipe.damaged, recipe.pixels, recipe.train_size, recipe.loading,
+    )  # fmt: skip
     return _load(recipe.data, side, recipe.fit, *choices, store)
 
 
 @lru_cache(maxsize=1)
-def _load(name, image_size, fit, split, seed, damaged, pixels, train_size, store) -> data.Dataset:
+def _load(
+    name, image_size, fit, split, seed, damaged, pixels, train_size, loading, store
+) -> data.Dataset:
     return data.load(
         name,
         image_size=image_size,
@@ -188,6 +192,7 @@ def _load(name, image_size, fit, split, seed, damaged, pixels, train_size, store
         damaged=damaged,
         pixels=pixels,
         train_size=train_size,
+        loading=loading,
         data_dir=store.data_dir,
         cache_dir=str(store.cache),
     )
@@ -232,7 +237,7 @@ def _final_scores(recipe, seed, dataset, fixed, state):
 FITTED = 2000  # training images that the final score of the fit is taken on
 
 
-def _some(train: data.Split) -> data.Split:
+def _some(train: data.AnySplit) -> data.AnySplit:
     return stratified(train, FITTED) if len(train) > FITTED else train
 
 

@@ -20,6 +20,7 @@ from vggbn.data import Dataset, Split, batch_indices, colour_pca, input_moments
 from vggbn.data.augment import augment
 from vggbn.data.jitter import random_scale_crop
 from vggbn.data.scale import centre_view
+from vggbn.data.stream import training_batches
 from vggbn.evaluate import evaluate
 from vggbn.evaluate.watch import WATCHES
 from vggbn.layers import cross_entropy
@@ -360,8 +361,6 @@ def _streamed(
     recipe: Recipe, seed: int, dataset: Dataset, spans: Iterator[range], workers: int
 ) -> Generator:
     """Batches of which this process decodes its part; while one is used, the next is on its way."""
-    from vggbn.data.stream import training_batches
-
     steps = list(spans)
     scales = (recipe.scale_min, recipe.scale_max) if recipe.fit == "whole" else None
     statistics = on_device(dataset)

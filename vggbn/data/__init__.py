@@ -6,6 +6,8 @@
     canvas        digits at many scales on a larger canvas, drawn on the fly
     tfds_source   prepared TFDS sets, read without TensorFlow
     folder        a user's own folder of images
+    lazy          the same two kept encoded, each image decoded when it is needed
+    stream        training batches of these, by grain
     images        decoding and fitting one image
     scale         images of many scales: rescaling, crops
     jitter        the same inside the jitted step, at random
@@ -23,12 +25,15 @@ jax comes with `vggbn.data.augment` and `vggbn.data.jitter`.
 """
 
 from vggbn.data.batches import batch_indices
+from vggbn.data.lazy import AnySplit, LazySplit
 from vggbn.data.moments import colour_pca, input_moments, pixel_moments
 from vggbn.data.sources import load
 from vggbn.data.types import Dataset, Split
 
 __all__ = [
+    "AnySplit",
     "Dataset",
+    "LazySplit",
     "Split",
     "batch_indices",
     "colour_pca",

@@ -16,6 +16,10 @@ from vggbn.data.types import Split, digest_of
 # Raise when decoding or fitting changes its pixels: older files are then not found.
 _FORMAT = 1
 _LIMIT = 20e9  # bytes of all files together
+# What a damaged file may raise.
+_UNREADABLE = (
+    OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 
 
 def listing(root: Path, files: Iterable[Path]) -> list[tuple[str, int, int]]:
@@ -35,9 +39,7 @@ def cached(
     if cache_dir is None:
         return build()
     # Another Pillow may decode to other pixels.
-    whole = repr((_FORMAT, version("pillow"), key))
-    code = hashlib.sha256(whole.encode()).hexdigest()[:16]
-    path = Path(cache_dir).expanduser() / f"{name}-{code}.npz"
+    path = _path(cache_dir, name, (_FORMAT, version("pillow"), key))
     found = _read(path)
     if found is not None:
         path.touch()  # used just now: `_prune` takes it last
@@ -48,6 +50,35 @@ def cached(
     return parts
 
 
+def cached_labels(
+    cache_dir: str | None, name: str, key: object, build: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """The same for an array of labels, int32 [N]."""
+    if cache_dir is None:
+        return build()
+    path = _path(cache_dir, name, (_FORMAT, key))
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            labels_N = arrays["labels"]
+            if str(arrays["checksum"]) == _checksum(labels_N):
+                path.touch()
+                return labels_N
+    except _UNREADABLE:
+        pass
+    labels_N = build()
+    _save(path, {"labels": labels_N, "checksum": _checksum(labels_N)})
+    return labels_N
+
+
+def _checksum(labels_N: np.ndarray) -> str:
+    return hashlib.sha256(labels_N.tobytes()).hexdigest()
+
+
+def _path(cache_dir: str, name: str, key: object) -> Path:
+    code = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+    return Path(cache_dir).expanduser() / f"{name}-{code}.npz"
+
+
 def _read(path: Path) -> Mapping[str, Split] | None:
     """The parts in a cache file, or None when it is absent, damaged or altered."""
     try:
@@ -55,7 +86,7 @@ def _read(path: Path) -> Mapping[str, Split] | None:
             names = arrays["names"].tolist()
             parts = {name: _part(arrays, name) for name in names}
             checksum = str(arrays["checksum"])
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except _UNREADABLE:
         return None
     return parts if checksum == digest_of(*parts.values()) else None
 
@@ -65,16 +96,20 @@ def _part(arrays, name: str) -> Split:
 
 
 def _write(path: Path, parts: Mapping[str, Split]) -> None:
-    """Write beside the target and rename: a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {f"{n}.images": part.images_NHWC for n, part in parts.items()}
     arrays |= {f"{n}.labels": part.labels_N for n, part in parts.items()}
     arrays |= {f"{n}.sizes": p.sizes_N2 for n, p in parts.items() if p.sizes_N2 is not None}
+    _save(path, {"names": list(parts), "checksum": digest_of(*parts.values())} | arrays)
+
+
+def _save(path: Path, arrays: Mapping) -> None:
+    """Write beside the target and rename: a reader sees the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     # The process id keeps two runs that build the same file apart.
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with partial.open("wb") as file:
-            np.savez(file, names=list(parts), checksum=digest_of(*parts.values()), **arrays)  # pyright: ignore[reportArgumentType]
+            np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from vggbn.data.images import decode, stack
+from vggbn.data.lazy import AnySplit
 from vggbn.data.progress import progress
 from vggbn.data.splits import PARTS
 from vggbn.data.types import Split
@@ -76,7 +77,7 @@ def read_folder(
     }
 
 
-def require_classes(split: Split, classes: tuple[str, ...], what: str, remedy: str) -> None:
+def require_classes(split: AnySplit, classes: tuple[str, ...], what: str, remedy: str) -> None:
     """Raise UserError when a class has no image in the split."""
     counts_K = np.bincount(split.labels_N, minlength=len(classes))
     missing = [name for name, count in zip(classes, counts_K, strict=True) if count == 0]

@@ -4,16 +4,18 @@ pixels do not depend on which other libraries happen to be installed."""
 import io
 import os
 from collections.abc import Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from vggbn.data.scale import rescale_image
+from vggbn.data.scale import kept_size, rescale_image
 from vggbn.errors import UserError
 
 FITS = ("resize", "pad", "whole")
 DAMAGED = ("refuse", "skip")  # what becomes of a file that cannot be decoded
 _ORIENTATION = 0x0112  # the EXIF tag
+_TURNED = (5, 6, 7, 8)  # its values that exchange height and width
 
 
 def empty_images(n: int, *, image_size: int, channels: int) -> np.ndarray:
@@ -75,18 +77,51 @@ def decode(source: Path | bytes, what: str, *, image_size: int, fit: str, channe
     grey where channels is 1. `what` names the image in errors. Raises UserError for a file that
     is no image, is damaged, or cannot be fitted.
     """
-    from PIL import Image, ImageOps
+    side = None if fit == "pad" else image_size
+    image, extent = open_image(source, what, channels=channels, side=side)
+    return as_array(fit_image(image, what, image_size=image_size, fit=fit, extent=extent))
+
+
+def open_image(source: Path | bytes, what: str, *, channels: int, side: int | None):
+    """(upright Pillow image, RGB or grey; the (width, height) that its picture fills or None).
+
+    side: the smallest side that is wanted of it, None: all pixels. A JPEG file is decoded to half
+    its size or less while twice that side is left; the size is then the exact one, rounded up.
+    """
+    from PIL import ImageOps
+
+    with _opened(source, what) as opened:
+        extent = None if side is None else _draft(opened, side)
+        ImageOps.exif_transpose(opened, in_place=True)
+        image = _convert(opened, channels)
+        image.load()
+    return image, extent
+
+
+@contextmanager
+def _opened(source: Path | bytes, what: str):
+    """The image file; whatever goes wrong with it is a UserError."""
+    from PIL import Image
 
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            extent = None if fit == "pad" else _draft(opened, image_size)
-            image = _convert(ImageOps.exif_transpose(opened), channels)
+            yield opened
     # Pillow's plugins raise nearly anything on damaged bytes.
     except Exception as error:
         raise UserError(
             f"{what} cannot be read as an image ({error}): replace or remove it."
         ) from error
-    return _array(fit_image(image, what, image_size=image_size, fit=fit, extent=extent))
+
+
+def fitted_size(source: Path | bytes, what: str, *, image_size: int) -> tuple[int, int]:
+    """(height, width) of what `decode` makes of an image with fit="whole", from its head alone."""
+    with _opened(source, what) as opened:
+        width, height = _draft(opened, image_size) or opened.size
+        if opened.getexif().get(_ORIENTATION, 1) in _TURNED:
+            width, height = height, width
+    if (width, height) == (image_size, image_size):
+        return image_size, image_size
+    return kept_size(height, width, image_size)
 
 
 def fit_image(image, what: str, *, image_size: int, fit: str, extent=None):
@@ -125,7 +160,7 @@ def fit_arrays(images_NHWC: np.ndarray, what: str, *, image_size: int, fit: str)
         fit_image(Image.fromarray(x[..., 0] if grey else x), what, image_size=image_size, fit=fit)
         for x in images_NHWC
     )
-    return np.stack([_array(image) for image in fitted])
+    return np.stack([as_array(image) for image in fitted])
 
 
 def _bicubic():
@@ -173,6 +208,7 @@ def _pad(image, what: str, image_size: int):
     return canvas
 
 
-def _array(image) -> np.ndarray:
+def as_array(image) -> np.ndarray:
+    """A Pillow image, RGB or grey, as uint8 [height, width, C]."""
     x_HWC = np.asarray(image)
     return x_HWC if x_HWC.ndim == 3 else x_HWC[..., None]

@@ -1,13 +1,23 @@
 """Statistics of the training pixels, once per data set: numpy, exact sums."""
 
-from functools import lru_cache
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, reduce
 
 import numpy as np
 
+from vggbn.data.lazy import AnySplit, LazySplit
+from vggbn.data.progress import progress
+from vggbn.data.splits import stratified
 from vggbn.data.types import Dataset, Split
 from vggbn.errors import UserError
 
+SAMPLE = 10_000  # images of a streamed split that stand for all
+
 _CHUNK = 2**21  # values: their float64 copy stays in the caches
+
+Sums = tuple[np.ndarray, np.ndarray, int]  # of pixels [C], of their products [C, C], their number
 
 
 def input_moments(dataset: Dataset) -> tuple[np.ndarray, np.float32]:
@@ -16,11 +26,11 @@ def input_moments(dataset: Dataset) -> tuple[np.ndarray, np.float32]:
     Binary images are let through as they are, 0 or 1.
     """
     if dataset.binary:
-        return np.zeros(dataset.train.images_NHWC.shape[-1], np.float32), np.float32(1)
+        return np.zeros(dataset.train.channels, np.float32), np.float32(1)
     return pixel_moments(dataset.train)
 
 
-def pixel_moments(split: Split) -> tuple[np.ndarray, np.float32]:
+def pixel_moments(split: AnySplit) -> tuple[np.ndarray, np.float32]:
     """(mean_C float32 [C], std float32) of the images' pixels / 255, for `standardise`.
 
     std is one number for all channels: the root of the mean over channels of each channel's
@@ -34,7 +44,7 @@ def pixel_moments(split: Split) -> tuple[np.ndarray, np.float32]:
     return mean_C.astype(np.float32), np.float32(std)
 
 
-def colour_pca(split: Split) -> np.ndarray:
+def colour_pca(split: AnySplit) -> np.ndarray:
     """Principal components of the colours, for `colour_shift`: float32 [C, C].
 
     Columns are the eigenvectors of the covariance of pixels / 255, each times the root of its
@@ -52,23 +62,43 @@ def colour_pca(split: Split) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _mean_and_covariance(split: Split) -> tuple[np.ndarray, np.ndarray]:
+def _mean_and_covariance(split: AnySplit) -> tuple[np.ndarray, np.ndarray]:
     """float64 mean [C] and biased covariance [C, C] of pixels / 255.
 
-    The sums are of integers below 2**53, hence exact in float64 and in any order. What is outside
-    of an image in its frame is 0 and adds nothing to them.
+    The sums are of integers below 2**53, hence exact in float64 and in any order.
+
+    Differs: of a streamed split, a fixed stratified sample of SAMPLE images stands for all.
     """
-    images_NHWC, channels = split.images_NHWC, split.images_NHWC.shape[-1]
-    sum_C, product_CC = np.zeros(channels), np.zeros((channels, channels))
-    rows = max(1, _CHUNK // images_NHWC[:1].size)
-    for start in range(0, len(images_NHWC), rows):
-        # Channels first: sums and products over a long last axis are three times as fast.
-        x_CP = np.ascontiguousarray(
-            images_NHWC[start : start + rows].reshape(-1, channels).T, float
-        )
-        sum_C += x_CP.sum(axis=1)
-        product_CC += x_CP @ x_CP.T
-    sizes_N2 = split.sizes_N2
-    n = images_NHWC.size // channels if sizes_N2 is None else sizes_N2.prod(1, dtype=np.int64).sum()
+    sum_C, product_CC, n = _sums(split) if isinstance(split, Split) else _sums_of_sample(split)
     mean_C = sum_C / n
     return mean_C / 255, (product_CC / n - np.outer(mean_C, mean_C)) / 255**2
+
+
+def _sums(split: Split) -> Sums:
+    """What is outside of an image in its frame is 0 and adds nothing, but for the count."""
+    images_NHWC, sizes_N2 = split.images_NHWC, split.sizes_N2
+    rows = max(1, _CHUNK // images_NHWC[:1].size)
+    starts = range(0, len(images_NHWC), rows)
+    sum_C, product_CC, n = _total(_sums_of(images_NHWC[start : start + rows]) for start in starts)
+    return sum_C, product_CC, n if sizes_N2 is None else sizes_N2.prod(1, dtype=np.int64).sum()
+
+
+def _sums_of_sample(split: LazySplit) -> Sums:
+    few = stratified(split, min(SAMPLE, len(split)))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            each = pool.map(lambda row: _sums_of(few.image(row)), range(len(few)))
+            return _total(progress(each, len(few), "pixel statistics"))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _sums_of(x_C: np.ndarray) -> Sums:
+    """Of pixels whose last axis is colour."""
+    # Channels first: sums and products over a long last axis are three times as fast.
+    x_CP = np.ascontiguousarray(x_C.reshape(-1, x_C.shape[-1]).T, float)
+    return x_CP.sum(axis=1), x_CP @ x_CP.T, x_CP.shape[1]
+
+
+def _total(sums: Iterable[Sums]) -> Sums:
+    return reduce(lambda a, b: (a[0] + b[0], a[1] + b[1], a[2] + b[2]), sums)

@@ -4,18 +4,25 @@ numpy and Pillow, for evaluation and for what is stored; `jitter` does the same 
 training step.
 """
 
+from __future__ import annotations
+
 import math
+from dataclasses import replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vggbn.data.types import Split
 
+if TYPE_CHECKING:
+    from vggbn.data.lazy import LazySplit
+
 LONGEST = 16 / 9  # of a stored image's two sides, over the smaller
 REACH = 2  # of the bicubic filter: pixels on each side, of the coarser of the two grids
 
 
-def rescaled_size(height: int, width: int, side: int) -> tuple[int, int]:
+def rescaled_size(height: float, width: float, side: int) -> tuple[int, int]:
     """(height, width) after isotropic rescaling to smallest side `side`; the other is rounded."""
     shortest = min(height, width)
     longer = lambda length: max(side, int(length * side / shortest + 0.5))  # noqa: E731
@@ -46,15 +53,24 @@ def rescale_image(image, side: int, *, extent=None):
     from PIL import Image
 
     width, height = extent or image.size
-    shortest = min(width, height)
-    kept_width, kept_height = (min(length, LONGEST * shortest) for length in (width, height))
+    kept_height, kept_width = _kept(height, width)
     left, top = (width - kept_width) / 2, (height - kept_height) / 2
-    new_height, new_width = rescaled_size(kept_height, kept_width, side)
+    new_height, new_width = kept_size(height, width, side)
     return image.resize(
         (new_width, new_height),
         Image.Resampling.BICUBIC,
         box=(left, top, left + kept_width, top + kept_height),
     )
+
+
+def kept_size(height: float, width: float, side: int) -> tuple[int, int]:
+    """(height, width) of what `rescale_image` makes of an image of this size."""
+    return rescaled_size(*_kept(height, width), side)
+
+
+def _kept(height: float, width: float) -> tuple[float, float]:
+    longest = LONGEST * min(height, width)
+    return min(height, longest), min(width, longest)
 
 
 def centre_crop(x_HWC: np.ndarray, crop: int) -> np.ndarray:
@@ -80,7 +96,12 @@ def window_side(source: int, scale_min: int, crop: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def centre_view(split: Split, side: int, crop: int) -> Split:
-    """The centres of all images rescaled to smallest side `side`: uint8 [N, crop, crop, C]."""
+def centre_view(split: Split | LazySplit, side: int, crop: int) -> Split | LazySplit:
+    """The centres of all images rescaled to smallest side `side`: uint8 [N, crop, crop, C].
+
+    Of a streamed split it is a streamed one.
+    """
+    if not isinstance(split, Split):
+        return replace(split, view=(side, crop))
     crops = [centre_crop(rescale(split.image(row), side), crop) for row in range(len(split))]
     return Split(np.stack(crops), split.labels_N)

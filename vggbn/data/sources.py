@@ -2,17 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from vggbn.data import cache, folder, splits, tfds_source
 from vggbn.data.binary import PIXELS, binarise
 from vggbn.data.duplicates import near_duplicates
 from vggbn.data.embedded import EMBEDDED
 from vggbn.data.images import DAMAGED, FITS, fit_arrays
+from vggbn.data.lazy import LOADINGS, AnySplit, Files, LazySplit, Records
 from vggbn.data.types import Dataset, Split, concatenate, digest_of
 from vggbn.errors import UserError
 
 _FOLDER = "folder:"
+Three = tuple[AnySplit, AnySplit, AnySplit]
 
 
 def load(
@@ -27,6 +32,7 @@ def load(
     damaged: str = "refuse",
     pixels: str = "standardised",
     train_size: int = 0,
+    loading: str = "memory",
 ) -> Dataset:
     """Load a data set as uint8 images of image_size x image_size in three disjoint splits.
 
@@ -40,12 +46,19 @@ def load(
     damaged: "refuse" or "skip" the files of a folder that cannot be read; a skipped one is named.
     pixels: "standardised", or "binary": 0 and 255 only, which a net sees as 0 and 1 (`binarise`).
     train_size: so many training images, stratified by class; 0: all.
-    cache_dir: where decoded TFDS sets and folders are kept; None: nowhere.
+    cache_dir: where decoded TFDS sets and folders are kept, and the labels of streamed ones; None:
+        nowhere.
+    loading: "memory", or "stream": images stay encoded on disk until they are needed (`LazySplit`).
+        TFDS sets, and folders with train/, validation/ and test/ and split="fixed": others would
+        be searched for near-duplicates.
     Raises UserError, in one sentence, for everything a user can put right.
     """
-    _check(image_size, fit, split, seed, damaged, pixels)
+    _check(image_size, fit, split, seed, damaged, pixels, loading)
     size = {"image_size": image_size, "fit": fit}
-    if name in EMBEDDED:
+    if loading == "stream":
+        _check_stream(name, damaged, pixels)
+        found = _stream(name, split, seed, data_dir, cache_dir, size)
+    elif name in EMBEDDED:
         found = _load_embedded(name, _fold(split, seed), size)
     elif name.startswith(_FOLDER):
         root = _folder_path(name.removeprefix(_FOLDER), data_dir)
@@ -63,7 +76,9 @@ def _few(dataset: Dataset, train_size: int) -> Dataset:
     return replace(dataset, train=train, note=note, digest=digest)
 
 
-def _check(image_size: int, fit: str, split: str, seed: int, damaged: str, pixels: str) -> None:
+def _check(
+    image_size: int, fit: str, split: str, seed: int, damaged: str, pixels: str, loading: str
+) -> None:
     if image_size < 1:
         raise UserError(f"image_size={image_size} must be at least 1.")
     if seed < 0:
@@ -73,6 +88,7 @@ def _check(image_size: int, fit: str, split: str, seed: int, damaged: str, pixel
         ("split", split, splits.SPLITS),
         ("damaged", damaged, DAMAGED),
         ("pixels", pixels, PIXELS),
+        ("loading", loading, LOADINGS),
     ):
         if value not in valid:
             raise UserError(f"{option}={value!r} is unknown: use one of {', '.join(valid)}.")
@@ -128,7 +144,7 @@ def _load_folder(
     return _dataset(name, three, listed.classes, flip=True, note=note)
 
 
-def _split_folder(parts: Mapping[str, Split], split: str, seed: int) -> tuple[Split, Split, Split]:
+def _split_folder(parts: Mapping[str, Split], split: str, seed: int) -> Three:
     if split == "folds":
         parts = {"train": concatenate(parts.values())}
     complete = set(splits.PARTS) <= set(parts)
@@ -143,7 +159,7 @@ def _load_tfds(
     files = cache.listing(prepared.folder, Path(prepared.folder).iterdir())
     parts = cache.cached(
         cache_dir,
-        f"{name.replace('/', '-').replace(':', '-')}-{size['image_size']}-{size['fit']}",
+        f"{_file_name(name)}-{size['image_size']}-{size['fit']}",
         (name, str(prepared.folder.resolve()), size, files),
         lambda: tfds_source.read_prepared(prepared, **size),
     )
@@ -154,7 +170,82 @@ def _load_tfds(
     return _dataset(name, three, prepared.classes, flip=prepared.flip, note=prepared.note)
 
 
+def _check_stream(name: str, damaged: str, pixels: str) -> None:
+    if name in EMBEDDED:
+        raise UserError(f'{name} comes out of a package whole: use loading="memory".')
+    if damaged != "refuse":
+        raise UserError(
+            "A streamed set must be whole, since its images are first read in training: use "
+            'damaged="refuse", or loading="memory".'
+        )
+    if pixels != "standardised":
+        raise UserError(f'pixels="{pixels}" is for images in memory: use loading="memory".')
+
+
+def _stream(
+    name: str, split: str, seed: int, data_dir: str | None, cache_dir: str | None, size: Mapping
+) -> Dataset:
+    if name.startswith(_FOLDER):
+        root = _folder_path(name.removeprefix(_FOLDER), data_dir)
+        return _stream_folder(name, root, split, size)
+    return _stream_tfds(name, split, seed, data_dir, cache_dir, size)
+
+
+def _stream_folder(name: str, path: str, split: str, size: Mapping) -> Dataset:
+    listed = folder.list_folder(path)
+    if split != "fixed" or not set(splits.PARTS) <= set(listed.parts):
+        raise UserError(
+            f"{listed.root} is not searched for near-duplicates when it is streamed: give it "
+            'train/, validation/ and test/ and use split="fixed", or use loading="memory".'
+        )
+    three = []
+    for part in splits.PARTS:
+        files, labels = zip(*listed.parts[part], strict=True)
+        found = _lazy(Files.of(listed.root, files), np.array(labels, np.int32), 3, size)
+        what = f"{part} of {listed.root}"
+        folder.require_classes(found, listed.classes, what, f"add some to {part}/")
+        three.append(found)
+    note = f"image folder {listed.root.resolve().name}, {sum(map(len, three)):,} images"
+    return _dataset(name, tuple(three), listed.classes, flip=True, note=note)
+
+
+def _stream_tfds(
+    name: str, split: str, seed: int, data_dir: str | None, cache_dir: str | None, size: Mapping
+) -> Dataset:
+    prepared = tfds_source.open_prepared(name, data_dir, EMBEDDED)
+    files = cache.listing(prepared.folder, Path(prepared.folder).iterdir())
+    names = tfds_source.labelled_parts(prepared)
+    if split == "folds" and "validation" in names:
+        names = {"train": f"{names['train']}+{names['validation']}", "test": names["test"]}
+    parts = {}
+    for role, part in names.items():
+        labels_N = cache.cached_labels(
+            cache_dir,
+            f"{_file_name(name)}-{part}-labels",
+            (name, part, str(prepared.folder.resolve()), files),
+            partial(tfds_source.read_labels, prepared, part),
+        )
+        records = tfds_source.part_records(prepared, part)
+        parts[role] = _lazy(records, labels_N, prepared.channels, size)
+    three = splits.carve(parts, fold=_fold(split, seed))
+    return _dataset(name, three, prepared.classes, flip=prepared.flip, note=prepared.note)
+
+
+def _lazy(records: Records, labels_N: np.ndarray, channels: int, size: Mapping) -> LazySplit:
+    rows_N = np.arange(len(labels_N), dtype=np.int64)
+    return LazySplit(records, rows_N, labels_N, channels=channels, **size)
+
+
+def _file_name(name: str) -> str:
+    return name.replace("/", "-").replace(":", "-")
+
+
 def _dataset(
-    name: str, three: tuple[Split, Split, Split], classes: tuple[str, ...], *, flip: bool, note: str
+    name: str,
+    three: Three,
+    classes: tuple[str, ...],
+    *,
+    flip: bool,
+    note: str,
 ) -> Dataset:
     return Dataset(name, *three, classes, flip, note, digest_of(*three))

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from vggbn.data.lazy import AnySplit
 from vggbn.data.permutation import permutation
-from vggbn.data.types import Split
 from vggbn.errors import UserError
 
 SPLITS = ("fixed", "folds")
@@ -55,8 +55,8 @@ def _deal(label_G: np.ndarray, size_G: np.ndarray, order_G: np.ndarray) -> np.nd
 
 
 def carve(
-    parts: Mapping[str, Split], *, fold: int, groups_N: np.ndarray | None = None
-) -> tuple[Split, Split, Split]:
+    parts: Mapping[str, AnySplit], *, fold: int, groups_N: np.ndarray | None = None
+) -> tuple[AnySplit, AnySplit, AnySplit]:
     """(train, validation, test), taking what `parts` lacks out of its 'train'.
 
     A missing test is tenths 2k and 2k + 1 of train (k = fold % 5), a missing
@@ -73,7 +73,7 @@ def carve(
     return train, found["validation"], found["test"]
 
 
-def _taken(parts: Mapping[str, Split], fold: int) -> dict[str, list[int]]:
+def _taken(parts: Mapping[str, AnySplit], fold: int) -> dict[str, list[int]]:
     """Which tenths of train become the parts that are missing."""
     taken = {}
     after = fold
@@ -86,7 +86,7 @@ def _taken(parts: Mapping[str, Split], fold: int) -> dict[str, list[int]]:
     return taken
 
 
-def stratified(split: Split, n: int) -> Split:
+def stratified(split: AnySplit, n: int) -> AnySplit:
     """n examples with every class's share, always the same ones; more are a superset of fewer.
 
     Raises UserError when there are not so many, or a class would have none.

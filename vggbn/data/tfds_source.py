@@ -6,7 +6,7 @@ and their pixels differ.
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,11 @@ class Prepared:
     @property
     def flip(self) -> bool:
         return self.builder.info.name not in _NO_FLIP
+
+    @property
+    def channels(self) -> int:
+        """1 for a grey set; all else is RGB."""
+        return 1 if self.builder.info.features[self.image_key].shape[-1] == 1 else 3
 
     @property
     def note(self) -> str:
@@ -96,26 +101,71 @@ def open_prepared(name: str, data_dir: str | None, embedded: Iterable[str]) -> P
 def read_prepared(prepared: Prepared, *, image_size: int, fit: str) -> Mapping[str, Split]:
     """Decode the labelled parts, called train, validation and test; without a labelled test,
     the official validation part is 'test'."""
-    given = prepared.builder.info.splits
-    read = {
-        part: read_part(prepared, part, image_size=image_size, fit=fit)
-        for part in PARTS
-        if part in given and _is_labelled(prepared, part)
+    return {
+        role: read_part(prepared, part, image_size=image_size, fit=fit)
+        for role, part in labelled_parts(prepared).items()
     }
-    if "train" not in read:
+
+
+def labelled_parts(prepared: Prepared) -> dict[str, str]:
+    """{train, validation or test: the official part that serves as it}; validation is the test of
+    a set without a labelled one."""
+    given = prepared.builder.info.splits
+    found = {part: part for part in PARTS if part in given and _is_labelled(prepared, part)}
+    if "train" not in found:
         raise UserError(
             f"{prepared.name} has the parts {', '.join(given)} and no labelled train: "
             "choose another data set."
         )
-    if "test" not in read and "validation" in read:
-        read["test"] = read.pop("validation")
-    return read
+    if "test" not in found and "validation" in found:
+        found["test"] = found.pop("validation")
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class PartRecords:
+    """`lazy.Records` of a part of a prepared set; source is its TFDS data source, which pickles."""
+
+    source: Any
+    image_key: str
+    part: str
+    folder: str
+    listing: tuple[tuple[str, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, numbers: Sequence[int]) -> list[Path | bytes]:
+        # Together: one by one takes ten times as long.
+        return [record[self.image_key] for record in self.source.__getitems__(list(numbers))]
+
+    def name(self, number: int) -> str:
+        return f"Image {number} of {self.part} in {self.folder}"
+
+
+def part_records(prepared: Prepared, part: str) -> PartRecords:
+    """The encoded images of a part, or of several: 'train+validation'."""
+    files = sorted(prepared.folder.iterdir())
+    listing = tuple((file.name, file.stat().st_size) for file in files)
+    records = prepared.records(part)
+    return PartRecords(records, prepared.image_key, part, str(prepared.folder), listing)
+
+
+def read_labels(prepared: Prepared, part: str) -> np.ndarray:
+    """The labels of a part, int32 [N]. The images lie between them, so all of it is read."""
+    records = prepared.records(part)
+    n, labels = len(records), []
+    starts = range(0, n, _BLOCK)
+    blocks = (records.__getitems__(range(s, min(s + _BLOCK, n))) for s in starts)
+    for record in progress((record for block in blocks for record in block), n, f"{part} labels"):
+        labels.append(record[prepared.label_key])
+    return np.array(labels, np.int32)
 
 
 def read_part(prepared: Prepared, part: str, *, image_size: int, fit: str) -> Split:
     """Decode one part, or a slice of it such as 'test[:200]'. Grey stays grey, all else is RGB."""
     records = prepared.records(part)
-    channels = 1 if prepared.builder.info.features[prepared.image_key].shape[-1] == 1 else 3
+    channels = prepared.channels
 
     def read(numbered) -> np.ndarray:
         number, record = numbered

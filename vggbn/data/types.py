@@ -1,12 +1,16 @@
 """The two records every part of the suite passes around."""
 
+from __future__ import annotations
+
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-LOADINGS = ("memory", "stream")
+if TYPE_CHECKING:
+    from vggbn.data.lazy import LazySplit
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +39,17 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels_N)
 
-    def take(self, rows_M: np.ndarray) -> "Split":
+    @property
+    def channels(self) -> int:
+        """1 (grey) or 3 (RGB)."""
+        return self.images_NHWC.shape[3]
+
+    @property
+    def one_size(self) -> bool:
+        """Whether every image fills its frame."""
+        return self.sizes_N2 is None
+
+    def take(self, rows_M: np.ndarray) -> Split:
         """The examples at rows_M (indices or a mask), copied."""
         sizes_M2 = None if self.sizes_N2 is None else self.sizes_N2[rows_M]
         return Split(self.images_NHWC[rows_M], self.labels_N[rows_M], sizes_M2)
@@ -48,6 +62,24 @@ class Split:
             if self.sizes_N2 is None
             else x_HWC[: self.sizes_N2[row, 0], : self.sizes_N2[row, 1]]
         )
+
+    def images(self, rows: Sequence[int] | np.ndarray | slice) -> np.ndarray:
+        """The images at these rows in their frames: uint8 [M, H, W, C]; of a slice a view."""
+        return self.images_NHWC[rows]
+
+    def size(self, row: int) -> tuple[int, int]:
+        """(height, width) of `image(row)`."""
+        height, width, _ = self.image(row).shape
+        return height, width
+
+    def feed(self, sha) -> None:
+        """Add shape, labels, sizes and pixels to a hash."""
+        sha.update(repr(self.images_NHWC.shape).encode())
+        # '<i4': the same bytes on every machine.
+        sha.update(np.ascontiguousarray(self.labels_N, "<i4").tobytes())
+        if self.sizes_N2 is not None:
+            sha.update(np.ascontiguousarray(self.sizes_N2, "<i4").tobytes())
+        sha.update(np.ascontiguousarray(self.images_NHWC).data)
 
 
 def concatenate(splits: Iterable[Split]) -> Split:
@@ -71,6 +103,8 @@ def concatenate(splits: Iterable[Split]) -> Split:
 class Dataset:
     """Three disjoint splits. Models are chosen on `validation`; `test` is read once, at the end.
 
+    Either all lie in memory (`Split`) or all are streamed (`lazy.LazySplit`).
+
     flip: True where a mirror image keeps its label.
     binary: True where every pixel is 0 or 255, and a net is to see 0 or 1 (`binarise`).
     note: what the data are, in the words a results table should use.
@@ -78,9 +112,9 @@ class Dataset:
     """
 
     name: str
-    train: Split
-    validation: Split
-    test: Split
+    train: Split | LazySplit
+    validation: Split | LazySplit
+    test: Split | LazySplit
     classes: tuple[str, ...]
     flip: bool
     note: str
@@ -89,18 +123,13 @@ class Dataset:
 
     @property
     def streamed(self) -> bool:
-        """Whether images are decoded as they are used (`lazy.LazySplit`), not held in memory."""
+        """Whether the images are decoded when they are asked for, not held in memory."""
         return not isinstance(self.train, Split)
 
 
-def digest_of(*splits: Split) -> str:
-    """The first 16 hex digits of a sha256 over shapes, labels, sizes and pixels of the splits."""
+def digest_of(*splits: Split | LazySplit) -> str:
+    """The first 16 hex digits of a sha256 over what each split says of itself (`feed`)."""
     sha = hashlib.sha256()
     for split in splits:
-        sha.update(repr(split.images_NHWC.shape).encode())
-        # '<i4': the same bytes on every machine.
-        sha.update(np.ascontiguousarray(split.labels_N, "<i4").tobytes())
-        if split.sizes_N2 is not None:
-            sha.update(np.ascontiguousarray(split.sizes_N2, "<i4").tobytes())
-        sha.update(np.ascontiguousarray(split.images_NHWC).data)
+        split.feed(sha)
     return sha.hexdigest()[:16]

@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _refuse_other_shape(run: runs.Run, dataset: Dataset) -> None:
     """The run's net must fit the data: same channels and as many classes."""
-    classes, channels = len(dataset.classes), dataset.train.images_NHWC.shape[-1]
+    classes, channels = len(dataset.classes), dataset.train.channels
     if run.record["data"]["classes"] != classes or len(run.mean_C) != channels:
         raise UserError(
             f"the run was trained on {run.record['data']['name']} with "

@@ -4,8 +4,9 @@ and the mirror image."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,7 @@ from vggbn.models import Net
 
 # A batch has at most as many pixels, in all of its views, as so many of the net's crops.
 CROPS = 250
+R = TypeVar("R", bound=Sequence[int])  # the rows of a batch
 THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -36,8 +38,8 @@ def standardised_views(images_NHWC, mean_C, std, *, mirrored: bool):
 
 
 def prepared(
-    batches: Iterable[list[int]], prepare: Callable[[int], np.ndarray], size: int
-) -> Iterator[tuple[list[int], np.ndarray]]:
+    batches: Iterable[R], prepare: Callable[[int], np.ndarray], size: int
+) -> Iterator[tuple[R, np.ndarray]]:
     """(rows, what `prepare` makes of each, stacked) of every batch: `size` entries, the last ones 0
     where the batch has fewer rows. The next batch is prepared while the caller has this one.
     """

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vggbn import fast
-from vggbn.data import Split
+from vggbn.data import AnySplit
 from vggbn.data.permutation import permutation
 from vggbn.errors import UserError
 from vggbn.evaluate.batches import standardised_views
@@ -20,14 +20,14 @@ from vggbn.models import MODELS, Net
 _KEY = 7  # of the permutation that deals the test images
 
 
-def by_batch(fixed, params, stats, split: Split, mean_C, std, *, side, mirrored) -> np.ndarray:
+def by_batch(fixed, params, stats, split: AnySplit, mean_C, std, *, side, mirrored) -> np.ndarray:
     """Posteriors p_VNK, float32, each batch of `side` images normalised by itself.
 
     The images are dealt into batches at random, always in the same way; the last batch is filled
     up with images of the first ones. The views V are the images and, where `mirrored`, their
     mirror images, normalised apart.
     """
-    if split.sizes_N2 is not None:
+    if not split.one_size:
         raise UserError("images of many scales have no batches: test them by crops or densely.")
     if not 1 <= side <= len(split):
         raise UserError(f"a batch of {side} does not fit {len(split)} test images.")
@@ -36,7 +36,7 @@ def by_batch(fixed, params, stats, split: Split, mean_C, std, *, side, mirrored)
     p_VNK = np.empty((1 + mirrored, len(split), fixed.net.classes), np.float32)
     for start in range(0, len(split), side):
         rows = np.take(order_N, np.arange(start, start + side), mode="wrap")
-        found = np.asarray(posteriors(params, stats, split.images_NHWC[rows], mean_C, std))
+        found = np.asarray(posteriors(params, stats, split.images(rows), mean_C, std))
         new = len(order_N[start : start + side])
         p_VNK[:, rows[:new]] = found[:, :new]
     return p_VNK

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vggbn import fast
-from vggbn.data import Split
+from vggbn.data import AnySplit
 from vggbn.data.scale import rescale, rescaled_size
 from vggbn.errors import UserError, unknown
 from vggbn.evaluate.batches import CROPS, prepared, refuse_small_side, standardised_views
@@ -20,7 +20,7 @@ AVERAGES = ("scores", "posteriors")
 
 
 def dense(
-    fixed, params, stats, split: Split, mean_C, std, *, side, mirrored, average="scores"
+    fixed, params, stats, split: AnySplit, mean_C, std, *, side, mirrored, average="scores"
 ) -> np.ndarray:
     """Posteriors p_VNK, float32, of whole images rescaled to smallest side `side`.
 
@@ -65,12 +65,11 @@ def stride(model: str, net: Net) -> int:
     return more // (jax.eval_shape(score_map, params, stats, x_NHWC).shape[2] - 1)
 
 
-def buckets(split: Split, side: int, step: int) -> dict[tuple[int, int], list[int]]:
+def buckets(split: AnySplit, side: int, step: int) -> dict[tuple[int, int], list[int]]:
     """{(height, width) of the evaluated image: the rows of its images, in order}."""
     found: dict[tuple[int, int], list[int]] = {}
     for row in range(len(split)):
-        height, width, _ = split.image(row).shape
-        size = rescaled_size(height, width, side)
+        size = rescaled_size(*split.size(row), side)
         height, width = (max(side, length // step * step) for length in size)
         found.setdefault((height, width), []).append(row)
     return found

@@ -9,14 +9,14 @@ import jax
 import numpy as np
 
 from vggbn import fast
-from vggbn.data import Split
+from vggbn.data import AnySplit
 from vggbn.data.scale import centre_crop, grid_corners, rescale
 from vggbn.evaluate.batches import CROPS, prepared, refuse_small_side, standardised_views
 from vggbn.models import MODELS, Net
 
 
 def multi_crop(
-    fixed, params, stats, split: Split, mean_C, std, *, side, mirrored, grid=5
+    fixed, params, stats, split: AnySplit, mean_C, std, *, side, mirrored, grid=5
 ) -> np.ndarray:
     """Posteriors p_VNK, float32, averaged over grid x grid crops of the net's size.
 
@@ -48,7 +48,7 @@ def multi_crop(
     return p_VNK
 
 
-def centre(fixed, params, stats, split: Split, mean_C, std, *, side, mirrored) -> np.ndarray:
+def centre(fixed, params, stats, split: AnySplit, mean_C, std, *, side, mirrored) -> np.ndarray:
     """Posteriors p_VNK of the central crop of images rescaled to smallest side `side`."""
     return multi_crop(
         fixed, params, stats, split, mean_C, std, side=side, mirrored=mirrored, grid=1

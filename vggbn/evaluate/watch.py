@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from vggbn.data import Split
+from vggbn.data import AnySplit
 from vggbn.evaluate.activations import activations
 
 IMAGES = 500
@@ -21,7 +21,7 @@ JACOBIANS = 50  # images whose Jacobians are decomposed
 EDGES = np.linspace(-4, 4, 25)  # of a histogram of standardised values
 
 
-def inputs(fixed, params, stats, split: Split, mean_C, std) -> list[list[float]]:
+def inputs(fixed, params, stats, split: AnySplit, mean_C, std) -> list[list[float]]:
     """[percentile of PERCENTILES][unit] of the inputs to the last hidden non-linearity.
 
     Over images and places (BN 4.1).
@@ -32,7 +32,7 @@ def inputs(fixed, params, stats, split: Split, mean_C, std) -> list[list[float]]
     return [[_short(value) for value in units] for units in found]
 
 
-def weights(fixed, params, stats, split: Split, mean_C, std) -> dict[str, dict[str, float]]:
+def weights(fixed, params, stats, split: AnySplit, mean_C, std) -> dict[str, dict[str, float]]:
     """{layer: {kernel, bias}}: the Euclidean norms of the weights (BN 3.3)."""
     return {
         layer: {name: _short(np.linalg.norm(np.asarray(leaf))) for name, leaf in own.items()}
@@ -41,7 +41,7 @@ def weights(fixed, params, stats, split: Split, mean_C, std) -> dict[str, dict[s
     }
 
 
-def jacobians(fixed, params, stats, split: Split, mean_C, std) -> dict[str, dict[str, float]]:
+def jacobians(fixed, params, stats, split: AnySplit, mean_C, std) -> dict[str, dict[str, float]]:
     """{layer: {median, low, high}}: singular values of the layer's Jacobian, and its 15th and 85th
     percentile; over images and values (BN 3.3, last paragraph).
 
@@ -65,7 +65,7 @@ def jacobians(fixed, params, stats, split: Split, mean_C, std) -> dict[str, dict
     return found
 
 
-def gaussianity(fixed, params, stats, split: Split, mean_C, std) -> dict[str, dict]:
+def gaussianity(fixed, params, stats, split: AnySplit, mean_C, std) -> dict[str, dict]:
     """{layer: {u, sum: {skewness, kurtosis, zeros, negentropy, density}}}: how Gaussian the layer's
     input u and Wu + b are (BN 3.2): mean over units of |skewness|, of |excess kurtosis|, of the
     share of zeros, and of the negentropy as skewness²/12 + kurtosis²/48 estimates it (Hyvärinen
@@ -116,8 +116,9 @@ WATCHES: dict[str, Callable] = {
 }
 
 
-def _heard(fixed, params, stats, split: Split, mean_C, std):
-    return activations(fixed, params, stats, split.images_NHWC[:IMAGES], mean_C, std)
+def _heard(fixed, params, stats, split: AnySplit, mean_C, std):
+    images_NHWC = split.images(range(min(IMAGES, len(split))))
+    return activations(fixed, params, stats, images_NHWC, mean_C, std)
 
 
 def _short(value) -> float:
