@@ -76,12 +76,17 @@ def load_run(folder: Path) -> Run:
     return Run(record, weights["params"], weights["stats"], weights["mean"], weights["std"])
 
 
-def find_record(recipe: Recipe, seed: int, store: Store) -> dict | None:
-    """The record of a finished run made in this setting (code, jaxlib, device, threads)."""
+def find_record(
+    recipe: Recipe, seed: int, store: Store, setting: dict | None = None
+) -> dict | None:
+    """The record of a finished run made in this setting (code, jaxlib, device, threads).
+
+    setting: None is that of this process, which starts jax.
+    """
     path = store.folder(recipe, seed) / "run.json"
     try:
         record = json.loads(path.read_text())
-        return record if record["setting"] == provenance.setting() else None
+        return record if record["setting"] == (setting or provenance.setting()) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
