@@ -41,6 +41,17 @@ def die(argument, report):
     return path.stat().st_size
 
 
+def die_whole(argument, report):
+    """The same with the process that waits for this one."""
+    path, times = Path(argument[0]), argument[1]
+    with path.open("a") as file:
+        file.write("x")
+    if path.stat().st_size <= times:
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.stat().st_size
+
+
 def fail(argument, report):
     raise ValueError(argument)
 
@@ -56,3 +67,14 @@ def sleep(argument, report):
 
 def unpicklable(argument, report):
     return lambda: None
+
+
+def resume(argument, report):
+    """Waits to be moved elsewhere; when it is begun again there, it is done."""
+    path = Path(argument)
+    if path.exists():
+        return "went on"
+    path.touch()
+    report([os.getpid(), os.getppid()])
+    time.sleep(60)
+    return "was never moved"

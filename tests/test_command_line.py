@@ -215,7 +215,7 @@ def test_a_jax_that_does_not_start_gets_one_sentence(monkeypatch):
     monkeypatch.setattr(train_many, "_setting", _no_device)
     monkeypatch.setattr(pool, "accelerated", lambda: True)
     with pytest.raises(UserError, match=r"\(RuntimeError: no such platform\); see JAX_PLATFORMS"):
-        train_many.worker_setting()
+        train_many.worker_setting(pool.local(1))
 
 
 def _no_device(payload, report):

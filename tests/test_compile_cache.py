@@ -206,8 +206,8 @@ def test_workers_find_the_cache_and_old_entries_are_tidied_up(tmp_path, monkeypa
 
     store = runs.Store(tmp_path / "runs")
     entry(store.cache, "cut", age=1, raw=b"x")
-    monkeypatch.setattr(pool, "run_jobs", lambda *_, **__: None)
-    train_many.train_many({"run": (TINY, 0, store)}, 1, lambda *_: None)
+    idle = pool.Engine(lambda *_: None, 1, here=True)
+    train_many.train_many({"run": (TINY, 0, store)}, idle, lambda *_: None)
     assert left(store.cache) == set()
     used = []
     monkeypatch.setattr(compile_cache, "use", used.append)

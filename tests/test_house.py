@@ -62,6 +62,7 @@ TOP = {
     "exact",
     "ledger",
     "loggers",
+    "cluster",
 }  # fmt: skip
 # Doors to other frameworks, which nothing inside may need.
 DOORS = {"linen", "interop"}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.test_models import random_like, shapes, small
-from vggbn import runs
+from vggbn import pool, runs
 from vggbn.errors import UserError
 from vggbn.inherit import STAGES, inherit
 from vggbn.recipe import Recipe
@@ -92,7 +92,11 @@ def test_ancestors_are_trained_once_and_before(tmp_path):
     assert ids[:6] == [(i, 0) for i in line] + [(i, 1) for i in line]
     assert len(ids) == 7 == len(set(ids))
     written = []
-    assert train_many(wanted, 2, lambda name, record: written.append((name, record["id"]))) == 0
+
+    def write(name, record):
+        written.append((name, record["id"]))
+
+    assert train_many(wanted, pool.local(2), write) == 0
     assert sorted(written) == [
         ("g0", GRANDCHILD.id), ("g1", GRANDCHILD.id), ("second child", CHILD.but(steps=2).id),
     ]  # fmt: skip

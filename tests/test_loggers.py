@@ -159,30 +159,31 @@ def test_a_full_disk_stops_the_csv_and_no_run(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("builtins.open", fake)
 
-    def run_jobs(jobs, work, events, **how):
+    def run_jobs(jobs, work, events):
         events.on_report(jobs[0], {"step": 5, "train_loss": 2.0})
         events.on_report(jobs[0], point(10))
         events.on_report(jobs[0], point(20))
         events.on_result(jobs[0], record(point(10), point(20)))
 
-    monkeypatch.setattr(pool, "run_jobs", run_jobs)
+    engine = pool.Engine(run_jobs, 1, here=True)
     written = []
     store = types.SimpleNamespace(cache=tmp_path / "cache")
     with opened(["csv"], tmp_path, "exp") as log:
         wanted = {RUN.name: (RECIPE, 3, store)}
-        failures = train_many.train_many(wanted, 1, lambda name, _: written.append(name), log)
+        write = lambda name, _: written.append(name)  # noqa: E731
+        failures = train_many.train_many(wanted, engine, write, log=log)
     assert (failures, written) == (0, [RUN.name])
     assert capsys.readouterr().err.count("No space left") == 1
 
 
-def test_what_the_pool_tells_reaches_the_log_with_recipe_and_seed(tmp_path, monkeypatch):
-    def run_jobs(jobs, work, events, **how):
+def test_what_the_pool_tells_reaches_the_log_with_recipe_and_seed(tmp_path):
+    def run_jobs(jobs, work, events):
         for job in jobs:
             events.on_report(job, point(10))
         events.on_failure(jobs[0], "Traceback")
         events.on_result(jobs[1], record(point(10)))
 
-    monkeypatch.setattr(pool, "run_jobs", run_jobs)
+    engine = pool.Engine(run_jobs, 1, here=True)
     told = []
 
     class Keep(Heard):
@@ -191,7 +192,7 @@ def test_what_the_pool_tells_reaches_the_log_with_recipe_and_seed(tmp_path, monk
 
     log, store = Logs({"it": (heard := Keep())}), types.SimpleNamespace(cache=tmp_path)
     wanted = {run.name: (run.recipe, run.seed, store) for run in (RUN, OTHER)}
-    assert train_many.train_many(wanted, 1, lambda *_: None, log) == 1
+    assert train_many.train_many(wanted, engine, lambda *_: None, log=log) == 1
     assert told == [RUN, OTHER]
     assert heard == [("failed", RUN.name, "Traceback"), ("finished", OTHER.name)]
 

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.bn_ablation import EXPERIMENT
 from tests.result_lines import STEPS, diverged, line
-from vggbn import runs, sweep
+from vggbn import pool, runs, sweep
 from vggbn.experiment import Sweep, _sweep_note, make_plan, read_sweep
 from vggbn.recipe import TYPES
 
@@ -34,7 +34,7 @@ def fake_training(monkeypatch, outcome, failures=0):
     """train_many, with records made by outcome(recipe, seed)."""
     asked = {}
 
-    def train_many(wanted, workers, write, log):
+    def train_many(wanted, write, **how):
         asked.update(wanted)
         for name, (recipe, seed, _) in wanted.items():
             write(name, outcome(recipe, seed))
@@ -68,7 +68,7 @@ def test_no_best_rate_where_all_diverged():
 
 def test_every_arm_gets_the_same_rates_and_seeds(plan, store, monkeypatch, capsys):
     asked = fake_training(monkeypatch, lambda recipe, seed: line(seed=seed))
-    assert sweep.run_sweep(plan, store, 1) == 0
+    assert sweep.run_sweep(plan, store, pool.local(1)) == 0
     cells = [(recipe.norm, recipe.lr, seed) for recipe, seed, _ in asked.values()]
     assert sorted(cells) == sorted(
         (norm, rate, seed) for norm in ("none", "batch") for rate in RATES for seed in range(2)
@@ -86,7 +86,7 @@ def test_the_record_holds_every_cell_and_is_found_again(plan, store, monkeypatch
         return line(seed=seed, curve=(0.1, top, top, top))
 
     fake_training(monkeypatch, outcome)
-    assert sweep.run_sweep(plan, store, 1) == 0
+    assert sweep.run_sweep(plan, store, pool.local(1)) == 0
     record = read_sweep(plan)
     assert record == json.loads(plan.sweep_path.read_text())
     assert record["accuracy"]["no BN"] == {
@@ -120,7 +120,7 @@ def test_finalists_are_trained_again_at_full_length_and_decide(plan, store, monk
         return made | {"recipe": made["recipe"] | {"steps": recipe.steps}}
 
     fake_training(monkeypatch, outcome)
-    assert sweep.run_sweep(plan, store, 1) == 0
+    assert sweep.run_sweep(plan, store, pool.local(1)) == 0
     whole = plan.base.steps
     assert [cell for cell in trained if cell[0] == "none"] == [
         *(("none", rate, short) for rate in rates for _ in range(2)),
@@ -146,7 +146,7 @@ def test_finalists_are_the_best_rates_that_did_not_diverge():
 
 def test_a_failed_cell_writes_no_record(plan, store, monkeypatch):
     fake_training(monkeypatch, lambda recipe, seed: line(seed=seed), failures=1)
-    assert sweep.run_sweep(plan, store, 1) == 1
+    assert sweep.run_sweep(plan, store, pool.local(1)) == 1
     assert not plan.sweep_path.exists()
 
 

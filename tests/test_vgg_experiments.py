@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.result_lines import SETTING, line
+from vggbn import pool
 from vggbn import vgg_nets as nets
 from vggbn.errors import UserError
 from vggbn.experiment import build_report, make_plan, read_sweep
@@ -119,7 +120,7 @@ def test_rates_are_those_of_the_one_sweep_and_its_record_is_read_by_all():
     for name in NAMES[1:]:
         assert read_sweep(plan(name)) == record
         with pytest.raises(UserError, match="vgg_depth --sweep"):
-            run_sweep(plan(name), None, 1)
+            run_sweep(plan(name), None, pool.local(1))
     assert read_sweep(plan("scale_jitter", "small")) is None
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.result_lines import SETTING, line
-from vggbn import posteriors, provenance, runs, train, view_many, views
+from vggbn import pool, posteriors, provenance, runs, train, view_many, views
 from vggbn.evaluate import centre, dense, multi_crop
 from vggbn.posteriors import compute_posterior, find_posterior
 from vggbn.recipe import Recipe
@@ -32,7 +32,7 @@ def lines(store):
     wanted = {"both": (BOTH, 0), "one": (view("b", 10), 0), "plain": (view("a", 8, 12), 0)}
     written = []
     lost = view_many.view_many(
-        wanted, RECIPES, store, 2, lambda name, line: written.append((name, line))
+        wanted, RECIPES, store, pool.local(2), lambda name, line: written.append((name, line))
     )
     assert lost == 0 and [name for name, _ in written] == ["both", "one", "plain"]
     return dict(written)
@@ -126,12 +126,10 @@ def test_a_damaged_posterior_is_computed_again(tmp_path):
     assert np.allclose(before.p_VNK[0], by_hand(store, "a", centre, 8), atol=1e-5)
 
 
-def test_what_is_there_is_not_computed_again(store, lines, monkeypatch):
-    monkeypatch.setattr(
-        view_many.pool, "run_jobs", lambda jobs, *a, **k: [pytest.fail() for _ in jobs]
-    )
+def test_what_is_there_is_not_computed_again(store, lines):
+    idle = pool.Engine(lambda jobs, *_: [pytest.fail() for _ in jobs], 1, here=True)
     again = {}
-    view_many.view_many({"x": (BOTH, 0)}, RECIPES, store, 2, again.__setitem__)
+    view_many.view_many({"x": (BOTH, 0)}, RECIPES, store, idle, again.__setitem__)
     assert again["x"]["correct"] == lines["both"]["correct"]
 
 

@@ -45,7 +45,9 @@ def join(how: str) -> None:
                 f'--distributed takes "auto" or ADDRESS:PORT,PROCESSES,INDEX, not {how!r}.'
             ) from None
     try:
-        jax.distributed.initialize(**told, heartbeat_timeout_seconds=HEARTBEAT)
+        jax.distributed.initialize(
+            **told, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=HEARTBEAT
+        )
     except (ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(

@@ -14,6 +14,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Hashable
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
@@ -51,6 +52,17 @@ class Job(NamedTuple):
     kind: Hashable
     payload: Any
     after: frozenset[str] = frozenset()
+
+
+class Engine(NamedTuple):
+    """What does jobs, in `run(jobs, work, events)`, so many `workers` of them at a time.
+
+    here: by processes of this machine, so that their setting is known without asking one.
+    """
+
+    run: Callable[[list[Job], Callable, Events], None]
+    workers: int
+    here: bool
 
 
 class Events(NamedTuple):
@@ -94,6 +106,11 @@ def run_jobs(jobs: list[Job], work: Callable, events: Events, *, workers: int) -
                 worker.process.terminate()  # all at once: each saves its run
             for worker in crew:
                 worker.stop()
+
+
+def local(workers: int) -> Engine:
+    """The engine that is this module."""
+    return Engine(partial(run_jobs, workers=workers), workers, here=True)
 
 
 @contextmanager

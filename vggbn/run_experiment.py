@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vggbn import loggers, pool, provenance, results, runs
+from vggbn import cluster, loggers, mesh, pool, provenance, results, runs, team
 from vggbn.data import batch_indices
 from vggbn.dry_run import dry_run
 from vggbn.errors import Parser, UserError, exit_with
@@ -56,14 +56,43 @@ def run(experiment: Experiment, argv: Sequence[str]) -> int:
     if args.dry_run:
         print(dry_run(plan, store, args.devices))
         return 0
-    workers = pool.default_workers() if args.jobs is None else args.jobs
-    if workers < 1:
-        raise UserError(f"--jobs must be 1 or more, not {workers}.")
-    refuse_slow(plan, allowed=args.allow_slow)
+    if args.distributed is not None:
+        return _together(args, plan, store)
+    return _carry_out(args, plan, store, _engine(args))
+
+
+def _together(args: argparse.Namespace, plan: Plan, store: runs.Store) -> int:
+    """By all processes of a job: this one leads, if it is the first, or does as that one says."""
+    if args.jobs is not None or args.cluster is not None:
+        raise UserError("--distributed trains one run at a time: leave out --jobs and --cluster.")
+    team.join(args.distributed)
+    if mesh.process() != 0:
+        team.follow()
+        return 0
+    lead = team.Team()
+    try:
+        return _carry_out(args, plan, store, lead.engine)
+    finally:
+        lead.dismiss()
+
+
+def _carry_out(args: argparse.Namespace, plan: Plan, store: runs.Store, engine: pool.Engine) -> int:
+    refuse_slow(plan, allowed=args.allow_slow or not engine.here)
     refuse_mistakes(plan, store)
     folder = plan.folder / "sweep" if args.sweep else plan.folder
-    with loggers.opened(args.log, folder, experiment.name) as log:
-        return (run_sweep if args.sweep else run_plan)(plan, store, workers, log)
+    with loggers.opened(args.log, folder, plan.experiment.name) as log:
+        return (run_sweep if args.sweep else run_plan)(plan, store, engine, log)
+
+
+def _engine(args: argparse.Namespace) -> pool.Engine:
+    """What does the jobs. UserError: --jobs below 1, or what `cluster.engine` refuses."""
+    if args.jobs is not None and args.jobs < 1:
+        raise UserError(f"--jobs must be 1 or more, not {args.jobs}.")
+    if args.cluster is not None:
+        return cluster.engine(args.cluster, args.cluster_set, args.out / "cluster", args.jobs)
+    if args.cluster_set:
+        raise UserError("--cluster-set is for --cluster slurm or local only: leave it out.")
+    return pool.local(args.jobs or pool.default_workers())
 
 
 def refuse_mistakes(plan: Plan, store: runs.Store) -> None:
@@ -109,7 +138,16 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
     add("--only", nargs="+", metavar="VARIANT", help="only these variants")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="edit the baseline")
     add("--out", type=Path, default=Path("out"), help="folder of results and trained runs")
-    add("--jobs", type=int, help="worker processes (default: one a core; one on a GPU or TPU)")
+    add("--jobs", type=int, help="runs at once (default: one a core; one on a GPU or TPU)")
+    add("--cluster", metavar="KIND", help="submit the runs as jobs: slurm, or local to try it")
+    add("--cluster-set", nargs="+", default=[], metavar="NAME=VALUE", help="what a job asks for")
+    add(
+        "--distributed",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS:PORT,PROCESSES,INDEX",
+        help="one of several processes that share each batch; alone: found by jax",
+    )
     add("--save-every", type=float, default=300, metavar="SECONDS", help="between saved steps")
     add("--input-workers", type=int, default=0, help="processes that decode streamed images")
     kinds = ", ".join(loggers.KINDS)
@@ -140,17 +178,17 @@ def listing(plan: Plan) -> str:
     return "\n".join(rows)
 
 
-def run_plan(plan: Plan, store: runs.Store, workers: int, log: loggers.Logs) -> int:
+def run_plan(plan: Plan, store: runs.Store, engine: pool.Engine, log: loggers.Logs) -> int:
     """Run the missing (variant, seed) pairs, then judge and report."""
     began = time.perf_counter()
-    setting, evaluation = worker_setting(), provenance.evaluation_digest()
+    setting, evaluation = worker_setting(engine), provenance.evaluation_digest()
     every = plan.found(setting, evaluation).missing(plan.seeds)
     missing = [(name, seed) for name, seed in every if name in plan.variants]
     done = len(plan.seeds) * len(plan.variants) - len(missing)
-    print(budget(plan, [plan.variants[name] for name, _ in missing], done, workers))
-    failures = train_missing(plan, store, missing, workers, log)
+    print(budget(plan, [plan.variants[name] for name, _ in missing], done, engine.workers))
+    failures = train_missing(plan, store, missing, engine, setting, log)
     views = [(name, seed) for name, seed in every if name in plan.views]
-    failures += view_missing(plan, store, views, workers)
+    failures += view_missing(plan, store, views, engine)
     computed = [claim.judged() for claim in plan.experiment.exact]
     report = build_report(plan, plan.found(setting, evaluation), computed)
     if computed:
@@ -193,23 +231,23 @@ def train_missing(
     plan: Plan,
     store: runs.Store,
     missing: list[tuple[str, int]],
-    workers: int,
+    engine: pool.Engine,
+    setting: dict,
     log: loggers.Logs,
 ) -> int:
     """Train (or find) each run and append its line; returns how many failed."""
     wanted = {f"{name} seed {seed}": (plan.variants[name], seed, store) for name, seed in missing}
     variant = {f"{name} seed {seed}": name for name, seed in missing}
-
-    return train_many(wanted, workers, _writer(plan, variant), log)
+    return train_many(wanted, engine, _writer(plan, variant), setting=setting, log=log)
 
 
 def view_missing(
-    plan: Plan, store: runs.Store, missing: list[tuple[str, int]], workers: int
+    plan: Plan, store: runs.Store, missing: list[tuple[str, int]], engine: pool.Engine
 ) -> int:
     """Test the trained nets by each missing view and append its line; returns how many failed."""
     wanted = {f"{name} seed {seed}": (plan.views[name], seed) for name, seed in missing}
     variant = {f"{name} seed {seed}": name for name, seed in missing}
-    return view_many(wanted, plan.variants, store, workers, _writer(plan, variant))
+    return view_many(wanted, plan.variants, store, engine, _writer(plan, variant))
 
 
 def _writer(plan: Plan, variant: dict[str, str]):

@@ -83,10 +83,18 @@ def load_run(folder: Path) -> Run:
     return Run(record, weights["params"], weights["stats"], weights["mean"], weights["std"])
 
 
-def find_record(recipe: Recipe, seed: int, store: Store) -> dict | None:
-    """The record of a finished run made in this setting (code, jaxlib, device, threads)."""
+def find_record(
+    recipe: Recipe, seed: int, store: Store, setting: dict | None = None
+) -> dict | None:
+    """The record of a finished run made in this setting (code, jaxlib, device, threads).
+
+    setting: None is that of this process, which starts jax; then process 0 looks, for all.
+    """
+    path = store.folder(recipe, seed) / "run.json"
+    if setting:
+        return _find_record(path, setting)
     setting = provenance.setting()
-    return mesh.agreed(lambda: _find_record(store.folder(recipe, seed) / "run.json", setting))
+    return mesh.agreed(lambda: _find_record(path, setting))
 
 
 def _find_record(path: Path, setting: dict) -> dict | None:

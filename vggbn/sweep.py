@@ -5,27 +5,30 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from vggbn import runs
+from vggbn import pool, runs
 from vggbn.errors import UserError
 from vggbn.experiment import Plan, Sweep, edited
 from vggbn.loggers import Logs
 from vggbn.recipe import Recipe
 from vggbn.stats import smoothed
-from vggbn.train_many import train_many
+from vggbn.train_many import train_many, worker_setting
 
 
-def run_sweep(plan: Plan, store: runs.Store, workers: int, log: Logs | None = None) -> int:
+def run_sweep(plan: Plan, store: runs.Store, engine: pool.Engine, log: Logs | None = None) -> int:
     """Train every arm at every rate, write the record beside the results, print the choice.
 
     Where the size names finalists there is a second round: so many of each arm's best rates, for
     as long as the arms of the experiment are trained (a short run favours low rates).
     """
     sweep, scale = _sweep_of(plan), plan.scale
+    train = partial(train_many, engine=engine, setting=worker_setting(engine), log=log)
     rates = {arm: [f"{rate:g}" for rate in sweep.rates] for arm in sweep.arms}
-    found = _round(plan, store, workers, rates, scale.sweep_steps, log)
+    found = _round(plan, store, train, rates, scale.sweep_steps)
     if found is None:
         return 1
     accuracy, records = found
@@ -38,7 +41,7 @@ def run_sweep(plan: Plan, store: runs.Store, workers: int, log: Logs | None = No
     }
     if scale.finalists:
         rates = {arm: leading(by_rate, scale.finalists) for arm, by_rate in accuracy.items()}
-        found = _round(plan, store, workers, rates, None, log)
+        found = _round(plan, store, train, rates, None)
         if found is None:
             return 1
         accuracy, records = found
@@ -63,12 +66,7 @@ ByRate = dict[str, list[float | None]]  # {rate: score of each seed}
 
 
 def _round(
-    plan: Plan,
-    store: runs.Store,
-    workers: int,
-    rates: dict[str, list[str]],
-    steps: int | None,
-    log: Logs | None,
+    plan: Plan, store: runs.Store, train: Callable, rates: dict[str, list[str]], steps: int | None
 ) -> tuple[dict[str, ByRate], list[dict]] | None:
     """({arm: {rate: scores}}, records) of these rates after so many steps; None if one failed."""
     cells = {
@@ -82,7 +80,7 @@ def _round(
         for name, (arm, rate, seed) in cells.items()
     }
     records: dict[str, dict] = {}
-    if train_many(wanted, workers, records.__setitem__, log):
+    if train(wanted, write=records.__setitem__):
         return None
     accuracy: dict[str, ByRate] = {arm: {} for arm in rates}
     for name, (arm, rate, _) in cells.items():

@@ -6,34 +6,58 @@ work on their part of each batch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
-from vggbn import mesh
+from vggbn import mesh, pool
 from vggbn.errors import UserError
-from vggbn.pool import Events, Job
+from vggbn.pool import Engine, Events, Job
 
 
-def run_jobs(jobs: list[Job], work: Callable, events: Events, *, workers: int) -> None:
-    """Do every job, here and in the processes that `follow`; in the given order."""
-    assert mesh.process() == 0 and workers == 1
-    for job in jobs:
-        mesh.agreed(lambda job=job: (work, job.payload))
-        report = lambda record, job=job: events.on_report(job, record)  # noqa: E731
-        events.on_result(job, _together(work, job.payload, report))
+class Team:
+    """Process 0's hold on the others."""
+
+    def __init__(self):
+        self._working = False
+
+    @property
+    def engine(self) -> Engine:
+        """What does jobs by all processes, one at a time."""
+        return Engine(self.run_jobs, workers=1, here=False)
+
+    def run_jobs(self, jobs: list[Job], work: Callable, events: Events) -> None:
+        """Do every job, here and in the processes that `follow`; in the given order."""
+        for job in jobs:
+            mesh.agreed(lambda job=job: (work, job.payload))
+            report = lambda record, job=job: events.on_report(job, record)  # noqa: E731
+            self._working = True
+            result = _together(work, job.payload, report)
+            self._working = False
+            events.on_result(job, result)
+
+    def dismiss(self) -> None:
+        """Let the others end. After an error in the middle of a job they do not listen: they end
+        when they miss this process."""
+        if not self._working:
+            mesh.agreed(lambda: None)
+
+
+def join(how: str) -> None:
+    """`mesh.join`, with the precision that a pool's workers have."""
+    if pool.accelerated() and not pool.FLOAT32.keys() & os.environ.keys():
+        jax.config.update("jax_default_matmul_precision", *pool.FLOAT32.values())
+    mesh.join(how)
 
 
 def follow() -> None:
     """Do what process 0 does, until it dismisses this one. UserError: as there."""
-    while (job := mesh.agreed(lambda: None)) is not None:
+    nothing: Callable[[], Any] = lambda: None  # noqa: E731  what to do, process 0 says
+    while (job := mesh.agreed(nothing)) is not None:
         work, payload = job
         _together(work, payload, lambda record: None)
-
-
-def dismiss() -> None:
-    """Let the processes that `follow` end."""
-    mesh.agreed(lambda: None)
 
 
 def _together(work: Callable, payload, report: Callable):

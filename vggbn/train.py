@@ -16,7 +16,14 @@ import numpy as np
 from vggbn import fast, mesh, norm, optim
 from vggbn.accumulate import accumulated, moved
 from vggbn.clock import Clock
-from vggbn.data import Dataset, Split, batch_indices, colour_pca, input_moments
+from vggbn.data import (
+    AnySplit,
+    Dataset,
+    LazySplit,
+    batch_indices,
+    colour_pca,
+    input_moments,
+)
 from vggbn.data.augment import augment
 from vggbn.data.jitter import random_scale_crop
 from vggbn.data.scale import centre_view
@@ -92,7 +99,7 @@ class DeviceData(NamedTuple):
 def on_device(dataset: Dataset) -> DeviceData:
     """The training split on every device; the last data set stays there for the next run."""
     split, statistics = dataset.train, (*input_moments(dataset), colour_pca(dataset.train))
-    if dataset.streamed:
+    if isinstance(split, LazySplit):
         fields = (None, None, *statistics, None)
     else:
         fields = (split.images_NHWC, split.labels_N, *statistics, split.sizes_N2)
@@ -109,9 +116,11 @@ def _keys(seed: int):
 
 def static_of(recipe: Recipe, dataset: Dataset) -> Static:
     """What the recipe's step is compiled for on this data set."""
-    image = dataset.train.images_NHWC.shape[1:]
-    if recipe.fit == "whole":
-        image = (recipe.image_size, recipe.image_size, image[2])
+    split = dataset.train
+    if isinstance(split, LazySplit) or recipe.fit == "whole":
+        image = (recipe.image_size, recipe.image_size, split.channels)
+    else:
+        image = split.images_NHWC.shape[1:]
     return static(recipe, image=image, classes=len(dataset.classes), flip=dataset.flip)
 
 
@@ -345,8 +354,8 @@ def _spans(first: int, end: int, due: set[int], most: int) -> Iterator[range]:
 
 def _feed(recipe: Recipe, seed: int, dataset: Dataset, spans, workers: int) -> Generator:
     """(steps, data, indices of each or None) of every span; see DeviceData."""
-    if dataset.streamed:
-        return _streamed(recipe, seed, dataset, spans, workers)
+    if isinstance(dataset.train, LazySplit):
+        return _streamed(recipe, seed, dataset.train, on_device(dataset), spans, workers)
     return _resident(recipe, seed, dataset, spans)
 
 
@@ -358,14 +367,13 @@ def _resident(recipe: Recipe, seed: int, dataset: Dataset, spans: Iterator[range
 
 
 def _streamed(
-    recipe: Recipe, seed: int, dataset: Dataset, spans: Iterator[range], workers: int
+    recipe: Recipe, seed: int, split: LazySplit, data: DeviceData, spans, workers: int
 ) -> Generator:
     """Batches of which this process decodes its part; while one is used, the next is on its way."""
     steps = list(spans)
     scales = (recipe.scale_min, recipe.scale_max) if recipe.fit == "whole" else None
-    statistics = on_device(dataset)
     batches = training_batches(
-        dataset.train,
+        split,
         seed=recipe.stream(seed),
         batch=recipe.batch,
         shuffle=recipe.shuffle,
@@ -379,7 +387,7 @@ def _streamed(
     with closing(batches):
         ahead = None
         for step, (images_NHWC, labels_N) in zip(steps, batches, strict=True):
-            batch = statistics._replace(
+            batch = data._replace(
                 images_NHWC=mesh.join_parts(images_NHWC), labels_N=mesh.join_parts(labels_N)
             )
             now, ahead = ahead, (step, batch)
@@ -414,7 +422,7 @@ def _advance(fixed: Static, most: int) -> Callable:
     return advance
 
 
-def single_view(recipe: Recipe, split: Split) -> Split:
+def single_view(recipe: Recipe, split: AnySplit) -> AnySplit:
     """What a net sees of a split when it is tested by one view of each image."""
     if recipe.fit != "whole":
         return split

@@ -1,7 +1,8 @@
-"""Many (recipe, seed) runs, trained or found by a pool of workers."""
+"""Many (recipe, seed) runs, trained or found by the workers of an engine."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from vggbn import compile_cache, fast, pool, provenance, runs
@@ -14,10 +15,16 @@ Wanted = dict[str, tuple[Recipe, int, runs.Store]]
 
 
 def train_many(
-    wanted: Wanted, workers: int, write: Callable[[str, dict], None], log: Logs | None = None
+    wanted: Wanted,
+    engine: pool.Engine,
+    write: Callable[[str, dict], None],
+    *,
+    setting: dict | None = None,
+    log: Logs | None = None,
 ) -> int:
     """Train or find each run of {name: (recipe, seed, store)}; write(name, record) as it ends.
 
+    setting: that of the engine's workers, so that what they have finished is found without one.
     `log` is told of every run, also of those that others start from. Returns how many failed.
     UserError from a worker ends the whole; what was written stays.
     """
@@ -25,28 +32,49 @@ def train_many(
         return 0
     first, _, store = next(iter(wanted.values()))
     compile_cache.tidy(store.cache)
-    every = with_ancestors(wanted)
-    progress = Progress({name: recipe.steps for name, (recipe, *_) in every.items()}, first.batch)
-    named = {name: Logged(name, recipe, seed) for name, (recipe, seed, _) in every.items()}
-    log = log or Logs({})
+    found = _found(wanted, setting)
+    every = with_ancestors({name: run for name, run in wanted.items() if name not in found})
+    all_runs = wanted | every
+    progress = Progress({name: r.steps for name, (r, *_) in all_runs.items()}, first.batch)
+    named = {name: Logged(name, recipe, seed) for name, (recipe, seed, _) in all_runs.items()}
+    log, strays = log or Logs({}), 0
 
     def report(job, record):
         progress.report(job.name, record)
         log.report(named[job.name], record)
 
-    def finish(job, record):
-        if job.name in wanted:
-            write(job.name, record)
-        progress.finished(job.name, record)
-        log.finished(named[job.name], record)
+    def finish(name, record):
+        nonlocal strays
+        strays += record["setting"] != (setting or record["setting"])
+        if name in wanted:
+            write(name, record)
+        progress.finished(name, record)
+        log.finished(named[name], record)
 
     def fail(job, text):
         progress.failed(job.name, text)
         log.failed(named[job.name], text)
 
-    events = pool.Events(on_report=report, on_result=finish, on_failure=fail)
-    pool.run_jobs(_jobs(every), _train, events, workers=workers)
-    return progress.close()
+    for name, record in found.items():
+        finish(name, record)
+    events = pool.Events(report, lambda job, record: finish(job.name, record), fail)
+    engine.run(_jobs(every), _train, events)
+    failures = progress.close()
+    if strays:
+        print(
+            f"{strays} of these runs are of another device or version than the first job, and pair "
+            "with none of the others: ask for one kind of node (--cluster-set constraint=...).",
+            file=sys.stderr,
+        )
+    return failures
+
+
+def _found(wanted: Wanted, setting: dict | None) -> dict[str, dict]:
+    """{name: record} of the runs that were finished in this setting; None finds nothing."""
+    if setting is None:
+        return {}
+    records = {name: runs.find_record(*run, setting) for name, run in wanted.items()}
+    return {name: record for name, record in records.items() if record is not None}
 
 
 def with_ancestors(wanted: Wanted) -> Wanted:
@@ -89,13 +117,13 @@ def compile_key(recipe: Recipe):
     return static(recipe, image=(size, size, 0), classes=0, flip=True)
 
 
-def worker_setting() -> dict:
-    """The setting of a run in a worker: threads differ from this process's.
+def worker_setting(engine: pool.Engine) -> dict:
+    """The setting of a run in a worker of the engine: threads differ from this process's.
 
-    On a CPU it is known. Which accelerator jax would take, if any, only a process that starts it
-    can tell.
+    On this machine's CPU it is known. Which accelerator jax would take, if any, only a process that
+    starts it can tell; and of a cluster, only a job there.
     """
-    if not pool.accelerated():
+    if engine.here and not pool.accelerated():
         return provenance.cpu_setting(int(pool.SINGLE_THREAD["NPROC"]))
     answers: list[dict] = []
     events = pool.Events(
@@ -103,7 +131,7 @@ def worker_setting() -> dict:
         on_result=lambda job, answer: answers.append(answer),
         on_failure=_refuse_device,
     )
-    pool.run_jobs([pool.Job("setting", None, None)], _setting, events, workers=1)
+    engine.run([pool.Job("setting", None, None)], _setting, events)
     return answers[0]
 
 

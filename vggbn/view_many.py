@@ -1,4 +1,4 @@
-"""Many views: the posteriors they need, computed by a pool of workers, then averaged."""
+"""Many views: the posteriors they need, computed by the workers of an engine, then averaged."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def view_many(
     wanted: Mapping[str, tuple[View, int]],
     recipes: Mapping[str, Recipe],
     store: runs.Store,
-    workers: int,
+    engine: pool.Engine,
     write: Callable[[str, dict], None],
 ) -> int:
     """Compute or find each (view, seed) of `wanted`; write(name, record), in its order.
 
     Returns how many nets failed; the views of such a net are left out.
     """
-    lost = _compute(_missing(wanted, recipes, store), store, workers)
+    lost = _compute(_missing(wanted, recipes, store), store, engine)
     for name, (view, seed) in wanted.items():
         if not any((recipes[look.net].id, seed) in lost for look in view.looks):
             write(name, record(view, recipes, seed, store))
@@ -46,7 +46,7 @@ def _missing(wanted, recipes, store) -> dict[tuple[str, int], tuple[Recipe, list
     return missing
 
 
-def _compute(missing, store: runs.Store, workers: int) -> set[tuple[str, int]]:
+def _compute(missing, store: runs.Store, engine: pool.Engine) -> set[tuple[str, int]]:
     """Run the jobs, a line each; returns the (recipe id, seed) of those that failed."""
     began, done, lost = time.perf_counter(), 0, set()
 
@@ -75,7 +75,7 @@ def _compute(missing, store: runs.Store, workers: int) -> set[tuple[str, int]]:
         )
         for key, (recipe, parts) in missing.items()
     ]
-    pool.run_jobs(jobs, _work, events, workers=workers)
+    engine.run(jobs, _work, events)
     return lost
 
 

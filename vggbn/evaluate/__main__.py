@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vggbn import runs, train
-from vggbn.data import Dataset, Split, load
+from vggbn.data import AnySplit, Dataset, load
 from vggbn.errors import Parser, UserError, exit_with, unknown
 from vggbn.evaluate import predict
 from vggbn.recipe import Recipe
@@ -52,6 +52,7 @@ def _run(args: argparse.Namespace) -> None:
         seed=run.record["seed"],
         pixels=recipe.pixels,
         train_size=recipe.train_size if args.split == "train" else 0,
+        loading=recipe.loading,
         data_dir=args.data_dir,
     )
     _refuse_other_shape(run, dataset)
@@ -75,14 +76,14 @@ def _refuse_other_shape(run: runs.Run, dataset: Dataset) -> None:
         )
 
 
-def confusion(p_NK: np.ndarray, split: Split) -> np.ndarray:
+def confusion(p_NK: np.ndarray, split: AnySplit) -> np.ndarray:
     """counts [true class, predicted class], int."""
     K = p_NK.shape[1]
     pairs = split.labels_N.astype(np.int64) * K + p_NK.argmax(1)
     return np.bincount(pairs, minlength=K * K).reshape(K, K)
 
 
-def report(p_NK: np.ndarray, split: Split, classes: tuple[str, ...]) -> str:
+def report(p_NK: np.ndarray, split: AnySplit, classes: tuple[str, ...]) -> str:
     """Top-1, top-5, balanced accuracy (mean recall over classes present), confusion matrix."""
     counts_KK = confusion(p_NK, split)
     present = counts_KK.sum(1) > 0
@@ -102,7 +103,7 @@ def report(p_NK: np.ndarray, split: Split, classes: tuple[str, ...]) -> str:
     return "\n".join(rows)
 
 
-def write_predictions(path: Path, p_NK: np.ndarray, split: Split, classes) -> None:
+def write_predictions(path: Path, p_NK: np.ndarray, split: AnySplit, classes) -> None:
     """CSV: index, true class, predicted class, then the probability of each class."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
