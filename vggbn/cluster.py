@@ -101,8 +101,8 @@ def run_jobs(
     at_once: submit so many at most, which share the accelerators of one machine; None: all.
     Jobs that are ready go to SLURM together, as an array; those that wait for others follow in a
     later one. Jobs that an earlier command has submitted and left are waited for, not submitted
-    again. Ctrl-C, SIGTERM and an error that ends the whole, cancels the jobs; when this process is killed
-    they go on.
+    again. Ctrl-C, SIGTERM and an error that ends the whole cancel the jobs; when this process is
+    killed they go on.
     """
     pending, flights = list(jobs), []
     attempts: Counter[str] = Counter()
