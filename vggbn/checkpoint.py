@@ -14,9 +14,11 @@ def save(path: Path, tree: Any) -> None:
 
     UserError: it cannot be written there.
     """
+    import jax
+    import numpy as np
     import orbax.checkpoint as ocp
 
-    path = Path(path).absolute()
+    path, tree = Path(path).absolute(), jax.tree.map(np.asarray, tree)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with ocp.StandardCheckpointer(multiprocessing_options=alone()) as checkpointer:
@@ -63,7 +65,7 @@ def load(path: Path, like: Any = None) -> Any:
             saved = checkpointer.metadata(path).custom_metadata.get("digest")
         if saved not in (None, digest(tree)):  # None: the metadata are lost, not the arrays
             raise ValueError("the arrays are not those that were saved")
-        return tree
+        return jax.device_put(tree)
     except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
         raise UserError(
             f"the checkpoint {path} cannot be read ({reason(error)}); delete it and train the run "

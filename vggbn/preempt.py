@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 
 from vggbn import mesh
 from vggbn.errors import on_sigterm
+
+_asked = count()  # in every process as often: jax compares these numbers, and wants them one by one
 
 
 @contextmanager
@@ -19,7 +22,8 @@ def noted() -> Iterator[Callable[[int], bool]]:
     if mesh.processes() > 1:
         from jax.experimental.multihost_utils import reached_preemption_sync_point
 
-        yield reached_preemption_sync_point  # its handler is jax's own, since `mesh.join`
+        # SIGTERM's handler is jax's own, since `mesh.join`.
+        yield lambda step: reached_preemption_sync_point(next(_asked))
         return
     heard = []
     with on_sigterm(lambda signum, frame: heard.append(signum)):

@@ -7,8 +7,9 @@ work on their part of each batch.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
@@ -39,8 +40,7 @@ class Team:
             events.on_result(job, result)
 
     def dismiss(self) -> None:
-        """Let the others end. After an error in the middle of a job they do not listen: they end
-        when they miss this process."""
+        """Let the others end, unless they are in the middle of a job: it ends for all at once."""
         if not self._working:
             mesh.agreed(lambda: None)
 
@@ -64,7 +64,20 @@ def _together(work: Callable, payload, report: Callable):
     try:
         return work(payload, report)
     except jax.errors.JaxRuntimeError as error:
-        raise UserError(
-            f"the processes of the job have lost one another ({str(error).splitlines()[0][:200]}): "
-            "start the same command again, and it goes on from the last saved step."
-        ) from error
+        reason = str(error).splitlines()[0][:200]
+        _leave(
+            f"the processes of the job have lost one another ({reason}): start the same command "
+            "again, and it goes on from the last saved step."
+        )
+    except UserError as error:
+        _leave(str(error))
+    except OSError as error:
+        _leave(f"{error.strerror or error} ({error.filename}).")
+
+
+def _leave(sentence: str) -> NoReturn:
+    """End at once: jax would first wait for the others, who in the middle of a step wait for this
+    process."""
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(2)
