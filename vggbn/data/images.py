@@ -3,6 +3,7 @@ pixels do not depend on which other libraries happen to be installed."""
 
 import io
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,8 +13,25 @@ from vggbn.data.scale import rescale_image
 from vggbn.errors import UserError
 
 FITS = ("resize", "pad", "whole")
-DAMAGED = ("refuse", "skip")  # what becomes of a file that cannot be decoded
+DAMAGED = ("refuse", "skip")  # what becomes of what is `Damaged`
 _ORIENTATION = 0x0112  # the EXIF tag
+
+
+class Damaged(UserError):
+    """A flaw of the data that damaged="skip" passes over: what it is, and what would mend it."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.problem, self.remedy = problem, remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}: {self.remedy}, or go on without it by --set damaged=skip."
+
+    def refuse_or_tell(self, damaged: str) -> None:
+        """Raise it, or with damaged="skip" only say so on stderr."""
+        if damaged != "skip":
+            raise self
+        print(f"skipped: {self.problem}", file=sys.stderr)
 
 
 def empty_images(n: int, *, image_size: int, channels: int) -> np.ndarray:
@@ -67,13 +85,21 @@ def _memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def decode(source: Path | bytes, what: str, *, image_size: int, fit: str, channels: int):
+def decode(
+    source: Path | bytes,
+    what: str,
+    *,
+    image_size: int,
+    fit: str,
+    channels: int,
+    remedy: str = "replace or remove it",
+):
     """One encoded image as a uint8 array [image_size, image_size, channels], or, with fit="whole",
     [height, width, channels] of which image_size is the smaller.
 
     EXIF rotation is applied; CMYK, RGBA (alpha dropped), grey and palette images become RGB, or
-    grey where channels is 1. `what` names the image in errors. Raises UserError for a file that
-    is no image, is damaged, or cannot be fitted.
+    grey where channels is 1. `what` names the image in errors, `remedy` says what mends it. Raises
+    Damaged for a file that is no image or is damaged, UserError for one that cannot be fitted.
     """
     from PIL import Image, ImageOps
 
@@ -83,9 +109,7 @@ def decode(source: Path | bytes, what: str, *, image_size: int, fit: str, channe
             image = _convert(ImageOps.exif_transpose(opened), channels)
     # Pillow's plugins raise nearly anything on damaged bytes.
     except Exception as error:
-        raise UserError(
-            f"{what} cannot be read as an image ({error}): replace or remove it."
-        ) from error
+        raise Damaged(f"{what} cannot be read as an image ({error})", remedy) from error
     return _array(fit_image(image, what, image_size=image_size, fit=fit, extent=extent))
 
 
