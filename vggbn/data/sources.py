@@ -1,11 +1,14 @@
 """load(): one name -> one Dataset."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from vggbn.data import cache, folder, splits, tfds_source
 from vggbn.data.binary import PIXELS, binarise
+from vggbn.data.classes import require_classes
 from vggbn.data.duplicates import near_duplicates
 from vggbn.data.embedded import EMBEDDED
 from vggbn.data.images import DAMAGED, FITS, fit_arrays
@@ -37,7 +40,9 @@ def load(
         class, the same for every seed. "folds": seed s tests fold s % 5, so five seeds test every
         example once; a TFDS set keeps its official test and only validation (10 %) varies. A
         folder is pooled, and near-duplicates stay in one split.
-    damaged: "refuse" or "skip" the files of a folder that cannot be read; a skipped one is named.
+    damaged: "refuse" or "skip" images that cannot be read, shard files of which records are lost,
+        empty class folders, and classes that validation or test lacks; what is skipped is named on
+        stderr and told in the note.
     pixels: "standardised", or "binary": 0 and 255 only, which a net sees as 0 and 1 (`binarise`).
     train_size: so many training images, stratified by class; 0: all.
     cache_dir: where decoded TFDS sets and folders are kept; None: nowhere.
@@ -51,7 +56,7 @@ def load(
         root = _folder_path(name.removeprefix(_FOLDER), data_dir)
         found = _load_folder(name, root, split, seed, cache_dir, size, damaged)
     else:
-        found = _load_tfds(name, split, seed, data_dir, cache_dir, size)
+        found = _load_tfds(name, split, seed, data_dir, cache_dir, size, damaged)
     found = _few(found, train_size) if train_size else found
     return binarise(found) if pixels == "binary" else found
 
@@ -105,27 +110,32 @@ def _load_folder(
     size: Mapping,
     damaged: str,
 ) -> Dataset:
-    listed = folder.list_folder(path)
+    listed = folder.list_folder(path, damaged)
     root = listed.root.resolve()
     files = cache.listing(listed.root, listed.files)
     parts = cache.cached(
         cache_dir,
         f"folder-{root.name}-{size['image_size']}-{size['fit']}",
-        (str(root), size, files, *([damaged] if damaged != "refuse" else [])),
+        (str(root), size, files, *_unless_refused(damaged)),
         lambda: folder.read_folder(listed, damaged=damaged, **size),
     )
+    classes, lacking = dict(enumerate(listed.classes)), ""
     if split == "fixed":
         for part, given in parts.items():
-            what = f"{part} of {listed.root}"
-            folder.require_classes(given, listed.classes, what, f"add some to {part}/")
+            what, remedy = f"{part} of {listed.root}", f"add some to {part}/"
+            lacking += require_classes(given, classes, part, what, remedy, damaged)
+        classes = _present([parts["train"]], listed.classes)  # all that can be drawn from it
     three = _split_folder(parts, split, seed)
     for part, found in zip(splits.PARTS, three, strict=True):
-        what = f"The {part} part drawn from {listed.root}"
-        folder.require_classes(found, listed.classes, what, "give each class ten images or more")
-    count, listed_count = sum(map(len, three)), len(listed.files)
+        if split == "folds" or part not in parts or part == "train":
+            what = f"The {part} part drawn from {listed.root}"
+            remedy = "give each class ten images or more"
+            lacking += require_classes(found, classes, part, what, remedy, damaged)
+    count, lost = sum(map(len, three)), len(listed.files) - sum(map(len, three))
     note = f"image folder {root.name}, {count:,} images"
-    note += f", {listed_count - count} damaged files skipped" if count < listed_count else ""
-    return _dataset(name, three, listed.classes, flip=True, note=note)
+    note += f", {lost} damaged files skipped" if lost else ""
+    note += f", {len(listed.empty)} empty class folders skipped" if listed.empty else ""
+    return _dataset(name, three, listed.classes, flip=True, note=note + lacking)
 
 
 def _split_folder(parts: Mapping[str, Split], split: str, seed: int) -> tuple[Split, Split, Split]:
@@ -137,21 +147,45 @@ def _split_folder(parts: Mapping[str, Split], split: str, seed: int) -> tuple[Sp
 
 
 def _load_tfds(
-    name: str, split: str, seed: int, data_dir: str | None, cache_dir: str | None, size: Mapping
+    name: str,
+    split: str,
+    seed: int,
+    data_dir: str | None,
+    cache_dir: str | None,
+    size: Mapping,
+    damaged: str,
 ) -> Dataset:
     prepared = tfds_source.open_prepared(name, data_dir, EMBEDDED)
     files = cache.listing(prepared.folder, Path(prepared.folder).iterdir())
     parts = cache.cached(
         cache_dir,
         f"{name.replace('/', '-').replace(':', '-')}-{size['image_size']}-{size['fit']}",
-        (name, str(prepared.folder.resolve()), size, files),
-        lambda: tfds_source.read_prepared(prepared, **size),
+        (name, str(prepared.folder.resolve()), size, files, *_unless_refused(damaged)),
+        lambda: tfds_source.read_prepared(prepared, damaged=damaged, **size),
     )
+    lost = prepared.examples - sum(map(len, parts.values()))
     if split == "folds" and "validation" in parts:
         pooled = concatenate((parts["train"], parts["validation"]))
         parts = {"train": pooled, "test": parts["test"]}
     three = splits.carve(parts, fold=_fold(split, seed))
-    return _dataset(name, three, prepared.classes, flip=prepared.flip, note=prepared.note)
+    note = prepared.note + (f", {lost:,} damaged images skipped" if lost else "")
+    # Some sets name classes of which they have no image at all.
+    classes = _present(three, prepared.classes)
+    for part, found in zip(splits.PARTS, three, strict=True):
+        what = f"The {part} part of {prepared.folder}"
+        note += require_classes(found, classes, part, what, "choose another data set", damaged)
+    return _dataset(name, three, prepared.classes, flip=prepared.flip, note=note)
+
+
+def _present(found: Iterable[Split], classes: tuple[str, ...]) -> dict[int, str]:
+    """Label and name of the classes that have an image in one of the splits."""
+    labels = np.unique(np.concatenate([split.labels_N for split in found]))
+    return {label: classes[label] for label in labels.tolist()}
+
+
+def _unless_refused(damaged: str) -> list[str]:
+    """For a cache's key: what was decoded with "refuse" is what it always was."""
+    return [damaged] if damaged != "refuse" else []
 
 
 def _dataset(

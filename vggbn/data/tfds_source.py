@@ -5,17 +5,21 @@ and their pixels differ.
 """
 
 import difflib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vggbn.data.images import decode, stack
+from vggbn.data.images import Damaged, decode, stack
 from vggbn.data.progress import progress
+from vggbn.data.records import REMEDY, Records
+from vggbn.data.shards import SKIPPED
 from vggbn.data.splits import PARTS
 from vggbn.data.types import Split
 from vggbn.errors import UserError
@@ -53,22 +57,50 @@ class Prepared:
 
     @property
     def note(self) -> str:
-        """Title, version, and whether lossless images were stored again as JPEG."""
+        """Title, version, whether lossless images were stored again as JPEG, and how many
+        damaged ones were left out when the set was prepared."""
         info = self.builder.info
         copy = ", JPEG copy" if self._is_jpeg_copy() else ""
-        return f"{_TITLES.get(info.name, info.name)}{copy} (TFDS {info.version})"
+        path = self.folder / SKIPPED
+        left_out = len(json.loads(path.read_text())) if path.is_file() else 0
+        without = f", {left_out:,} damaged images left out" if left_out else ""
+        return f"{_TITLES.get(info.name, info.name)}{copy} (TFDS {info.version}){without}"
 
-    def records(self, part: str) -> Any:
+    @property
+    def labelled_parts(self) -> tuple[str, ...]:
+        """Those of train, validation and test that have labels: TFDS gives the label -1 to parts
+        whose labels are secret, such as ImageNet's test."""
+        given = [part for part in PARTS if part in self.builder.info.splits]
+        return tuple(part for part in given if self.first(part)[self.label_key] >= 0)
+
+    @property
+    def examples(self) -> int:
+        """How many the labelled parts have when none is lost."""
+        return sum(self.builder.info.splits[part].num_examples for part in self.labelled_parts)
+
+    def records(self, part: str) -> Records:
         """The encoded records of a part, or of a slice of it such as 'test[:200]'."""
         import tensorflow_datasets as tfds
 
         skip = {self.image_key: tfds.decode.SkipDecoding()}
-        return self.builder.as_data_source(part, decoders=skip)
+        source = self.builder.as_data_source(part, decoders=skip)
+        return Records(source, self.builder.info.splits[part].file_instructions)
+
+    def first(self, part: str) -> Mapping:
+        """The first record of a part that can be read. Raises UserError, naming the first shard
+        file, when none can."""
+        records = self.records(part)
+        for number in range(len(records)):
+            with suppress(Damaged):
+                record = records[number]
+                if record[self.image_key]:  # bytes of another kind are a record without fields
+                    return record
+        raise UserError(f"{records.where(0)} cannot be read, nor any other of {part}: {REMEDY}.")
 
     def _is_jpeg_copy(self) -> bool:
         # TFDS stores PNG unless the set says otherwise.
         declared = self.builder.info.features[self.image_key].encoding_format
-        first = self.records("train[:1]")[0][self.image_key]
+        first = self.first("train")[self.image_key]
         return declared != "jpeg" and first.startswith(b"\xff\xd8")
 
 
@@ -93,62 +125,70 @@ def open_prepared(name: str, data_dir: str | None, embedded: Iterable[str]) -> P
     return Prepared(name, folder, builder, *_keys(builder.info, name, tfds))
 
 
-def read_prepared(prepared: Prepared, *, image_size: int, fit: str) -> Mapping[str, Split]:
+def read_prepared(
+    prepared: Prepared, *, image_size: int, fit: str, damaged: str = "refuse"
+) -> Mapping[str, Split]:
     """Decode the labelled parts, called train, validation and test; without a labelled test,
-    the official validation part is 'test'."""
-    given = prepared.builder.info.splits
+    the official validation part is 'test'. damaged: see `read_part`."""
+    size = {"image_size": image_size, "fit": fit}
     read = {
-        part: read_part(prepared, part, image_size=image_size, fit=fit)
-        for part in PARTS
-        if part in given and _is_labelled(prepared, part)
+        part: read_part(prepared, part, damaged=damaged, **size) for part in prepared.labelled_parts
     }
     if "train" not in read:
         raise UserError(
-            f"{prepared.name} has the parts {', '.join(given)} and no labelled train: "
-            "choose another data set."
+            f"{prepared.name} has the parts {', '.join(prepared.builder.info.splits)} and no "
+            "labelled train: choose another data set."
         )
     if "test" not in read and "validation" in read:
         read["test"] = read.pop("validation")
     return read
 
 
-def read_part(prepared: Prepared, part: str, *, image_size: int, fit: str) -> Split:
-    """Decode one part, or a slice of it such as 'test[:200]'. Grey stays grey, all else is RGB."""
+def read_part(
+    prepared: Prepared, part: str, *, image_size: int, fit: str, damaged: str = "refuse"
+) -> Split:
+    """Decode one part, or a slice of it such as 'test[:200]'. Grey stays grey, all else is RGB.
+
+    damaged: "refuse": Damaged, naming the first shard file, record or image that cannot be read;
+    "skip": each is named on stderr and left out.
+    """
     records = prepared.records(part)
+    numbers = records.readable(damaged).tolist()
     channels = 1 if prepared.builder.info.features[prepared.image_key].shape[-1] == 1 else 3
+    size = {"image_size": image_size, "fit": fit, "channels": channels}
 
-    def read(numbered) -> np.ndarray:
-        number, record = numbered
-        what = f"Image {number} of {part} in {prepared.folder}"
-        source = record[prepared.image_key]
-        return decode(source, what, image_size=image_size, fit=fit, channels=channels)
+    def read(number: int, record: Mapping | Damaged) -> np.ndarray | None:
+        try:
+            if isinstance(record, Damaged):
+                raise record
+            what = f"The image of {records.where(number)}"
+            return decode(record[prepared.image_key], what, remedy=REMEDY, **size)
+        except Damaged as flaw:
+            flaw.refuse_or_tell(damaged)
+            return None
 
-    n, labels = len(records), []
+    large = len(prepared.first(part)[prepared.image_key]) >= _LARGE
+    labels = []
 
     def labelled():
-        rows = _mapped(read, records, prepared.image_key)
-        for record, x_HWC in progress(rows, n, part):
-            labels.append(record[prepared.label_key])
-            yield x_HWC
+        rows = _mapped(read, records, numbers, large)
+        for record, x_HWC in progress(rows, len(numbers), part):
+            if x_HWC is not None:
+                labels.append(record[prepared.label_key])
+                yield x_HWC
 
-    images_NHWC, sizes_N2 = stack(labelled(), n, image_size=image_size, fit=fit, channels=channels)
+    images_NHWC, sizes_N2 = stack(labelled(), len(numbers), **size)
     return Split(images_NHWC, np.array(labels, np.int32), sizes_N2)
 
 
-def _mapped(read: Callable, records, image_key: str) -> Iterator[tuple[Mapping, np.ndarray]]:
-    """(record, image) of all records, block by block; large images are decoded in threads,
+def _mapped(read: Callable, records: Records, numbers: list[int], large: bool) -> Iterator[tuple]:
+    """(record, image) of the numbers, block by block; large images are decoded in threads,
     small ones are not: there the interpreter lock makes threads slower than one loop."""
-    large = len(records) > 0 and len(records[0][image_key]) >= _LARGE
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(records), _BLOCK):
-            block = records.__getitems__(range(start, min(start + _BLOCK, len(records))))
-            images = (pool.map if large else map)(read, enumerate(block, start))
-            yield from zip(block, images, strict=True)
-
-
-def _is_labelled(prepared: Prepared, part: str) -> bool:
-    """TFDS gives the label -1 to parts whose labels are secret, such as ImageNet's test."""
-    return prepared.records(f"{part}[:1]")[0][prepared.label_key] >= 0
+        for start in range(0, len(numbers), _BLOCK):
+            block = numbers[start : start + _BLOCK]
+            found = records.read(block)
+            yield from zip(found, (pool.map if large else map)(read, block, found), strict=True)
 
 
 def _root(data_dir: str | None) -> Path:
