@@ -886,7 +886,9 @@ def test_prepare_asks_for_array_records(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setitem(sys.modules, "tensorflow", types.ModuleType("tensorflow"))
     monkeypatch.setattr(tfds, "builder", builder)
-    prepare_main(["prepare", "cifar10", "--data-dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as raised:
+        prepare_main(["prepare", "cifar10", "--data-dir", str(tmp_path)])
+    assert raised.value.code == 0
     assert asked == {"name": "cifar10", "data_dir": tmp_path, "file_format": "array_record"}
     assert str(tmp_path / "x") in capsys.readouterr().out
 

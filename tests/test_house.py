@@ -27,12 +27,15 @@ MAY_IMPORT = {
     "stats": set(),
     "optim": set(),
     "data": set(),
+    "accumulate": set(),
     "checkpoint": set(),
+    "saved_steps": {"checkpoint"},
     "progress": set(),
     "hardware": set(),
     "collectives": set(),
     "provenance": {"fast"},
     "mesh": set(),
+    "preempt": {"mesh"},
     "models": {"norms", "layers"},
     "report": {"stats"},
     "inherit": set(),
@@ -40,6 +43,7 @@ MAY_IMPORT = {
     "recipe": {"data", "norms", "layers", "models", "optim", "evaluate"},
     "evaluate": {"fast", "layers", "models", "data", "mesh"},
     "train": {
+        "accumulate",
         "clock",
         "data",
         "evaluate",
@@ -51,6 +55,7 @@ MAY_IMPORT = {
         "optim",
         "recipe",
     },
+    "kept": {"mesh", "preempt", "provenance", "saved_steps", "recipe", "train"},
 }
 # These stand on top and may import all of the above and one another.
 TOP = {
@@ -63,6 +68,7 @@ TOP = {
     "ledger",
     "loggers",
     "cluster",
+    "team",
 }  # fmt: skip
 # Doors to other frameworks, which nothing inside may need.
 DOORS = {"linen", "interop"}

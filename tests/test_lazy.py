@@ -76,7 +76,7 @@ def test_a_streamed_part_of_cifar10_holds_its_images(data_dir):
     held = tfds_source.read_part(prepared, part, **size)
     labels_N = tfds_source.read_labels(prepared, part)
     lazy = LazySplit(
-        tfds_source.part_records(prepared, part), np.arange(40), labels_N, channels=3, **size
+        tfds_source.part_store(prepared, part), np.arange(40), labels_N, channels=3, **size
     )
     same_images(lazy, held)
     rows = [39, 0, 7, 7]

@@ -24,7 +24,7 @@ JITTER = {"scales": (24, 40)}
 
 @dataclass
 class Encoded:
-    """Records in memory, which count how often they are read; the pixel says which it is."""
+    """A store in memory, which count how often they are read; the pixel says which it is."""
 
     files: list[bytes]
     listing = ()
@@ -201,7 +201,7 @@ def test_a_grey_image_stays_grey_and_a_turned_one_is_set_upright():
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_damaged_image_is_named(whole, workers):
-    files = [*whole.records.read(range(N - 1)), b"no image"]
+    files = [*whole.store.read(range(N - 1)), b"no image"]
     with pytest.raises(UserError, match="Image 21 cannot be read as an image"):
         batches(split_of(files), **JITTER, workers=workers)
 

@@ -5,7 +5,6 @@ train/ at all, PATH/CLASS/IMAGE.
 """
 
 import os
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vggbn.data.images import decode, stack
-from vggbn.data.lazy import AnySplit
+from vggbn.data.images import Damaged, decode, stack
 from vggbn.data.progress import progress
 from vggbn.data.splits import PARTS
 from vggbn.data.types import Split
@@ -28,27 +26,38 @@ class Listing:
     """What lies in an image folder, before anything is decoded.
 
     classes: sorted names. parts: for each part (train, validation, test: those given) the
-    (file, label) pairs, sorted by class and file name.
+    (file, label) pairs, sorted by class and file name. empty: class folders that were left out.
     """
 
     root: Path
     classes: tuple[str, ...]
     parts: Mapping[str, tuple[tuple[Path, int], ...]]
+    empty: tuple[Path, ...] = ()
 
     @property
     def files(self) -> list[Path]:
         return [file for pairs in self.parts.values() for file, _ in pairs]
 
 
-def list_folder(path: str) -> Listing:
-    """List an image folder. Raises UserError for a layout that cannot be read."""
+def list_folder(path: str, damaged: str = "refuse") -> Listing:
+    """List an image folder. Raises UserError for a layout that cannot be read.
+
+    damaged: "refuse": a class folder without images is one; "skip": it is named on stderr and left
+    out, and so is its class if it has no images in another part.
+    """
     root = Path(path).expanduser()
     if not root.exists():
         raise UserError(f"{root} does not exist: give the path of a folder of images.")
     if not root.is_dir():
         raise UserError(f"{root} is a file: give the folder that holds the class folders.")
-    files = {part: _class_files(folder) for part, folder in _part_folders(root).items()}
-    classes = tuple(sorted({name for found in files.values() for name in found}))
+    folders = _part_folders(root)
+    files = {part: _class_files(folder) for part, folder in folders.items()}
+    named = [(part, name, images) for part in files for name, images in files[part].items()]
+    empty = tuple(folders[part] / name for part, name, images in named if not images)
+    for folder in empty:
+        flaw = Damaged(f"The class folder {folder} is empty", "add images or remove it")
+        flaw.refuse_or_tell(damaged)
+    classes = tuple(sorted({name for _, name, images in named if images}))
     if len(classes) < 2:
         raise UserError(
             f"{root} holds images of {len(classes)} classes, and two are needed: "
@@ -59,7 +68,7 @@ def list_folder(path: str) -> Listing:
         part: tuple((file, label[name]) for name in sorted(found) for file in found[name])
         for part, found in files.items()
     }
-    return Listing(root, classes, parts)
+    return Listing(root, classes, parts, empty)
 
 
 def read_folder(
@@ -67,22 +76,11 @@ def read_folder(
 ) -> Mapping[str, Split]:
     """Decode every image, RGB.
 
-    damaged: "refuse": UserError naming the first file that cannot be read; "skip": each such file
+    damaged: "refuse": Damaged, naming the first file that cannot be read; "skip": each such file
     is named on stderr and left out.
     """
     size = {"image_size": image_size, "fit": fit}
-    return {
-        part: _read_part(pairs, part, size, skip=damaged == "skip")
-        for part, pairs in listing.parts.items()
-    }
-
-
-def require_classes(split: AnySplit, classes: tuple[str, ...], what: str, remedy: str) -> None:
-    """Raise UserError when a class has no image in the split."""
-    counts_K = np.bincount(split.labels_N, minlength=len(classes))
-    missing = [name for name, count in zip(classes, counts_K, strict=True) if count == 0]
-    if missing:
-        raise UserError(f"{what} has no image of class {', '.join(missing)}: {remedy}.")
+    return {part: _read_part(pairs, part, size, damaged) for part, pairs in listing.parts.items()}
 
 
 def _part_folders(root: Path) -> dict[str, Path]:
@@ -119,8 +117,6 @@ def _images(folder: Path) -> list[Path]:
             f"{nested[0]} is a folder inside the class {folder.name}: "
             f"move its images straight into {folder}."
         )
-    if not entries:
-        raise UserError(f"The class folder {folder} is empty: add images or remove it.")
     return entries
 
 
@@ -136,16 +132,14 @@ def _visible(folder: Path) -> list[Path]:
     )
 
 
-def _read_part(pairs, part: str, size: Mapping, *, skip: bool) -> Split:
+def _read_part(pairs, part: str, size: Mapping, damaged: str) -> Split:
     labels = []
 
     def read(file: Path) -> np.ndarray | None:
         try:
             return decode(file, str(file), channels=3, **size)
-        except UserError as error:
-            if not skip:
-                raise
-            print(f"skipped: {error}", file=sys.stderr)
+        except Damaged as flaw:
+            flaw.refuse_or_tell(damaged)
             return None
 
     def readable(images):

@@ -3,6 +3,7 @@ pixels do not depend on which other libraries happen to be installed."""
 
 import io
 import os
+import sys
 from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,36 @@ from vggbn.data.scale import kept_size, rescale_image
 from vggbn.errors import UserError
 
 FITS = ("resize", "pad", "whole")
-DAMAGED = ("refuse", "skip")  # what becomes of a file that cannot be decoded
+DAMAGED = ("refuse", "skip")  # what becomes of what is `Damaged`
+PREPARE_AGAIN = "prepare the set again"  # the remedy for records
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNED = (5, 6, 7, 8)  # its values that exchange height and width
+
+
+class Damaged(UserError):
+    """A flaw of the data that damaged="skip" passes over: what it is, and what would mend it."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.problem, self.remedy = problem, remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}: {self.remedy}, or go on without it by --set damaged=skip."
+
+    def refuse_or_tell(self, damaged: str) -> None:
+        """Raise it, or with damaged="skip" only say so on stderr."""
+        if damaged != "skip":
+            raise self
+        print(f"skipped: {self.problem}", file=sys.stderr)
+
+
+@contextmanager
+def no_skipping():
+    """Within, what is `Damaged` is refused without offering damaged="skip": a stream has none."""
+    try:
+        yield
+    except Damaged as flaw:
+        raise UserError(f"{flaw.problem}: {flaw.remedy}.") from flaw
 
 
 def empty_images(n: int, *, image_size: int, channels: int) -> np.ndarray:
@@ -70,12 +98,14 @@ def _memory() -> int:
 
 
 def decode(source: Path | bytes, what: str, *, image_size: int, fit: str, channels: int):
-    """One encoded image as a uint8 array [image_size, image_size, channels], or, with fit="whole",
-    [height, width, channels] of which image_size is the smaller.
+    """One encoded image, a file or the bytes of a record, as a uint8 array.
+
+    Its shape is [image_size, image_size, channels], or, with fit="whole", [height, width, channels]
+    of which image_size is the smaller.
 
     EXIF rotation is applied; CMYK, RGBA (alpha dropped), grey and palette images become RGB, or
-    grey where channels is 1. `what` names the image in errors. Raises UserError for a file that
-    is no image, is damaged, or cannot be fitted.
+    grey where channels is 1. `what` names the image in errors. Raises Damaged for one that is
+    no image or is damaged, UserError for one that cannot be fitted.
     """
     side = None if fit == "pad" else image_size
     image, extent = open_image(source, what, channels=channels, side=side)
@@ -100,7 +130,7 @@ def open_image(source: Path | bytes, what: str, *, channels: int, side: int | No
 
 @contextmanager
 def _opened(source: Path | bytes, what: str):
-    """The image file; whatever goes wrong with it is a UserError."""
+    """The image file; whatever goes wrong with it is Damaged."""
     from PIL import Image
 
     try:
@@ -108,9 +138,8 @@ def _opened(source: Path | bytes, what: str):
             yield opened
     # Pillow's plugins raise nearly anything on damaged bytes.
     except Exception as error:
-        raise UserError(
-            f"{what} cannot be read as an image ({error}): replace or remove it."
-        ) from error
+        remedy = PREPARE_AGAIN if isinstance(source, bytes) else "replace or remove it"
+        raise Damaged(f"{what} cannot be read as an image ({error})", remedy) from error
 
 
 def fitted_size(source: Path | bytes, what: str, *, image_size: int) -> tuple[int, int]:

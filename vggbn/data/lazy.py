@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from vggbn.data.images import decode, fitted_size, stack
+from vggbn.data.images import decode, fitted_size, no_skipping, stack
 from vggbn.data.progress import progress
 from vggbn.data.scale import centre_crop, rescale
 from vggbn.data.types import Split
@@ -20,7 +20,7 @@ Rows = Sequence[int] | np.ndarray
 LOADINGS = ("memory", "stream")  # decoded once, into memory; or each image whenever it is needed
 
 
-class Records(Protocol):
+class Store(Protocol):
     """Encoded images that lie somewhere, by their number."""
 
     @property
@@ -31,7 +31,7 @@ class Records(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, numbers: Sequence[int]) -> list[Path | bytes]:
-        """The encoded images, or the files that hold them."""
+        """The encoded images, or the files that hold them. Damaged: one cannot be read."""
         ...
 
     def name(self, number: int) -> str:
@@ -41,7 +41,7 @@ class Records(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """`Records` that are files below a folder. names_N: their paths in it, encoded by the file
+    """A `Store` of files below a folder. names_N: their paths in it, encoded by the file
     system's rules; an array, since a million Path objects fill a gigabyte."""
 
     root: str
@@ -80,13 +80,13 @@ class Files:
 class LazySplit:
     """What a `Split` is, without its pixels: they are decoded and fitted when they are asked for.
 
-    rows_N: int64 [N], which of the records these are; labels_N: int32 [N]. image_size, fit and
+    rows_N: int64 [N], which images of the store these are; labels_N: int32 [N]. image_size, fit and
     channels are those of `images.decode`. view: (side, crop): the centre crop x crop pixels of
     each image rescaled to smallest side `side`, as `scale.centre_view` has them; None: all of it.
-    An image that cannot be decoded raises UserError when it is met.
+    An image that cannot be read or decoded raises UserError, which names it, when it is met.
     """
 
-    records: Records
+    store: Store
     rows_N: np.ndarray
     labels_N: np.ndarray
     image_size: int
@@ -106,10 +106,11 @@ class LazySplit:
         """The examples at rows_M (indices or a mask)."""
         return replace(self, rows_N=self.rows_N[rows_M], labels_N=self.labels_N[rows_M])
 
+    @no_skipping()
     def encoded(self, rows: Rows) -> list[tuple[Path | bytes, str]]:
         """(encoded image or its file, its name in errors) of these rows, read together."""
         numbers = self.rows_N[rows].tolist()
-        return list(zip(self.records.read(numbers), map(self.records.name, numbers), strict=True))
+        return list(zip(self.store.read(numbers), map(self.store.name, numbers), strict=True))
 
     def image(self, row: int) -> np.ndarray:
         """One image: uint8 [height, width, C]."""
@@ -127,6 +128,7 @@ class LazySplit:
             finally:
                 pool.shutdown(cancel_futures=True)
 
+    @no_skipping()
     def size(self, row: int) -> tuple[int, int]:
         """(height, width) of `image(row)`; only the head of the image is decoded."""
         if self.view:
@@ -135,6 +137,7 @@ class LazySplit:
             return self.image_size, self.image_size
         return fitted_size(*self.encoded([row])[0], image_size=self.image_size)
 
+    @no_skipping()
     def decoded(self, source: Path | bytes, name: str) -> np.ndarray:
         """An entry of `encoded` as `image` has it."""
         x_HWC = decode(
@@ -150,7 +153,7 @@ class LazySplit:
 
         No dates: a copy of the files is the same set.
         """
-        sha.update(repr(self.records.listing).encode())
+        sha.update(repr(self.store.listing).encode())
         sha.update(repr((self.image_size, self.fit, self.channels, self.view)).encode())
         # '<': the same bytes on every machine.
         sha.update(np.ascontiguousarray(self.rows_N, "<i8").tobytes())

@@ -1,14 +1,25 @@
-"""Prepare a TFDS set as ArrayRecord files: the one step that needs TensorFlow.
+"""Prepare a set of encoded images once, as ArrayRecord files; training then reads those.
 
-Run by `make data DATASET=NAME` in a virtual environment of its own; training then reads the files
-without TensorFlow.
+ImageNet from its own tars and a folder of images need no TensorFlow. Everything else is TFDS's
+download_and_prepare, which does: `make data DATASET=NAME` runs it in an environment of its own.
 """
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from vggbn.errors import UserError
+from vggbn.data.archive import whole
+from vggbn.data.embedded import EMBEDDED
+from vggbn.data.folder import list_folder
+from vggbn.data.imagenet import NAME, VERSION, imagenet
+from vggbn.data.images import DAMAGED, Damaged
+from vggbn.data.shards import Collection, Example, finished_folder, write_set
+from vggbn.errors import Parser, UserError, exit_with
+
+_FOLDER = "folder:"
+_FOLDER_VERSION = "1.0.0"
 
 
 def prepare(name: str, data_dir: str) -> Path:
@@ -35,15 +46,95 @@ def prepare(name: str, data_dir: str) -> Path:
     return Path(builder.data_dir)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """`python -m vggbn.data prepare NAME --data-dir DIR`."""
-    parser = argparse.ArgumentParser(prog="python -m vggbn.data")
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("prepare", help="download a TFDS set and store it for training")
-    command.add_argument("name", help="a TFDS name, such as cifar10")
-    command.add_argument("--data-dir", default="~/tensorflow_datasets", help="default: %(default)s")
-    arguments = parser.parse_args(argv)
+def prepare_imagenet(archives: str, data_dir: str, damaged: str = "refuse") -> Path:
+    """Prepare ImageNet 2012 from the two tars in `archives`, without TensorFlow.
+
+    A set that is already prepared is left as it is; one that was begun is finished. damaged, and
+    what is raised: see `imagenet` and `write_set`.
+    """
+    return finished_folder(data_dir, NAME, VERSION) or write_set(
+        imagenet(archives), data_dir, damaged=damaged
+    )
+
+
+def prepare_folder(path: str, name: str, data_dir: str, damaged: str = "refuse") -> Path:
+    """Prepare a folder of images (`folder`) as the set `name`, without TensorFlow.
+
+    Its parts stay; what is missing is drawn from train when the set is loaded, and near-duplicates
+    are then not kept together. A file name is the path inside the folder. Raises UserError for a
+    name that cannot be used, and as `list_folder` and `write_set` do.
+    """
+    if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in EMBEDDED:
+        raise UserError(
+            f"--name {name} cannot be the name of a prepared set: use lower-case letters, digits "
+            f"and _, and none of {', '.join(EMBEDDED)}."
+        )
+    if done := finished_folder(data_dir, name, _FOLDER_VERSION):
+        return done
+    listed = list_folder(path, damaged)
+    parts = {
+        part: [
+            Example(whole(file, file.relative_to(listed.root).as_posix()), label)
+            for file, label in pairs
+        ]
+        for part, pairs in listed.parts.items()
+    }
+    description = f"The image folder {listed.root.name}; the bytes are those of its files."
+    collection = Collection(name, _FOLDER_VERSION, listed.classes, parts, description)
+    return write_set(collection, data_dir, damaged=damaged)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """`python -m vggbn.data prepare ...`: prints the folder of the set and exits."""
+    exit_with(lambda: _run(argv), kept="What is whole is kept")
+
+
+def _run(argv: Sequence[str] | None) -> None:
+    arguments = _parser().parse_args(argv)
+    _refuse_idle_flags(arguments)
     try:
-        print(f"prepared {prepare(arguments.name, arguments.data_dir)}")
-    except UserError as error:
-        parser.exit(2, f"{error}\n")
+        folder = _prepare(arguments)
+    except Damaged as flaw:
+        choice = "or go on without it by --damaged skip"
+        raise UserError(f"{flaw.problem}: {flaw.remedy}, {choice}.") from flaw
+    print(f"prepared {folder}")
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m vggbn.data")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("prepare", help="store a set for training")
+    command.add_argument(
+        "name", help="imagenet2012 with --archives, folder:PATH, or a TFDS name (needs TensorFlow)"
+    )
+    command.add_argument("--data-dir", default="~/tensorflow_datasets", help="default: %(default)s")
+    command.add_argument("--archives", metavar="DIR", help="where the two tars of ImageNet lie")
+    command.add_argument("--name", dest="folder_name", metavar="NAME", help="of a folder's set")
+    command.add_argument(
+        "--damaged", choices=DAMAGED, help="refuse a file that is no image (default), or skip it"
+    )
+    return parser
+
+
+def _refuse_idle_flags(arguments: argparse.Namespace) -> None:
+    """UserError for a flag that says nothing about this set."""
+    folder, tars = arguments.name.startswith(_FOLDER), arguments.name == NAME and arguments.archives
+    for flag, value, used, where in (
+        ("--archives", arguments.archives, tars, NAME),
+        ("--name", arguments.folder_name, folder, "folder:PATH"),
+        ("--damaged", arguments.damaged, folder or tars, f"folder:PATH and {NAME} --archives"),
+    ):
+        if value is not None and not used:
+            raise UserError(f"{flag} is for {where}: leave it out for {arguments.name}.")
+
+
+def _prepare(arguments: argparse.Namespace) -> Path:
+    name, data_dir = arguments.name, arguments.data_dir
+    damaged = arguments.damaged or DAMAGED[0]
+    if name.startswith(_FOLDER):
+        if arguments.folder_name is None:
+            raise UserError(f"{name} needs a name as a set: add --name NAME.")
+        return prepare_folder(name.removeprefix(_FOLDER), arguments.folder_name, data_dir, damaged)
+    if arguments.archives:
+        return prepare_imagenet(arguments.archives, data_dir, damaged)
+    return prepare(name, data_dir)

@@ -1,6 +1,6 @@
 """load(): one name -> one Dataset."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,10 +9,11 @@ import numpy as np
 
 from vggbn.data import cache, folder, splits, tfds_source
 from vggbn.data.binary import PIXELS, binarise
+from vggbn.data.classes import require_classes
 from vggbn.data.duplicates import near_duplicates
 from vggbn.data.embedded import EMBEDDED
-from vggbn.data.images import DAMAGED, FITS, fit_arrays
-from vggbn.data.lazy import LOADINGS, AnySplit, Files, LazySplit, Records
+from vggbn.data.images import DAMAGED, FITS, fit_arrays, no_skipping
+from vggbn.data.lazy import LOADINGS, AnySplit, Files, LazySplit, Store
 from vggbn.data.types import Dataset, Split, concatenate, digest_of
 from vggbn.errors import UserError
 
@@ -43,7 +44,9 @@ def load(
         class, the same for every seed. "folds": seed s tests fold s % 5, so five seeds test every
         example once; a TFDS set keeps its official test and only validation (10 %) varies. A
         folder is pooled, and near-duplicates stay in one split.
-    damaged: "refuse" or "skip" the files of a folder that cannot be read; a skipped one is named.
+    damaged: "refuse" or "skip" images that cannot be read, shard files of which records are lost,
+        empty class folders, and classes that validation or test lacks; what is skipped is named on
+        stderr and told in the note.
     pixels: "standardised", or "binary": 0 and 255 only, which a net sees as 0 and 1 (`binarise`).
     train_size: so many training images, stratified by class; 0: all.
     cache_dir: where decoded TFDS sets and folders are kept, and the labels of streamed ones; None:
@@ -57,14 +60,15 @@ def load(
     size = {"image_size": image_size, "fit": fit}
     if loading == "stream":
         _check_stream(name, damaged, pixels)
-        found = _stream(name, split, seed, data_dir, cache_dir, size)
+        with no_skipping():
+            found = _stream(name, split, seed, data_dir, cache_dir, size)
     elif name in EMBEDDED:
         found = _load_embedded(name, _fold(split, seed), size)
     elif name.startswith(_FOLDER):
         root = _folder_path(name.removeprefix(_FOLDER), data_dir)
         found = _load_folder(name, root, split, seed, cache_dir, size, damaged)
     else:
-        found = _load_tfds(name, split, seed, data_dir, cache_dir, size)
+        found = _load_tfds(name, split, seed, data_dir, cache_dir, size, damaged)
     found = _few(found, train_size) if train_size else found
     return binarise(found) if pixels == "binary" else found
 
@@ -121,27 +125,32 @@ def _load_folder(
     size: Mapping,
     damaged: str,
 ) -> Dataset:
-    listed = folder.list_folder(path)
+    listed = folder.list_folder(path, damaged)
     root = listed.root.resolve()
     files = cache.listing(listed.root, listed.files)
     parts = cache.cached(
         cache_dir,
         f"folder-{root.name}-{size['image_size']}-{size['fit']}",
-        (str(root), size, files, *([damaged] if damaged != "refuse" else [])),
+        (str(root), size, files, *_unless_refused(damaged)),
         lambda: folder.read_folder(listed, damaged=damaged, **size),
     )
+    classes, lacking = dict(enumerate(listed.classes)), ""
     if split == "fixed":
         for part, given in parts.items():
-            what = f"{part} of {listed.root}"
-            folder.require_classes(given, listed.classes, what, f"add some to {part}/")
+            what, remedy = f"{part} of {listed.root}", f"add some to {part}/"
+            lacking += require_classes(given, classes, part, what, remedy, damaged)
+        classes = _present([parts["train"]], listed.classes)  # all that can be drawn from it
     three = _split_folder(parts, split, seed)
     for part, found in zip(splits.PARTS, three, strict=True):
-        what = f"The {part} part drawn from {listed.root}"
-        folder.require_classes(found, listed.classes, what, "give each class ten images or more")
-    count, listed_count = sum(map(len, three)), len(listed.files)
+        if split == "folds" or part not in parts or part == "train":
+            what = f"The {part} part drawn from {listed.root}"
+            remedy = "give each class ten images or more"
+            lacking += require_classes(found, classes, part, what, remedy, damaged)
+    count, lost = sum(map(len, three)), len(listed.files) - sum(map(len, three))
     note = f"image folder {root.name}, {count:,} images"
-    note += f", {listed_count - count} damaged files skipped" if count < listed_count else ""
-    return _dataset(name, three, listed.classes, flip=True, note=note)
+    note += f", {lost} damaged files skipped" if lost else ""
+    note += f", {len(listed.empty)} empty class folders skipped" if listed.empty else ""
+    return _dataset(name, three, listed.classes, flip=True, note=note + lacking)
 
 
 def _split_folder(parts: Mapping[str, Split], split: str, seed: int) -> Three:
@@ -153,21 +162,51 @@ def _split_folder(parts: Mapping[str, Split], split: str, seed: int) -> Three:
 
 
 def _load_tfds(
-    name: str, split: str, seed: int, data_dir: str | None, cache_dir: str | None, size: Mapping
+    name: str,
+    split: str,
+    seed: int,
+    data_dir: str | None,
+    cache_dir: str | None,
+    size: Mapping,
+    damaged: str,
 ) -> Dataset:
     prepared = tfds_source.open_prepared(name, data_dir, EMBEDDED)
     files = cache.listing(prepared.folder, Path(prepared.folder).iterdir())
     parts = cache.cached(
         cache_dir,
         f"{_file_name(name)}-{size['image_size']}-{size['fit']}",
-        (name, str(prepared.folder.resolve()), size, files),
-        lambda: tfds_source.read_prepared(prepared, **size),
+        (name, str(prepared.folder.resolve()), size, files, *_unless_refused(damaged)),
+        lambda: tfds_source.read_prepared(prepared, damaged=damaged, **size),
     )
+    lost = prepared.examples - sum(map(len, parts.values()))
     if split == "folds" and "validation" in parts:
         pooled = concatenate((parts["train"], parts["validation"]))
         parts = {"train": pooled, "test": parts["test"]}
+    note = prepared.note + (f", {lost:,} damaged images skipped" if lost else "")
     three = splits.carve(parts, fold=_fold(split, seed))
-    return _dataset(name, three, prepared.classes, flip=prepared.flip, note=prepared.note)
+    return _tfds_dataset(name, prepared, three, note, damaged)
+
+
+def _tfds_dataset(
+    name: str, prepared: tfds_source.Prepared, three: Three, note: str, damaged: str
+) -> Dataset:
+    # Some sets name classes of which they have no image at all.
+    classes = _present(three, prepared.classes)
+    for part, found in zip(splits.PARTS, three, strict=True):
+        what = f"The {part} part of {prepared.folder}"
+        note += require_classes(found, classes, part, what, "choose another data set", damaged)
+    return _dataset(name, three, prepared.classes, flip=prepared.flip, note=note)
+
+
+def _present(found: Iterable[AnySplit], classes: tuple[str, ...]) -> dict[int, str]:
+    """Label and name of the classes that have an image in one of the splits."""
+    labels = np.unique(np.concatenate([split.labels_N for split in found]))
+    return {label: classes[label] for label in labels.tolist()}
+
+
+def _unless_refused(damaged: str) -> list[str]:
+    """For a cache's key: what was decoded with "refuse" is what it always was."""
+    return [damaged] if damaged != "refuse" else []
 
 
 def _check_stream(name: str, damaged: str, pixels: str) -> None:
@@ -202,8 +241,8 @@ def _stream_folder(name: str, path: str, split: str, size: Mapping) -> Dataset:
     for part in splits.PARTS:
         files, labels = zip(*listed.parts[part], strict=True)
         found = _lazy(Files.of(listed.root, files), np.array(labels, np.int32), 3, size)
-        what = f"{part} of {listed.root}"
-        folder.require_classes(found, listed.classes, what, f"add some to {part}/")
+        what, remedy = f"{part} of {listed.root}", f"add some to {part}/"
+        require_classes(found, dict(enumerate(listed.classes)), part, what, remedy, "refuse")
         three.append(found)
     note = f"image folder {listed.root.resolve().name}, {sum(map(len, three)):,} images"
     return _dataset(name, tuple(three), listed.classes, flip=True, note=note)
@@ -214,7 +253,7 @@ def _stream_tfds(
 ) -> Dataset:
     prepared = tfds_source.open_prepared(name, data_dir, EMBEDDED)
     files = cache.listing(prepared.folder, Path(prepared.folder).iterdir())
-    names = tfds_source.labelled_parts(prepared)
+    names = prepared.labelled_parts
     if split == "folds" and "validation" in names:
         names = {"train": f"{names['train']}+{names['validation']}", "test": names["test"]}
     parts = {}
@@ -225,15 +264,15 @@ def _stream_tfds(
             (name, part, str(prepared.folder.resolve()), files),
             partial(tfds_source.read_labels, prepared, part),
         )
-        records = tfds_source.part_records(prepared, part)
-        parts[role] = _lazy(records, labels_N, prepared.channels, size)
+        store = tfds_source.part_store(prepared, part)
+        parts[role] = _lazy(store, labels_N, prepared.channels, size)
     three = splits.carve(parts, fold=_fold(split, seed))
-    return _dataset(name, three, prepared.classes, flip=prepared.flip, note=prepared.note)
+    return _tfds_dataset(name, prepared, three, prepared.note, "refuse")
 
 
-def _lazy(records: Records, labels_N: np.ndarray, channels: int, size: Mapping) -> LazySplit:
+def _lazy(store: Store, labels_N: np.ndarray, channels: int, size: Mapping) -> LazySplit:
     rows_N = np.arange(len(labels_N), dtype=np.int64)
-    return LazySplit(records, rows_N, labels_N, channels=channels, **size)
+    return LazySplit(store, rows_N, labels_N, channels=channels, **size)
 
 
 def _file_name(name: str) -> str:

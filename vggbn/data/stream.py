@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vggbn.data.batches import batch_indices
-from vggbn.data.images import as_array, open_image
+from vggbn.data.images import as_array, no_skipping, open_image
 from vggbn.data.lazy import LazySplit
 from vggbn.data.permutation import uniform
 from vggbn.data.scale import REACH, rescaled_size
@@ -150,6 +150,7 @@ class _Steps:
     def __len__(self) -> int:
         return self.stop - self.first
 
+    @no_skipping()
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         split, step = self.split, self.first + int(index)
         share = self.batch // self.part[1]

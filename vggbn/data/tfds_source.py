@@ -5,17 +5,21 @@ and their pixels differ.
 """
 
 import difflib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vggbn.data.images import decode, stack
+from vggbn.data.images import PREPARE_AGAIN, Damaged, decode, stack
 from vggbn.data.progress import progress
+from vggbn.data.records import Records
+from vggbn.data.shards import SKIPPED
 from vggbn.data.splits import PARTS
 from vggbn.data.types import Split
 from vggbn.errors import UserError
@@ -58,22 +62,65 @@ class Prepared:
 
     @property
     def note(self) -> str:
-        """Title, version, and whether lossless images were stored again as JPEG."""
+        """Title, version, whether lossless images were stored again as JPEG, and how many
+        damaged ones were left out when the set was prepared."""
         info = self.builder.info
         copy = ", JPEG copy" if self._is_jpeg_copy() else ""
-        return f"{_TITLES.get(info.name, info.name)}{copy} (TFDS {info.version})"
+        path = self.folder / SKIPPED
+        left_out = len(json.loads(path.read_text())) if path.is_file() else 0
+        without = f", {left_out:,} damaged images left out" if left_out else ""
+        return f"{_TITLES.get(info.name, info.name)}{copy} (TFDS {info.version}){without}"
 
-    def records(self, part: str) -> Any:
+    @property
+    def labelled_parts(self) -> Mapping[str, str]:
+        """{train, validation or test: the official part that serves as it}; validation is the test
+        of a set without a labelled one. Raises UserError when train has no labels.
+
+        TFDS gives the label -1 to parts whose labels are secret, such as ImageNet's test.
+        """
+        given = self.builder.info.splits
+        names = [part for part in PARTS if part in given]
+        found = {part: part for part in names if self.first(part)[self.label_key] >= 0}
+        if "train" not in found:
+            raise UserError(
+                f"{self.name} has the parts {', '.join(given)} and no labelled train: "
+                "choose another data set."
+            )
+        if "test" not in found and "validation" in found:
+            found["test"] = found.pop("validation")
+        return found
+
+    @property
+    def examples(self) -> int:
+        """How many the labelled parts have when none is lost."""
+        parts = self.labelled_parts.values()
+        return sum(self.builder.info.splits[part].num_examples for part in parts)
+
+    def records(self, part: str) -> Records:
         """The encoded records of a part, or of a slice of it such as 'test[:200]'."""
         import tensorflow_datasets as tfds
 
         skip = {self.image_key: tfds.decode.SkipDecoding()}
-        return self.builder.as_data_source(part, decoders=skip)
+        source = self.builder.as_data_source(part, decoders=skip)
+        return Records(source, self.builder.info.splits[part].file_instructions)
+
+    def first(self, part: str) -> Mapping:
+        """The first record of a part that can be read. Raises UserError, naming the first shard
+        file, when none can."""
+        records = self.records(part)
+        for number in range(len(records)):
+            with suppress(Damaged):
+                record = records[number]
+                if record[self.image_key]:  # bytes of another kind are a record without fields
+                    return record
+        raise UserError(
+            f"{records.where(0)} cannot be read, nor any other of {part}: {PREPARE_AGAIN}."
+        )
 
     def _is_jpeg_copy(self) -> bool:
         # TFDS stores PNG unless the set says otherwise.
         declared = self.builder.info.features[self.image_key].encoding_format
-        first = self.records("train[:1]")[0][self.image_key]
+        first = self.first("train")[self.image_key]
         return declared != "jpeg" and first.startswith(b"\xff\xd8")
 
 
@@ -98,107 +145,103 @@ def open_prepared(name: str, data_dir: str | None, embedded: Iterable[str]) -> P
     return Prepared(name, folder, builder, *_keys(builder.info, name, tfds))
 
 
-def read_prepared(prepared: Prepared, *, image_size: int, fit: str) -> Mapping[str, Split]:
+def read_prepared(
+    prepared: Prepared, *, image_size: int, fit: str, damaged: str = "refuse"
+) -> Mapping[str, Split]:
     """Decode the labelled parts, called train, validation and test; without a labelled test,
-    the official validation part is 'test'."""
+    the official validation part is 'test'. damaged: see `read_part`."""
     return {
-        role: read_part(prepared, part, image_size=image_size, fit=fit)
-        for role, part in labelled_parts(prepared).items()
+        role: read_part(prepared, part, image_size=image_size, fit=fit, damaged=damaged)
+        for role, part in prepared.labelled_parts.items()
     }
 
 
-def labelled_parts(prepared: Prepared) -> dict[str, str]:
-    """{train, validation or test: the official part that serves as it}; validation is the test of
-    a set without a labelled one."""
-    given = prepared.builder.info.splits
-    found = {part: part for part in PARTS if part in given and _is_labelled(prepared, part)}
-    if "train" not in found:
-        raise UserError(
-            f"{prepared.name} has the parts {', '.join(given)} and no labelled train: "
-            "choose another data set."
-        )
-    if "test" not in found and "validation" in found:
-        found["test"] = found.pop("validation")
-    return found
-
-
 @dataclass(frozen=True, eq=False)
-class PartRecords:
-    """`lazy.Records` of a part of a prepared set; source is its TFDS data source, which pickles."""
+class PartStore:
+    """The `lazy.Store` of a part of a prepared set: the images of its records."""
 
-    source: Any
+    records: Records
     image_key: str
-    part: str
-    folder: str
     listing: tuple[tuple[str, int], ...]
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.records)
 
     def read(self, numbers: Sequence[int]) -> list[Path | bytes]:
         # Together: one by one takes ten times as long.
-        return [record[self.image_key] for record in self.source.__getitems__(list(numbers))]
+        return [record[self.image_key] for record in self.records.intact(numbers)]
 
     def name(self, number: int) -> str:
-        return f"Image {number} of {self.part} in {self.folder}"
+        return f"The image of {self.records.where(number)}"
 
 
-def part_records(prepared: Prepared, part: str) -> PartRecords:
+def part_store(prepared: Prepared, part: str) -> PartStore:
     """The encoded images of a part, or of several: 'train+validation'."""
     files = sorted(prepared.folder.iterdir())
     listing = tuple((file.name, file.stat().st_size) for file in files)
-    records = prepared.records(part)
-    return PartRecords(records, prepared.image_key, part, str(prepared.folder), listing)
+    return PartStore(prepared.records(part), prepared.image_key, listing)
 
 
 def read_labels(prepared: Prepared, part: str) -> np.ndarray:
-    """The labels of a part, int32 [N]. The images lie between them, so all of it is read."""
+    """The labels of a part, int32 [N]. The images lie between them, so all of it is read.
+
+    Raises Damaged, naming the first shard file or record that cannot be read.
+    """
     records = prepared.records(part)
-    n, labels = len(records), []
-    starts = range(0, n, _BLOCK)
-    blocks = (records.__getitems__(range(s, min(s + _BLOCK, n))) for s in starts)
-    for record in progress((record for block in blocks for record in block), n, f"{part} labels"):
-        labels.append(record[prepared.label_key])
+    numbers = records.readable("refuse").tolist()
+    blocks = (records.intact(block) for block in _blocks(numbers))
+    found = (record for block in blocks for record in block)
+    labels = [r[prepared.label_key] for r in progress(found, len(numbers), f"{part} labels")]
     return np.array(labels, np.int32)
 
 
-def read_part(prepared: Prepared, part: str, *, image_size: int, fit: str) -> Split:
-    """Decode one part, or a slice of it such as 'test[:200]'. Grey stays grey, all else is RGB."""
+def read_part(
+    prepared: Prepared, part: str, *, image_size: int, fit: str, damaged: str = "refuse"
+) -> Split:
+    """Decode one part, or a slice of it such as 'test[:200]'. Grey stays grey, all else is RGB.
+
+    damaged: "refuse": Damaged, naming the first shard file, record or image that cannot be read;
+    "skip": each is named on stderr and left out.
+    """
     records = prepared.records(part)
-    channels = prepared.channels
+    numbers = records.readable(damaged).tolist()
+    size = {"image_size": image_size, "fit": fit, "channels": prepared.channels}
 
-    def read(numbered) -> np.ndarray:
-        number, record = numbered
-        what = f"Image {number} of {part} in {prepared.folder}"
-        source = record[prepared.image_key]
-        return decode(source, what, image_size=image_size, fit=fit, channels=channels)
+    def read(number: int, record: Mapping | Damaged) -> np.ndarray | None:
+        try:
+            if isinstance(record, Damaged):
+                raise record
+            what = f"The image of {records.where(number)}"
+            return decode(record[prepared.image_key], what, **size)
+        except Damaged as flaw:
+            flaw.refuse_or_tell(damaged)
+            return None
 
-    n, labels = len(records), []
+    large = len(prepared.first(part)[prepared.image_key]) >= _LARGE
+    labels = []
 
     def labelled():
-        rows = _mapped(read, records, prepared.image_key)
-        for record, x_HWC in progress(rows, n, part):
-            labels.append(record[prepared.label_key])
-            yield x_HWC
+        rows = _mapped(read, records, numbers, large)
+        for record, x_HWC in progress(rows, len(numbers), part):
+            if x_HWC is not None:
+                labels.append(record[prepared.label_key])
+                yield x_HWC
 
-    images_NHWC, sizes_N2 = stack(labelled(), n, image_size=image_size, fit=fit, channels=channels)
+    images_NHWC, sizes_N2 = stack(labelled(), len(numbers), **size)
     return Split(images_NHWC, np.array(labels, np.int32), sizes_N2)
 
 
-def _mapped(read: Callable, records, image_key: str) -> Iterator[tuple[Mapping, np.ndarray]]:
-    """(record, image) of all records, block by block; large images are decoded in threads,
+def _mapped(read: Callable, records: Records, numbers: list[int], large: bool) -> Iterator[tuple]:
+    """(record, image) of the numbers, block by block; large images are decoded in threads,
     small ones are not: there the interpreter lock makes threads slower than one loop."""
-    large = len(records) > 0 and len(records[0][image_key]) >= _LARGE
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(records), _BLOCK):
-            block = records.__getitems__(range(start, min(start + _BLOCK, len(records))))
-            images = (pool.map if large else map)(read, enumerate(block, start))
-            yield from zip(block, images, strict=True)
+        for block in _blocks(numbers):
+            found = records.read(block)
+            yield from zip(found, (pool.map if large else map)(read, block, found), strict=True)
 
 
-def _is_labelled(prepared: Prepared, part: str) -> bool:
-    """TFDS gives the label -1 to parts whose labels are secret, such as ImageNet's test."""
-    return prepared.records(f"{part}[:1]")[0][prepared.label_key] >= 0
+def _blocks(numbers: list[int]) -> Iterator[list[int]]:
+    return (numbers[start : start + _BLOCK] for start in range(0, len(numbers), _BLOCK))
 
 
 def _root(data_dir: str | None) -> Path:

@@ -1,0 +1,26 @@
+"""Whether every class has an image in every part."""
+
+from collections.abc import Mapping
+
+from vggbn.data.images import Damaged
+from vggbn.data.lazy import AnySplit
+
+_NAMED = 5  # classes in one message
+
+
+def require_classes(
+    split: AnySplit, classes: Mapping[int, str], part: str, what: str, remedy: str, damaged: str
+) -> str:
+    """What a note says of the classes that have no image in the split; "" where each has one.
+
+    classes: label -> name. part: train, validation or test. what: names the split in messages;
+    remedy: what mends it. Raises Damaged unless damaged is "skip", which says it on stderr.
+    """
+    present = set(split.labels_N.tolist())
+    missing = [name for label, name in classes.items() if label not in present]
+    if not missing:
+        return ""
+    more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+    names = ", ".join(missing[:_NAMED]) + more
+    Damaged(f"{what} has no image of class {names}", remedy).refuse_or_tell(damaged)
+    return f", no image of class {names} in {part}"
