@@ -131,6 +131,14 @@ def test_reports_rarer_than_the_window_have_a_rate_too(progress, clock):
     assert progress.rate() == pytest.approx(2.0)
 
 
+def test_a_run_that_is_begun_again_makes_no_negative_rate(progress, clock):
+    for step in (100, 200, 120, 130):
+        progress.report(LONG, heartbeat(step))
+        clock.now += 10
+    assert progress.rate() == pytest.approx(110 / 30)
+    assert "at 130 of 300" in progress.line()
+
+
 def test_the_time_before_the_first_report_is_not_in_the_rate(progress, clock):
     clock.now += 20  # compilation
     progress.report(LONG, heartbeat(1))
