@@ -106,6 +106,14 @@ def test_steps_of_an_earlier_process_are_not_in_the_rate(progress, clock):
     assert "160 images/s, 0:30 left" in progress.line()
 
 
+def test_a_resumed_run_beside_another_is_no_burst(progress, clock):
+    progress.report(LONG, heartbeat(0))
+    clock.now += 10
+    progress.report("base seed 0", heartbeat(90))
+    progress.report(LONG, heartbeat(10))
+    assert progress.rate() == pytest.approx(1)
+
+
 def test_a_found_run_says_nothing_of_the_rate(progress, clock):
     clock.now += 1
     progress.finished(LONG, line())
