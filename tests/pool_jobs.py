@@ -70,10 +70,16 @@ def unpicklable(argument, report):
 
 
 def resume(argument, report):
-    """Waits to be moved elsewhere; when it is begun again there, it is done."""
+    """Saves when it is told to end, as when it is moved; begun again elsewhere, it is done."""
     path = Path(argument)
     if path.exists():
         return "went on"
+
+    def save(signum, frame):
+        path.with_suffix(".saved").touch()
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, save)
     path.touch()
     report([os.getpid(), os.getppid()])
     time.sleep(60)

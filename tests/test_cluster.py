@@ -196,6 +196,19 @@ def test_a_job_that_is_moved_elsewhere_goes_on_there(engine, tmp_path):
     )
     engine.run([job("moved", 0, "resume", str(tmp_path / "been"))], pool_jobs.work, events)
     assert results == ["went on"]
+    assert (tmp_path / "been.saved").exists()
+    assert len(list((tmp_path / "cluster").glob("*_log.out"))) == 1, "it is the same job"
+
+
+def test_a_report_that_is_being_written_has_to_wait(tmp_path):
+    flight = cluster._Flight(job("any", 0, "facts"), None, tmp_path / "stem")
+    assert flight.news() == []
+    path = tmp_path / "stem.reports"
+    path.write_text('{"step": 1}\n{"st')
+    assert flight.news() == [{"step": 1}]
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+    assert flight.news() == [{"step": 2}]
+    assert flight.news() == []
 
 
 # --- SLURM ---------------------------------------------------------------------------------------
@@ -322,6 +335,15 @@ from tests import test_cluster as t
 from vggbn.loggers import Logs
 t.train(t.local_engine(sys.argv[1]), sys.argv[1], log=Logs({"deadly": t.Deadly()}))
 """
+
+
+def test_the_setting_of_a_cluster_is_asked_of_a_job_there():
+    def run_jobs(jobs, work, events):
+        (asked,) = jobs
+        events.on_result(asked, {"device": "of the node"})
+
+    engine = pool.Engine(run_jobs, 1, here=False)
+    assert train_many.worker_setting(engine) == {"device": "of the node"}
 
 
 def test_runs_of_another_kind_of_node_are_told_of(tmp_path, capsys):

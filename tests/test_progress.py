@@ -106,6 +106,14 @@ def test_steps_of_an_earlier_process_are_not_in_the_rate(progress, clock):
     assert "160 images/s, 0:30 left" in progress.line()
 
 
+def test_a_resumed_run_beside_another_is_no_burst(progress, clock):
+    progress.report(LONG, heartbeat(0))
+    clock.now += 10
+    progress.report("base seed 0", heartbeat(90))
+    progress.report(LONG, heartbeat(10))
+    assert progress.rate() == pytest.approx(1)
+
+
 def test_a_found_run_says_nothing_of_the_rate(progress, clock):
     clock.now += 1
     progress.finished(LONG, line())
@@ -129,6 +137,14 @@ def test_reports_rarer_than_the_window_have_a_rate_too(progress, clock):
         clock.now += 100
         progress.report(LONG, heartbeat(step))
     assert progress.rate() == pytest.approx(2.0)
+
+
+def test_a_run_that_is_begun_again_makes_no_negative_rate(progress, clock):
+    for step in (100, 200, 120, 130):
+        progress.report(LONG, heartbeat(step))
+        clock.now += 10
+    assert progress.rate() == pytest.approx(110 / 30)
+    assert "at 130 of 300" in progress.line()
 
 
 def test_the_time_before_the_first_report_is_not_in_the_rate(progress, clock):

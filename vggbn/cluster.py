@@ -24,6 +24,7 @@ from vggbn.pool import ATTEMPTS, Events, Job
 
 AT_ONCE = 256  # jobs of an array that SLURM may run at a time, where the user does not say
 ARRAY = 1000  # jobs of one array: SLURM's own limit, where its administrator has set no other
+MOVES = 100  # times that a run may outlast its job's time: it goes on from its last saved step
 POLL = 1.0  # seconds between two looks at what the jobs have left
 # What a job asks for where the user does not say. time, timeout_min: minutes, after which it is
 # stopped and goes on in a job of its own.
@@ -64,10 +65,10 @@ def make_executor(kind: str, settings: Sequence[str], folder: Path) -> Any:
     import submitit
 
     if kind == "local":
-        executor, valid = submitit.LocalExecutor(folder), LOCAL
+        executor, valid = submitit.LocalExecutor(folder, MOVES), LOCAL
     else:
         try:
-            executor = submitit.SlurmExecutor(folder)
+            executor = submitit.SlurmExecutor(folder, MOVES)
         except RuntimeError:
             raise UserError(
                 "--cluster slurm finds no srun on this machine: start it where SLURM jobs are "

@@ -39,7 +39,7 @@ class Progress:
     def report(self, name: str, record: dict) -> None:
         """A run says where it is; what it said before and does not say now still holds."""
         before = self.running.get(name, {"step": record["step"]})
-        self._count(record["step"] - before["step"])
+        self._count(max(0, record["step"] - before["step"]))  # a run may be begun again elsewhere
         self.running[name] = before | record
         self._live()
 

@@ -185,7 +185,8 @@ def run_plan(plan: Plan, store: runs.Store, engine: pool.Engine, log: loggers.Lo
     every = plan.found(setting, evaluation).missing(plan.seeds)
     missing = [(name, seed) for name, seed in every if name in plan.variants]
     done = len(plan.seeds) * len(plan.variants) - len(missing)
-    print(budget(plan, [plan.variants[name] for name, _ in missing], done, engine.workers))
+    workers = min(engine.workers, max(1, len(missing)))
+    print(budget(plan, [plan.variants[name] for name, _ in missing], done, workers))
     failures = train_missing(plan, store, missing, engine, setting, log)
     views = [(name, seed) for name, seed in every if name in plan.views]
     failures += view_missing(plan, store, views, engine)
