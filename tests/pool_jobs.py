@@ -70,9 +70,12 @@ def unpicklable(argument, report):
 
 
 def resume(argument, report):
-    """Saves when it is told to end, as when it is moved; begun again elsewhere, it is done."""
-    path = Path(argument)
-    if path.exists():
+    """Saves when it is told to end, as when it is moved; moved as often as `argument` says, it is
+    done."""
+    path, times = Path(argument[0]), argument[1]
+    with path.open("a") as file:
+        file.write("x")
+    if path.stat().st_size > times:
         return "went on"
 
     def save(signum, frame):
@@ -80,7 +83,6 @@ def resume(argument, report):
         os._exit(0)
 
     signal.signal(signal.SIGTERM, save)
-    path.touch()
     report([os.getpid(), os.getppid()])
     time.sleep(60)
     return "was never moved"

@@ -194,10 +194,23 @@ def test_a_job_that_is_moved_elsewhere_goes_on_there(engine, tmp_path):
         lambda _, value: results.append(value),
         lambda _, text: pytest.fail(text),
     )
-    engine.run([job("moved", 0, "resume", str(tmp_path / "been"))], pool_jobs.work, events)
+    engine.run([job("moved", 0, "resume", [str(tmp_path / "been"), 1])], pool_jobs.work, events)
     assert results == ["went on"]
     assert (tmp_path / "been.saved").exists()
     assert len(list((tmp_path / "cluster").glob("*_log.out"))) == 1, "it is the same job"
+
+
+def test_sigterm_is_no_failure_however_often_it_comes(engine, tmp_path):
+    """As where SLURM wants the node for another job: the job is submitted again, and again."""
+    results = []
+    events = Events(
+        lambda _, pids: [os.kill(pid, signal.SIGTERM) for pid in pids],
+        lambda _, value: results.append(value),
+        lambda _, text: pytest.fail(text),
+    )
+    engine.run([job("moved", 0, "resume", [str(tmp_path / "been"), 3])], pool_jobs.work, events)
+    assert results == ["went on"]
+    assert len(list((tmp_path / "cluster").glob("*_log.out"))) == 4
 
 
 def test_a_report_that_is_being_written_has_to_wait(tmp_path):
@@ -241,7 +254,7 @@ def test_jobs_of_a_killed_command_are_waited_for_and_not_submitted_again(
     on_slurm, slurm, tmp_path, held
 ):
     """Whether they still wait in the queue or run."""
-    jobs = [job(f"slow {i}", 0, "resume", str(tmp_path / f"been {i}")) for i in (0, 1)]
+    jobs = [job(f"slow {i}", 0, "resume", [str(tmp_path / f"been {i}"), 1]) for i in (0, 1)]
     (slurm / "hold").touch()
 
     def kill(*_):

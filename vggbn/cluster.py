@@ -226,6 +226,9 @@ def _land(flight: _Flight, events: Events, pending: list[Job], attempts: Counter
         path.unlink(missing_ok=True)
     if kind == "user error":
         raise UserError(value)
+    if kind == "preempted":  # should SLURM queue it again too, that one finds no task, and ends
+        pending.insert(0, job)
+        return
     (events.on_result if kind == "result" else events.on_failure)(job, value)
 
 
@@ -242,7 +245,8 @@ def _cancel(flights: list[_Flight], *, wait: bool) -> None:
 
 
 class Task:
-    """A job as a node gets it; its answer is ("result" | "failure" | "user error", value).
+    """A job as a node gets it: its answer is ("result" | "failure" | "user error", value), or
+    ("preempted", ...) where SIGTERM came first.
 
     It is done there by a pool of one worker, which has that pool's environment and is given time to
     save what it has when the job is stopped. shared: other jobs use the same accelerator.
@@ -267,6 +271,8 @@ class Task:
             pool.run_jobs([Job(self.name, None, self.call)], _called, events, workers=1)
         except UserError as error:
             return "user error", str(error)
+        except Preempted as stop:
+            return "preempted", str(stop)
         return answers[0]
 
     def _report(self, value: Any) -> None:
