@@ -170,6 +170,14 @@ def test_jitter_draws_every_scale_and_reaches_every_edge():
     assert (images[:, 0].max((1, 2)) < 1).any() and (images[:, -1].min((1, 2)) > 62).any()
 
 
+def test_both_ends_of_the_scales_are_drawn_alike():
+    raw = encoded(texture(50, 50))
+    (images, _), *_ = batches(split_of([raw] * 300), scales=(24, 25), batch=300, stop=1)
+    smaller = (images == by_pillow(raw, 24, (0, 0), 24)).all((1, 2, 3))
+    larger = np.isin(images[:, 0, 0, 0], by_pillow(raw, 25, (0, 0), 25)[:2, :2, 0])
+    assert 0.4 < smaller.mean() < 0.6 and (smaller | larger).all()
+
+
 def test_large_jpegs_are_decoded_at_half_their_size_or_less():
     raw = encoded(texture(1000, 1301), "JPEG", quality=92)
     found = scale_crop(raw, "x", side=100, place_2=(0.5, 0.9), crop=64, channels=3)
