@@ -4,8 +4,9 @@
 
 JPEG files of 500x375 pixels at quality 92 are decoded, rescaled to a random smallest side S in
 256 … 512 and cropped at random to 224x224, in batches of 64 (VGG 3.1). The files are parts of
-scikit-learn's photograph china.jpg. Contestants run in turns (A B A B), each in processes of its own,
-pinned to the same cores. torchvision takes part where it is installed; nothing else here needs it.
+scikit-learn's photograph china.jpg. Contestants run in turns (A B A B), each in processes of its
+own, pinned to the same cores. torchvision, whose transforms rescale with the same Pillow, takes
+part where it is installed; nothing else here needs it.
 """
 
 from __future__ import annotations
