@@ -124,7 +124,8 @@ def labelled_parts(prepared: Prepared) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class PartRecords:
-    """`lazy.Records` of a part of a prepared set; source is its TFDS data source, which pickles."""
+    """`lazy.Records` of a part of a prepared set, as the records of its shards; source is its TFDS
+    data source, which pickles."""
 
     source: Any
     image_key: str
@@ -145,8 +146,12 @@ class PartRecords:
 
 def part_records(prepared: Prepared, part: str) -> PartRecords:
     """The encoded images of a part, or of several: 'train+validation'."""
-    files = sorted(prepared.folder.iterdir())
-    listing = tuple((file.name, file.stat().st_size) for file in files)
+    spans = prepared.builder.info.splits[part].file_instructions
+    files = [Path(span.filename) for span in spans]
+    listing = tuple(
+        (f"{file.name}[{span.skip}:{span.skip + span.take}]", file.stat().st_size)
+        for file, span in zip(files, spans, strict=True)
+    )
     records = prepared.records(part)
     return PartRecords(records, prepared.image_key, part, str(prepared.folder), listing)
 
