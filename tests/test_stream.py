@@ -1,6 +1,7 @@
 """Streamed training batches are functions of (seed, step): whoever decodes them, and from where."""
 
 import io
+import multiprocessing
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -104,6 +105,11 @@ def test_every_epoch_is_a_permutation(stream):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(whole, stream, workers):
     same(batches(whole, **JITTER, workers=workers), stream)
+
+
+def test_a_daemonic_process_takes_threads_for_workers(whole, stream, monkeypatch):
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # pyright: ignore
+    same(batches(whole, **JITTER, workers=2), stream)
 
 
 @pytest.mark.parametrize("threads", [1, 5])
@@ -263,7 +269,6 @@ def test_stopping_early_leaves_nothing_behind(tmp_path, workers, end):
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
     command = [sys.executable, "-W", "error", script, str(workers), end]
-    # Its own folder of shared memory cannot be had: the names that are new are its own.
     run = subprocess.run(
         command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         check=False, timeout=120,
