@@ -29,6 +29,7 @@ same net: their parameter counts, and their losses before and after an update.
   compilation included. torch-bf16 is autocast, channels_last.
 
 Single operations, shape by shape: [cliffs.md](cliffs.md), by `python -m benchmarks.cliffs`.
+The input pipeline at ImageNet's size: [input.md](input.md), by `python -m benchmarks.input`.
 """
 
 

@@ -14,6 +14,7 @@ from vggbn.data import LazySplit, Split, colour_pca, load, moments, pixel_moment
 from vggbn.data.lazy import loaded
 from vggbn.data.scale import centre_view
 from vggbn.data.splits import stratified
+from vggbn.data.types import digest_of
 from vggbn.errors import UserError
 from vggbn.evaluate import centre, dense, evaluate, predict
 from vggbn.evaluate.single import padded_batches
@@ -101,6 +102,15 @@ def test_official_validation_is_test_and_validation_comes_from_train(tmp_path):
         same_images(getattr(lazy, part), getattr(held, part))
 
 
+def test_parts_of_a_set_have_digests_of_their_own(tmp_path):
+    root = make_tfds(tmp_path, {"train": TWO, "validation": TWO, "test": TWO})
+    found = load("tiny", **options(data_dir=str(root)), loading="stream")
+    assert len({digest_of(getattr(found, part)) for part in PARTS}) == 3
+    (listed,) = found.test.store.listing
+    shard = root / "tiny" / "1.0.0" / "tiny-test.array_record-00000-of-00001"
+    assert listed == (f"{shard.name}[0:20]", shard.stat().st_size)
+
+
 def test_labels_are_read_once(tmp_path, monkeypatch):
     root = make_tfds(tmp_path / "data", {"train": TWO, "test": [1, 0, 0]})
     reads, read = [], tfds_source.read_labels
@@ -152,6 +162,23 @@ def test_pixel_statistics_are_those_of_a_stratified_sample(clothes, monkeypatch)
     pixels = np.concatenate(few)
     np.testing.assert_allclose(mean_C, pixels.mean(0), rtol=1e-6)
     np.testing.assert_allclose(std, np.sqrt(pixels.var(0).mean()), rtol=1e-5)
+
+
+def test_pixel_statistics_are_computed_once(clothes, tmp_path, monkeypatch):
+    decoded, image = [], LazySplit.image
+    monkeypatch.setattr(LazySplit, "image", lambda s, row: (decoded.append(row), image(s, row))[1])
+
+    def statistics(**changes):
+        found = load(
+            f"folder:{clothes}", **options(**changes), cache_dir=str(tmp_path), loading="stream"
+        )
+        mean_C, std = pixel_moments(found.train)
+        return [*mean_C.tolist(), std, *colour_pca(found.train).ravel().tolist()]
+
+    first = statistics()
+    assert len(decoded) == 12
+    assert statistics() == first and len(decoded) == 12
+    assert statistics(image_size=20) != first and len(decoded) == 24
 
 
 def _sampled_rows(split, n):

@@ -1,6 +1,7 @@
 """Streamed training batches are functions of (seed, step): whoever decodes them, and from where."""
 
 import io
+import multiprocessing
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -106,6 +107,11 @@ def test_workers_change_nothing(whole, stream, workers):
     same(batches(whole, **JITTER, workers=workers), stream)
 
 
+def test_a_daemonic_process_takes_threads_for_workers(whole, stream, monkeypatch):
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # pyright: ignore
+    same(batches(whole, **JITTER, workers=2), stream)
+
+
 @pytest.mark.parametrize("threads", [1, 5])
 def test_threads_change_nothing(whole, stream, threads):
     same(batches(whole, **JITTER, threads=threads), stream)
@@ -168,6 +174,14 @@ def test_jitter_draws_every_scale_and_reaches_every_edge():
     assert set(range(33, 48)) <= set(sides.tolist()) <= set(range(31, 50))
     assert abs(sides.mean() - 40) < 1  # of 300 uniform draws: three standard errors
     assert (images[:, 0].max((1, 2)) < 1).any() and (images[:, -1].min((1, 2)) > 62).any()
+
+
+def test_both_ends_of_the_scales_are_drawn_alike():
+    raw = encoded(texture(50, 50))
+    (images, _), *_ = batches(split_of([raw] * 300), scales=(24, 25), batch=300, stop=1)
+    smaller = (images == by_pillow(raw, 24, (0, 0), 24)).all((1, 2, 3))
+    larger = np.isin(images[:, 0, 0, 0], by_pillow(raw, 25, (0, 0), 25)[:2, :2, 0])
+    assert 0.4 < smaller.mean() < 0.6 and (smaller | larger).all()
 
 
 def test_large_jpegs_are_decoded_at_half_their_size_or_less():
@@ -255,7 +269,6 @@ def test_stopping_early_leaves_nothing_behind(tmp_path, workers, end):
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
     command = [sys.executable, "-W", "error", script, str(workers), end]
-    # Its own folder of shared memory cannot be had: the names that are new are its own.
     run = subprocess.run(
         command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         check=False, timeout=120,

@@ -50,28 +50,28 @@ def cached(
     return parts
 
 
-def cached_labels(
+def cached_array(
     cache_dir: str | None, name: str, key: object, build: Callable[[], np.ndarray]
 ) -> np.ndarray:
-    """The same for an array of labels, int32 [N]."""
+    """The same for one array that is not of pixels."""
     if cache_dir is None:
         return build()
     path = _path(cache_dir, name, (_FORMAT, key))
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            labels_N = arrays["labels"]
-            if str(arrays["checksum"]) == _checksum(labels_N):
+            array = arrays["array"]
+            if str(arrays["checksum"]) == _checksum(array):
                 path.touch()
-                return labels_N
+                return array
     except _UNREADABLE:
         pass
-    labels_N = build()
-    _save(path, {"labels": labels_N, "checksum": _checksum(labels_N)})
-    return labels_N
+    array = build()
+    _save(path, {"array": array, "checksum": _checksum(array)})
+    return array
 
 
-def _checksum(labels_N: np.ndarray) -> str:
-    return hashlib.sha256(labels_N.tobytes()).hexdigest()
+def _checksum(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
 
 
 def _path(cache_dir: str, name: str, key: object) -> Path:

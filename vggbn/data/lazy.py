@@ -83,7 +83,8 @@ class LazySplit:
     rows_N: int64 [N], which images of the store these are; labels_N: int32 [N]. image_size, fit and
     channels are those of `images.decode`. view: (side, crop): the centre crop x crop pixels of
     each image rescaled to smallest side `side`, as `scale.centre_view` has them; None: all of it.
-    An image that cannot be read or decoded raises UserError, which names it, when it is met.
+    cache_dir: where pixel statistics are kept, which take long; None: nowhere. An image that
+    cannot be read or decoded raises UserError, which names it, when it is met.
     """
 
     store: Store
@@ -93,6 +94,7 @@ class LazySplit:
     fit: str
     channels: int
     view: tuple[int, int] | None = None
+    cache_dir: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels_N)

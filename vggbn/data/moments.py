@@ -4,13 +4,15 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, reduce
+from importlib.metadata import version
 
 import numpy as np
 
+from vggbn.data.cache import cached_array
 from vggbn.data.lazy import AnySplit, LazySplit
 from vggbn.data.progress import progress
 from vggbn.data.splits import stratified
-from vggbn.data.types import Dataset, Split
+from vggbn.data.types import Dataset, Split, digest_of
 from vggbn.errors import UserError
 
 SAMPLE = 10_000  # images of a streamed split that stand for all
@@ -84,13 +86,21 @@ def _sums(split: Split) -> Sums:
 
 
 def _sums_of_sample(split: LazySplit) -> Sums:
+    """The array that is kept has the products, the sums and the number, row by row."""
     few = stratified(split, min(SAMPLE, len(split)))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            each = pool.map(lambda row: _sums_of(few.image(row)), range(len(few)))
-            return _total(progress(each, len(few), "pixel statistics"))
-        finally:
-            pool.shutdown(cancel_futures=True)
+
+    def build() -> np.ndarray:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            try:
+                each = pool.map(lambda row: _sums_of(few.image(row)), range(len(few)))
+                sum_C, product_CC, n = _total(progress(each, len(few), "pixel statistics"))
+            finally:
+                pool.shutdown(cancel_futures=True)
+        return np.vstack([product_CC, sum_C, np.full_like(sum_C, n)])
+
+    key = (version("pillow"), digest_of(few))
+    *product_CC, sum_C, count_C = cached_array(split.cache_dir, "pixel-statistics", key, build)
+    return sum_C, np.array(product_CC), count_C[0]
 
 
 def _sums_of(x_C: np.ndarray) -> Sums:

@@ -49,8 +49,8 @@ def load(
         stderr and told in the note.
     pixels: "standardised", or "binary": 0 and 255 only, which a net sees as 0 and 1 (`binarise`).
     train_size: so many training images, stratified by class; 0: all.
-    cache_dir: where decoded TFDS sets and folders are kept, and the labels of streamed ones; None:
-        nowhere.
+    cache_dir: where decoded TFDS sets and folders are kept, and labels and pixel statistics of
+        streamed ones; None: nowhere.
     loading: "memory", or "stream": images stay encoded on disk until they are needed (`LazySplit`).
         TFDS sets, and folders with train/, validation/ and test/ and split="fixed": others would
         be searched for near-duplicates.
@@ -226,11 +226,13 @@ def _stream(
 ) -> Dataset:
     if name.startswith(_FOLDER):
         root = _folder_path(name.removeprefix(_FOLDER), data_dir)
-        return _stream_folder(name, root, split, size)
+        return _stream_folder(name, root, split, cache_dir, size)
     return _stream_tfds(name, split, seed, data_dir, cache_dir, size)
 
 
-def _stream_folder(name: str, path: str, split: str, size: Mapping) -> Dataset:
+def _stream_folder(
+    name: str, path: str, split: str, cache_dir: str | None, size: Mapping
+) -> Dataset:
     listed = folder.list_folder(path)
     if split != "fixed" or not set(splits.PARTS) <= set(listed.parts):
         raise UserError(
@@ -240,7 +242,8 @@ def _stream_folder(name: str, path: str, split: str, size: Mapping) -> Dataset:
     three = []
     for part in splits.PARTS:
         files, labels = zip(*listed.parts[part], strict=True)
-        found = _lazy(Files.of(listed.root, files), np.array(labels, np.int32), 3, size)
+        labels_N = np.array(labels, np.int32)
+        found = _lazy(Files.of(listed.root, files), labels_N, 3, size, cache_dir)
         what, remedy = f"{part} of {listed.root}", f"add some to {part}/"
         require_classes(found, dict(enumerate(listed.classes)), part, what, remedy, "refuse")
         three.append(found)
@@ -258,21 +261,23 @@ def _stream_tfds(
         names = {"train": f"{names['train']}+{names['validation']}", "test": names["test"]}
     parts = {}
     for role, part in names.items():
-        labels_N = cache.cached_labels(
+        labels_N = cache.cached_array(
             cache_dir,
             f"{_file_name(name)}-{part}-labels",
             (name, part, str(prepared.folder.resolve()), files),
             partial(tfds_source.read_labels, prepared, part),
         )
         store = tfds_source.part_store(prepared, part)
-        parts[role] = _lazy(store, labels_N, prepared.channels, size)
+        parts[role] = _lazy(store, labels_N, prepared.channels, size, cache_dir)
     three = splits.carve(parts, fold=_fold(split, seed))
     return _tfds_dataset(name, prepared, three, prepared.note, "refuse")
 
 
-def _lazy(store: Store, labels_N: np.ndarray, channels: int, size: Mapping) -> LazySplit:
+def _lazy(
+    store: Store, labels_N: np.ndarray, channels: int, size: Mapping, cache_dir: str | None
+) -> LazySplit:
     rows_N = np.arange(len(labels_N), dtype=np.int64)
-    return LazySplit(store, rows_N, labels_N, channels=channels, **size)
+    return LazySplit(store, rows_N, labels_N, channels=channels, cache_dir=cache_dir, **size)
 
 
 def _file_name(name: str) -> str:

@@ -177,8 +177,12 @@ class PartStore:
 
 def part_store(prepared: Prepared, part: str) -> PartStore:
     """The encoded images of a part, or of several: 'train+validation'."""
-    files = sorted(prepared.folder.iterdir())
-    listing = tuple((file.name, file.stat().st_size) for file in files)
+    spans = prepared.builder.info.splits[part].file_instructions
+    files = [Path(span.filename) for span in spans]
+    listing = tuple(
+        (f"{file.name}[{span.skip}:{span.skip + span.take}]", file.stat().st_size)
+        for file, span in zip(files, spans, strict=True)
+    )
     return PartStore(prepared.records(part), prepared.image_key, listing)
 
 
