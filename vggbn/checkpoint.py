@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from vggbn.errors import UserError
+
+TWICE = 2  # Orbax writes each array, then merges what it has written
+FILES = 2**20  # bytes, of all else
 
 
 def save(path: Path, tree: Any) -> None:
@@ -21,6 +29,7 @@ def save(path: Path, tree: Any) -> None:
     path, tree = Path(path).absolute(), jax.tree.map(np.asarray, tree)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        require_room(path.parent, jax.tree.leaves(tree))
         with ocp.StandardCheckpointer(multiprocessing_options=alone()) as checkpointer:
             checkpointer.save(path, tree, force=True, custom_metadata={"digest": digest(tree)})
             checkpointer.wait_until_finished()
@@ -37,6 +46,17 @@ def alone():
     import orbax.checkpoint as ocp
 
     return ocp.options.MultiprocessingOptions(active_processes={0})
+
+
+def require_room(folder: Path, arrays: Iterable[Any]) -> None:
+    """OSError, if the disk of `folder` has no room for the arrays.
+
+    Orbax would say so too, but in the end, on pages of the log, and with a part of them written.
+    """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what it logs it also raises
+    needed = TWICE * sum(array.nbytes for array in arrays) + FILES
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def reason(error: BaseException) -> str:

@@ -100,7 +100,8 @@ def refuse_mistakes(plan: Plan, store: runs.Store) -> None:
     out = store.runs.parent
     try:
         out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
+        with tempfile.TemporaryFile(dir=out) as file:
+            file.write(bytes(2**20))
     except OSError as error:
         raise UserError(
             f"--out {out} cannot be written ({error.strerror}): name another folder."

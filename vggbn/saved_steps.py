@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vggbn.checkpoint import alone, reason
+from vggbn.checkpoint import alone, reason, require_room
 from vggbn.errors import UserError
 
 LAST = 2  # steps that are kept, besides the best
@@ -64,6 +64,7 @@ class Writer:
         import orbax.checkpoint as ocp
 
         self._manager = self._manager or _manager(self.folder)
+        require_room(self.folder, arrays.values())
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(arrays),  # pyright: ignore
             note=ocp.args.JsonSave(note),  # pyright: ignore
