@@ -160,6 +160,23 @@ class Keeper:
         self.writer.close()
 
 
+def best(folder: Path, like: Any) -> tuple[int, Any]:
+    """(step, state) of the best validation accuracy among the saved steps of the run in `folder`.
+
+    like: a state of its recipe. UserError: it saved none, or that one is damaged.
+    """
+    steps = Path(folder) / "steps"
+    step = saved_steps.best_step(steps)
+    if step is None:
+        raise UserError(
+            f"no best step in {steps}: a run keeps one if it takes longer than --save-every."
+        )
+    try:
+        return step, _tree(saved_steps.read(steps, step).arrays, like)
+    except saved_steps.Damaged as error:
+        raise UserError(f"step {step} in {steps} is damaged ({error}): leave out --best.") from None
+
+
 def refuse_other(step: saved_steps.SavedStep, identity: dict, folder: Path) -> None:
     """UserError, if the step was saved by another recipe or seed: it names what differs."""
     saved = Recipe.from_dict(step.note["recipe"])

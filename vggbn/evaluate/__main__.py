@@ -15,6 +15,7 @@ from vggbn import runs, train
 from vggbn.data import AnySplit, Dataset, load
 from vggbn.errors import Parser, UserError, exit_with, unknown
 from vggbn.evaluate import predict
+from vggbn.kept import best
 from vggbn.recipe import Recipe
 
 SPLITS = ("train", "validation", "test")
@@ -32,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
         "data", metavar="DATA", help="mnist5k, digits, canvas, a TFDS name, folder:PATH"
     )
     parser.add_argument("--split", default="test", help="train, validation or test (default)")
+    parser.add_argument(
+        "--best", action="store_true", help="the best step on validation, not the last"
+    )
     parser.add_argument("--data-dir", help="folder of prepared TFDS sets")
     parser.add_argument(
         "--csv", type=Path, default=Path("predictions.csv"), help="where predictions are written"
@@ -58,7 +62,12 @@ def _run(args: argparse.Namespace) -> None:
     _refuse_other_shape(run, dataset)
     split = train.single_view(recipe, getattr(dataset, args.split))
     fixed = train.static_of(recipe, dataset)
-    p_NK = predict(fixed, run.params, run.stats, split, run.mean_C, run.std)
+    params, stats = run.params, run.stats
+    if args.best:
+        step, state = best(args.run, train.init_state(recipe, fixed, run.record["seed"]))
+        params, stats = state.params, state.batch_stats
+        print(f"the weights of step {step}, the best on validation")
+    p_NK = predict(fixed, params, stats, split, run.mean_C, run.std)
     print(f"{len(split)} images of {dataset.note}, {args.split} split")
     print(report(p_NK, split, dataset.classes))
     write_predictions(args.csv, p_NK, split, dataset.classes)
