@@ -20,6 +20,7 @@ NETS = {
     # Smooth: the gradient does not jump where rounding differs.
     "mlp": replace(SMALL, model="mlp", fc=24, activation="tanh", norm="batch"),
     "groups": replace(SMALL, model="mlp", fc=24, activation="tanh", norm="batch", bn_groups=8),
+    "parts": replace(SMALL, model="mlp", fc=24, activation="tanh", norm="batch", accumulate=4),
     "plain": replace(SMALL, model="mlp", fc=24, activation="tanh"),
     "vgg": replace(SMALL,
         model="vgg_a", width=1 / 16, fc=16, norm="batch", norm_fc=True, activation="tanh",

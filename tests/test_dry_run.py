@@ -37,6 +37,8 @@ BASE = Recipe(batch=BATCH, image_size=SIDE, fc=FC, width=1 / 16)
 NETS = {
     "plain": BASE,
     "bn": BASE.but(norm="batch", norm_fc=True, crop_pad=2, flip=True),
+    "parts": BASE.but(accumulate=2),
+    "remat": BASE.but(remat=True),
     "whole": BASE.but(fit="whole", source_side=40, scale_min=20, scale_max=30),
 }
 
@@ -57,19 +59,19 @@ def costs():
 @pytest.mark.parametrize("net", NETS)
 def test_gradients_statistics_and_metrics_are_all_that_is_sent(costs, net):
     """No images, no activations: closed forms to the byte."""
-    layers, bn = (*CHANNELS, FC, FC), net == "bn"
+    layers, bn, parts = (*CHANNELS, FC, FC), net == "bn", NETS[net].accumulate
     parameters = WEIGHTS + (2 if bn else 1) * sum(layers) + CLASSES  # scale and bias, or bias
     found = costs[net]
     assert found.parameters == parameters
-    assert found.sent(purpose=GRADIENTS) == 4 * parameters
+    assert found.sent(purpose=GRADIENTS) == parts * 4 * parameters
     # the sum, its correction and the squares: what norm._moments adds up
     assert found.sent(purpose=STATISTICS) == (3 * 4 * sum(layers) if bn else 0)
-    assert found.sent(purpose=METRICS) == 4 + 4
+    assert found.sent(purpose=METRICS) == parts * (4 + 4)
     assert {c.kind for c in found.exchanged} == {"all-reduce"}
     assert sum(c.size for c in found.exchanged) == found.sent()
 
 
-@pytest.mark.parametrize("net", ["plain", "bn"])
+@pytest.mark.parametrize("net", ["plain", "bn", "parts"])
 def test_a_device_is_given_the_weights_and_its_part_of_the_batch(costs, net):
     found = costs[net]
     statistics = 4 * 2 * sum((*CHANNELS, FC, FC)) if net == "bn" else 0
@@ -81,6 +83,20 @@ def test_a_device_is_given_the_weights_and_its_part_of_the_batch(costs, net):
 def test_a_step_is_about_three_forward_passes(costs):
     images = BATCH // DEVICES
     assert 2.5 < costs["plain"].flops / (images * costs["plain"].forward_flops) < 4
+
+
+def test_all_parts_are_counted(costs):
+    """The sums of the same images; the update is counted with every part."""
+    whole, parts = costs["plain"], costs["parts"]
+    assert whole.flops < parts.flops < whole.flops + 10 * whole.parameters
+    assert whole.touched < parts.touched < 2 * whole.touched
+
+
+def test_blocks_that_are_computed_again_cost_a_forward_pass_and_free_memory(costs):
+    kept, again = costs["plain"], costs["remat"]
+    images = BATCH // DEVICES
+    assert 0.7 < (again.flops - kept.flops) / (images * again.forward_flops) < 1.1
+    assert again.temporaries < 0.9 * kept.temporaries
 
 
 def test_multiply_adds_are_the_products_of_the_layers():

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from vggbn import mesh
+from tests.mesh_jobs import NETS
+from vggbn import mesh, runs, train
 from vggbn.errors import UserError
 
 
@@ -84,12 +85,12 @@ def test_fifty_steps_in_float64_are_the_same_in_two_processes(trained, what):
     assert deviation(trained(what, 8, 2), trained(what, 1)) < 1e-9
 
 
-@pytest.mark.parametrize("net", ["plain", "mlp", "groups"])
+@pytest.mark.parametrize("net", ["plain", "mlp", "groups", "parts"])
 def test_a_float32_step_of_a_smooth_net_is_the_same_in_two_processes(trained, net):
     assert deviation(trained(f"{net}:1", 2, 2), trained(f"{net}:1", 1)) < 1e-5
 
 
-@pytest.mark.parametrize("net", ["plain", "mlp", "groups"])
+@pytest.mark.parametrize("net", ["plain", "mlp", "groups", "parts"])
 def test_a_float32_step_of_a_smooth_net_is_the_same_on_eight_devices(trained, net):
     """By `train.fit`, dropout and all: what is drawn does not depend on the devices."""
     assert deviation(trained(f"{net}:1", 8), trained(f"{net}:1", 1)) < 1e-5
@@ -108,6 +109,15 @@ def test_a_batch_that_cannot_be_shared_out_evenly_is_refused(monkeypatch):
     monkeypatch.setattr(mesh, "devices", lambda: 8)
     with pytest.raises(UserError, match="batch of 60 cannot be shared out evenly over 8 devices"):
         mesh.share_out(np.zeros((3, 60), np.int32))
+
+
+def test_a_part_that_cannot_be_shared_out_evenly_is_refused(monkeypatch):
+    """The numbers would be right, but every device would be sent all images."""
+    monkeypatch.setattr(mesh, "devices", lambda: 8)
+    recipe = NETS["parts"].but(batch=16)
+    dataset = runs.load_data(recipe, 0, runs.Store(Path("runs")))
+    with pytest.raises(UserError, match="part of 4 cannot be shared out evenly over 8 devices"):
+        train.fit(recipe, 0, dataset)
 
 
 def test_on_one_device_nothing_is_shared_out():

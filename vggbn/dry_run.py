@@ -82,14 +82,20 @@ def facts_of(recipe: Recipe, store: runs.Store) -> Facts:
 
 
 def _static(recipe: Recipe, facts: Facts, devices: int) -> Static:
-    if recipe.batch % devices:
+    if recipe.part % devices:
         raise UserError(
-            f"a batch of {recipe.batch} cannot be shared evenly by {devices} devices: choose "
+            f"{_at_once(recipe)} cannot be shared evenly by {devices} devices: choose "
             "--devices that divide it, or --set batch=…"
         )
     batch_indices(0, 0, n=facts.train, batch=recipe.batch, shuffle=recipe.shuffle)
     image = (recipe.image_size, recipe.image_size, facts.channels)
     return static(recipe, image=image, classes=facts.classes, flip=facts.flip)
+
+
+def _at_once(recipe: Recipe) -> str:
+    """What the devices share, in words."""
+    whole = recipe.accumulate == 1
+    return f"a batch of {recipe.batch}" if whole else f"a part of {recipe.part} images"
 
 
 def _key(recipe: Recipe, fixed: Static) -> Hashable:
@@ -102,7 +108,7 @@ def _costs(arms: Arms, devices: int) -> dict[Hashable, Cost]:
     wanted = {
         _key(recipe, fixed): (name, recipe, fixed)
         for name, (recipe, fixed) in arms.items()
-        if recipe.batch % devices == 0
+        if recipe.part % devices == 0
     }
     return costs_on(devices, wanted)
 
@@ -157,7 +163,7 @@ def _scaling(recipe: Recipe, costs: dict[int, Cost], devices: int) -> list[str]:
         if chips not in machine.links:
             lines = [f"comes with {', '.join(map(str, machine.links))} chips, not with {chips}"]
         elif chips not in costs:
-            lines = [f"a batch of {recipe.batch} cannot be shared evenly by {chips}"]
+            lines = [f"{_at_once(recipe)} cannot be shared evenly by {chips}"]
         else:
             lines = _modelled(machine, chips, recipe, costs[chips])
         rows += [f"  {machine.name:20s} {lines[0]}", *(INDENT + line for line in lines[1:])]

@@ -117,11 +117,12 @@ def join_parts(part: Any) -> Any:
     return jax.make_array_from_process_local_data(by_example(part.ndim), part)
 
 
-def refuse_uneven(batch: int) -> None:
-    """UserError for a batch that the devices cannot share out evenly."""
-    if batch % devices():
+def refuse_uneven(examples: int, what: str = "batch") -> None:
+    """UserError for so many examples, a batch or what `what` says, that the devices cannot share
+    out evenly."""
+    if examples % devices():
         raise UserError(
-            f"A batch of {batch} cannot be shared out evenly over {devices()} devices: "
+            f"A {what} of {examples} cannot be shared out evenly over {devices()} devices: "
             "choose a multiple."
         )
 

@@ -107,6 +107,11 @@ class Recipe:
         """
         return (self.scale_min + self.scale_max + 1) // 2
 
+    @property
+    def part(self) -> int:
+        """How many examples of a batch are computed at once."""
+        return self.batch // self.accumulate
+
     def stream(self, seed: int) -> int:
         """The seed of all that is random in a run: initial weights, batches, crops, dropout."""
         return seed + 1_000_000 * self.draw
@@ -181,11 +186,10 @@ def _check(recipe: Recipe) -> None:
         raise UserError(
             f"batch {recipe.batch} cannot be cut into accumulate={recipe.accumulate} equal parts."
         )
-    if recipe.batch // recipe.accumulate % recipe.bn_groups:
-        raise UserError(
-            f"batch {recipe.batch // recipe.accumulate} cannot be cut into "
-            f"bn_groups={recipe.bn_groups} equal groups."
-        )
+    if recipe.part % recipe.bn_groups:
+        whole = recipe.accumulate == 1
+        what = f"batch {recipe.batch}" if whole else f"a part of {recipe.part} examples"
+        raise UserError(f"{what} cannot be cut into bn_groups={recipe.bn_groups} equal groups.")
 
 
 def _check_scales(recipe: Recipe) -> None:

@@ -22,8 +22,11 @@ from vggbn.errors import UserError
 from vggbn.models import MODELS
 from vggbn.recipe import Recipe, Static
 
-# Each all-reduce alone, as the partitioner made it, with the name of what is summed.
-OPTIONS: dict[str, str | bool] = {"xla_disable_hlo_passes": "cpu-all-reduce-combiner"}
+# Each all-reduce alone, as the partitioner made it, with the name of what is summed. And the
+# barriers that keep a step with `remat` from holding what it computes again: a CPU erases them.
+OPTIONS: dict[str, str | bool] = {
+    "xla_disable_hlo_passes": "cpu-all-reduce-combiner,cse_barrier_expander"
+}
 
 
 class Cost(NamedTuple):
@@ -90,7 +93,11 @@ def _cost(payload, report) -> Cost:
 
 
 def cost_of(recipe: Recipe, fixed: Static) -> Cost:
-    """Counted and compiled for this process's devices, in the forms that accelerators get."""
+    """Counted and compiled for this process's devices, in the forms that accelerators get.
+
+    XLA counts a loop over the parts of a batch once. So what a step computes, touches and sends is
+    counted in that of a part; the update, which is small beside it, with every part.
+    """
     params, stats = shapes(fixed)
     x_NHWC = jax.ShapeDtypeStruct((1, *fixed.net.image), jnp.float32)
     apply = MODELS[fixed.model](fixed.net).apply
@@ -98,17 +105,23 @@ def cost_of(recipe: Recipe, fixed: Static) -> Cost:
         forward = jax.jit(lambda p, s, x: apply(p, s, x, train=False)[0])
         counted: Any = forward.lower(params, stats, x_NHWC).cost_analysis()
         step = lowered(recipe, fixed).compile(OPTIONS)
+        part = step if fixed.accumulate == 1 else lowered(recipe, _part(fixed)).compile(OPTIONS)
     memory: Any = step.memory_analysis()
-    step_counted: Any = step.cost_analysis()
+    part_counted: Any = part.cost_analysis()
     return Cost(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
         forward_flops=float(counted["flops"]),
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
-        flops=float(step_counted["flops"]),
-        touched=float(step_counted["bytes accessed"]),
-        exchanged=collectives(step.as_text() or ""),
+        flops=fixed.accumulate * float(part_counted["flops"]),
+        touched=fixed.accumulate * float(part_counted["bytes accessed"]),
+        exchanged=fixed.accumulate * collectives(part.as_text() or ""),
     )
+
+
+def _part(fixed: Static) -> Static:
+    """What the step of a part alone is compiled for."""
+    return fixed._replace(batch=fixed.batch // fixed.accumulate, accumulate=1)
 
 
 def shapes(fixed: Static) -> Any:

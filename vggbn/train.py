@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vggbn import fast, mesh, norm, optim
-from vggbn.accumulate import accumulated, moved
+from vggbn.accumulate import accumulated
 from vggbn.clock import Clock
 from vggbn.data import (
     AnySplit,
@@ -214,19 +214,15 @@ def _gradient(fixed: Static) -> Callable:
     of_part = jax.value_and_grad(loss_and_more, has_aux=True)
 
     def gradient(params, stats, x_NHWC, labels_N, key, hyper, decay):
-        if fixed.accumulate == 1:
-            (loss, more), grads = of_part(params, stats, x_NHWC, labels_N, key, hyper, decay)
-            return (loss, *more), grads
-
         def one(part, x_NHWC, labels_N):
-            own = jax.random.fold_in(key, part)
-            (loss, (right, found)), grads = of_part(
-                params, stats, x_NHWC, labels_N, own, hyper, 0.0
+            own_key = key if fixed.accumulate == 1 else jax.random.fold_in(key, part)
+            (loss, (right, stats_after)), grads = of_part(
+                params, stats, x_NHWC, labels_N, own_key, hyper, decay
             )
-            return (loss, found, grads), right
+            return (loss, stats_after, grads), right
 
-        (loss, found, grads), right = accumulated(fixed.accumulate, one, x_NHWC, labels_N)
-        return (loss, right, moved(stats, found, decay)), grads
+        (loss, stats_after, grads), right = accumulated(fixed.accumulate, one, x_NHWC, labels_N)
+        return (loss, right, stats_after), grads
 
     return gradient
 
@@ -300,8 +296,11 @@ def fit(
     recipe watches. on_step(steps done, where they led) is called after each program of steps. A
     loss that is not finite ends the run at the next evaluation; state.diverged_at tells the step. A
     given `state` is used up: the step donates its buffers. workers: processes that decode a
-    streamed set (0: threads of this one).
+    streamed set (0: threads of this one). UserError: a batch, or a part of it where the recipe
+    accumulates, that the devices cannot share out evenly.
     """
+    if recipe.accumulate > 1:
+        mesh.refuse_uneven(recipe.part, "part")
     clock = Clock("data")
     fixed = static_of(recipe, dataset)
     most = 1 if dataset.streamed else TOGETHER.get(fixed.model, 1)
@@ -508,14 +507,13 @@ def population_stats(recipe: Recipe, seed: int, dataset: Dataset, state: TrainSt
 
 @lru_cache
 def batch_moments(fixed: Static) -> Callable:
-    """moments(params, stats, key, data, indices, hyper) -> the batch's own statistics."""
+    """moments(params, stats, key, data, indices, hyper) -> the statistics of the batch itself, or
+    the mean over its parts of theirs."""
     model = MODELS[fixed.model](fixed.net)
 
     @fast.jit
     def moments(params, stats, key, data, indices_N, hyper):
         x_NHWC = augmented(fixed, data.take(indices_N), key, hyper)
-        if fixed.accumulate == 1:
-            return model.apply(params, stats, x_NHWC, train=True, decay=0.0)[1]
 
         def one(part, x_NHWC):
             return model.apply(params, stats, x_NHWC, train=True, decay=0.0)[1], ()

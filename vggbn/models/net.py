@@ -116,7 +116,7 @@ def nonlinear(net, params, stats, name, x, *, train, decay, tap=ignore):
 
 def recomputed(net, function, tap):
     """function(params, stats, x), of which the backward pass keeps only these where net.remat says
-    so; but a net that is tapped keeps all."""
+    so. Not in a net that is tapped: what the tap hears could not leave the function."""
     return jax.checkpoint(function) if net.remat and tap is ignore else function
 
 
