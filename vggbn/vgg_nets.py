@@ -44,7 +44,7 @@ BASE = Recipe(
 # Real photographs: 64-pixel crops, five folds, seed s tests fold s.
 PHOTOS = {
     "data": "folder:clothing",
-    "loading": "memory",
+    "loading": "memory",  # at the size "paper" too
     "split": "folds",
     "image_size": 64,
     "source_side": 146,
