@@ -267,7 +267,7 @@ def test_the_papers_table_3_from_the_two_tars_of_imagenet(tmp_path, monkeypatch)
 
 
 def test_scale_jitter_on_a_streamed_folder(sets, tmp_path):
-    flags = ["--size", "smoke", "--seeds", "1", "--only", "A", "--input-workers", "1"]
+    flags = ["--size", "smoke", "--seeds", "1", "--only", "A"]
     flags += ["--data", "folder:clothes", "--data-dir", str(sets / "photos")]
     edits = [*TINY, *SCALES, "loading=stream", "split=fixed"]
     found = lines("vgg_scale_jitter", flags, edits, tmp_path)
