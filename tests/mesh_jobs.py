@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.test_stream import encoded, split_of, texture
 from vggbn import mesh, runs, train
+from vggbn.data import Dataset
 from vggbn.layers import cross_entropy
 from vggbn.models import MODELS, Net
 from vggbn.recipe import Recipe
@@ -26,17 +28,28 @@ NETS = {
         model="vgg_a", width=1 / 16, fc=16, norm="batch", norm_fc=True, activation="tanh",
         crop_pad=1, distortion=0.1,
     ),
+    "stream": replace(SMALL, model="mlp", fc=24, activation="tanh", norm="batch", loading="stream",
+        fit="whole", source_side=16, scale_min=10, scale_max=14, distortion=0.1,
+    ),
 }  # fmt: skip
 
 
 def fitted(name: str, steps: int):
     """The parameters and statistics after `steps` of train.fit, in float32."""
     recipe = replace(NETS[name], steps=steps)
-    dataset = runs.load_data(recipe, 0, runs.Store(Path("runs")))
+    stored = recipe.loading == "memory"
+    dataset = runs.load_data(recipe, 0, runs.Store(Path("runs"))) if stored else photographs()
     state = train.fit(recipe, 0, dataset).state
     for leaf in jax.tree.leaves(state):
         assert leaf.sharding.is_fully_replicated and len(leaf.devices()) == mesh.devices()
     return state.params, state.batch_stats
+
+
+def photographs() -> Dataset:
+    """A streamed set whose encoded images lie in this process."""
+    split = split_of([encoded(texture(20 + i, 60 - i, i)) for i in range(40)], image_size=16)
+    split = replace(split, labels_N=split.labels_N % 2)
+    return Dataset("photographs", split, split, split, ("a", "b"), True, "", "")
 
 
 def float64(norm: str, groups: int = 1, steps: int = 50):

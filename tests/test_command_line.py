@@ -59,6 +59,7 @@ MISUSE = {
     "no seeds": ("--seeds 0", ["--seeds must be 1 or more", "0"]),
     "negative seeds": ("--seeds -2", ["--seeds must be 1 or more", "-2"]),
     "seeds in words": ("--seeds three", ["--seeds", "'three'", "int"]),
+    "decoders": ("--input-workers 2", ["--input-workers is for --distributed only"]),
     "no processes": ("--jobs 0", ["--jobs must be 1 or more", "0"]),
     "unknown log": ("--log tensorbord", ["'tensorbord'", "'tensorboard'", "Valid: csv, tens"]),
     "a batch of all and more": ("--set batch=5000", ["5000", "3500", "between 1 and 3500"]),

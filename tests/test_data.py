@@ -616,7 +616,7 @@ def test_an_empty_class_and_wrong_paths_are_explained(tmp_path):
 def test_images_larger_than_memory_are_refused(tmp_path, monkeypatch):
     make_folder(tmp_path, {"a": 10, "b": 10})
     monkeypatch.setattr("vggbn.data.images._memory", lambda: 10_000)
-    with pytest.raises(UserError, match="choose a smaller image_size"):
+    with pytest.raises(UserError, match="--set loading=stream, or choose a smaller"):
         load_folder(tmp_path)
 
 

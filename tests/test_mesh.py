@@ -90,6 +90,12 @@ def test_a_float32_step_of_a_smooth_net_is_the_same_in_two_processes(trained, ne
     assert deviation(trained(f"{net}:1", 2, 2), trained(f"{net}:1", 1)) < 1e-5
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_streamed_set_trains_alike_in_two_processes(trained, steps):
+    """Each decodes its half of every batch, at the scales and crops that one process draws."""
+    assert deviation(trained(f"stream:{steps}", 2, 2), trained(f"stream:{steps}", 1)) < 1e-5
+
+
 @pytest.mark.parametrize("net", ["plain", "mlp", "groups", "parts"])
 def test_a_float32_step_of_a_smooth_net_is_the_same_on_eight_devices(trained, net):
     """By `train.fit`, dropout and all: what is drawn does not depend on the devices."""

@@ -18,7 +18,7 @@ from tests.result_lines import SETTING, line
 from vggbn import pool
 from vggbn import vgg_nets as nets
 from vggbn.errors import UserError
-from vggbn.experiment import build_report, make_plan, read_sweep
+from vggbn.experiment import build_report, edited, make_plan, read_sweep
 from vggbn.report import results_markdown
 from vggbn.results import Results
 from vggbn.run_experiment import listing
@@ -53,7 +53,7 @@ def test_the_listing_is_the_golden_text(name, size):
 
 
 def test_sides_keep_the_papers_proportions():
-    photos = nets.BASE.but(**nets.PHOTOS)
+    photos = edited(nets.BASE, nets.PHOTOS)
     paper = [224, 256, 288, 352, 384, 416, 512]
     assert [nets.side(photos, p) for p in paper] == [64, 73, 82, 101, 110, 119, 146]
     assert [nets.side(nets.BASE, p) for p in paper] == [32, 37, 41, 50, 55, 59, 73]
@@ -62,7 +62,7 @@ def test_sides_keep_the_papers_proportions():
 
 def test_bases_are_at_s_256_and_stored_at_the_largest_scale():
     for edits in ({}, nets.PHOTOS, nets.PAPER):
-        base = nets.BASE.but(**edits) if edits else nets.BASE
+        base = edited(nets.BASE, edits)
         assert base.scale_min == base.scale_max == nets.side(base, 256)
         assert base.source_side == nets.side(base, 512)
 
@@ -294,9 +294,14 @@ def test_tables_stand_beside_the_papers_figures(name, title, row):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_report_of_nothing_says_so(name):
-    found = Results([], plan(name).ids(), SETTING)
-    report = build_report(plan(name), found)
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_report_of_nothing_says_so(name, alone):
+    """alone: a user has asked for one arm only."""
+    of = plan(name)
+    if alone:
+        of = make_plan(of.experiment, of.size, out=Path("out"), only=[next(iter(of.variants))])
+    found = Results([], of.ids(), SETTING)
+    report = build_report(of, found)
     assert {j.verdict for j in report.judgements} == {"inconclusive"}
     assert "0 of" in results_markdown(report)
 

@@ -118,6 +118,9 @@ def _describe(
 ) -> list[str]:
     images = recipe.steps * recipe.batch
     step = cost.flops * devices
+    besides = (
+        "one more batch" if recipe.loading == "stream" else "a training set that is held there"
+    )
     return [
         f"{name}: {recipe.model}, {'×'.join(map(str, fixed.net.image))}, {_scales(recipe)}",
         *(f"  {row}" for row in _layers(fixed)),
@@ -128,8 +131,7 @@ def _describe(
         f"{step / (recipe.batch * cost.forward_flops):.2f} × the forward pass",
         f"  memory a device      {_size(cost.memory)}, as compiled for a CPU: "
         f"{_size(cost.arguments)} of weights, momentum and the batch's images,",
-        f"{INDENT}{_size(cost.temporaries)} of gradients and activations; a training set that is "
-        "held there comes on top",
+        f"{INDENT}{_size(cost.temporaries)} of gradients and activations; {besides} comes on top",
         f"  steps                {recipe.steps:,} = {images / facts.train:.1f} epochs, "
         f"{images / 1e6:,.1f} million images, {step * recipe.steps / 1e18:,.2f} EFLOP",
         *_exchanged(cost, devices),

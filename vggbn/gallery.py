@@ -19,8 +19,8 @@ import numpy as np
 from vggbn import data, fast, runs, train
 from vggbn.data.augment import standardise
 from vggbn.data.jitter import random_scale_crop
-from vggbn.data.lazy import loaded
 from vggbn.data.scale import grid_corners, rescale
+from vggbn.data.stream import training_batches
 from vggbn.errors import Parser, UserError, exit_with
 from vggbn.models import MODELS
 from vggbn.recipe import Recipe
@@ -117,22 +117,26 @@ def score_map(run: runs.Run, recipe: Recipe, dataset: data.Dataset, x_HWC) -> np
 
 
 def _jitter(recipe: Recipe, dataset: data.Dataset) -> str:
-    split, n = loaded(dataset.train.take(np.arange(1))), JITTERED
-    sizes_N2 = None if split.sizes_N2 is None else np.repeat(split.sizes_N2, n, 0)
-    crops = random_scale_crop(
-        jax.random.key(0, impl="rbg"),
-        jnp.repeat(split.images_NHWC, n, 0),
-        sizes_N2,
-        recipe.scale_min,
-        recipe.scale_max,
-        crop=recipe.image_size,
-        window=train.static_of(recipe, dataset).window,
-    )
-    figures = [_figure(np.asarray(crop).astype(np.uint8), "") for crop in crops]
+    figures = [_figure(crop, "") for crop in _crops(recipe, dataset)]
     scales = f"S = {recipe.scale_min} … {recipe.scale_max}, crops of {recipe.image_size} pixels"
     return (
         f"<section><h2>What training feeds of one image: {scales}</h2>{''.join(figures)}</section>"
     )
+
+
+def _crops(recipe: Recipe, dataset: data.Dataset) -> np.ndarray:
+    """What a step makes of the first training image: uint8 [JITTERED, crop, crop, C]."""
+    split = dataset.train.take(np.zeros(JITTERED, int))
+    scales, crop = (recipe.scale_min, recipe.scale_max), recipe.image_size
+    if isinstance(split, data.LazySplit):
+        how = {"seed": 0, "batch": JITTERED, "shuffle": recipe.shuffle, "first": 0, "stop": 1}
+        with training_batches(split, **how, crop=crop, scales=scales) as batches:
+            return next(batches)[0]
+    key, window = jax.random.key(0, impl="rbg"), train.static_of(recipe, dataset).window
+    crops_NHWC = random_scale_crop(
+        key, jnp.asarray(split.images_NHWC), split.sizes_N2, *scales, crop=crop, window=window
+    )
+    return np.asarray(crops_NHWC).astype(np.uint8)
 
 
 def _overlaid(x_HWC: np.ndarray, p_hw: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vggbn.experiment import Verdict
 from vggbn.report import Table
-from vggbn.results import Results
+from vggbn.results import MissingRuns, Results
 from vggbn.stats import Interval, paired_images, paired_interval, verdict, weakest
 from vggbn.views import correct
 
@@ -100,6 +100,8 @@ def judge_gaps(
     """
 
     def judge(results: Results) -> Verdict:
+        if not pairs:  # the user asked for other arms only
+            raise MissingRuns("none of its arms is in this plan")
         intervals = [paired_interval(gap(results, *pair)) for pair in pairs]
         found = [verdict(i, margin=margin, equivalence=equal) for i in intervals]
         worst = weakest(found)
@@ -127,7 +129,7 @@ def judge_images(
 
     def judge(results: Results) -> Verdict:
         found = [_pooled(results, *pair) for pair in pairs]
-        if any(pooled is None for pooled in found):
+        if not pairs or any(pooled is None for pooled in found):
             return judge_gaps(pairs, (), margin=margin)(results)
         intervals = [interval for interval, _ in found]  # pyright: ignore
         verdicts = [verdict(interval, margin=margin) for interval in intervals]

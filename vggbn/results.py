@@ -159,6 +159,8 @@ class Results:
 
     def seeds(self, *variants: str) -> list[int]:
         """The seeds that all `variants` have, in one setting. MissingRuns if there are none."""
+        if not variants:
+            raise MissingRuns("none of its arms is in this plan")
         sets = [set(self.runs.get(variant, ())) for variant in variants]
         shared = [s for s in sorted(set.intersection(*sets)) if self._paired(s, variants)]
         if not shared:

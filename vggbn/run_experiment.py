@@ -85,9 +85,15 @@ def _carry_out(args: argparse.Namespace, plan: Plan, store: runs.Store, engine: 
 
 
 def _engine(args: argparse.Namespace) -> pool.Engine:
-    """What does the jobs. UserError: --jobs below 1, or what `cluster.engine` refuses."""
+    """What does the jobs. UserError: --jobs below 1, a flag for other engines, or what
+    `cluster.engine` refuses."""
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs must be 1 or more, not {args.jobs}.")
+    if args.input_workers:
+        raise UserError(
+            "--input-workers is for --distributed only: elsewhere a run's process may start no "
+            "others, and its threads decode. Leave it out."
+        )
     if args.cluster is not None:
         return cluster.engine(args.cluster, args.cluster_set, args.out / "cluster", args.jobs)
     if args.cluster_set:
@@ -150,7 +156,7 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
         help="one of several processes that share each batch; alone: found by jax",
     )
     add("--save-every", type=float, default=300, metavar="SECONDS", help="between saved steps")
-    add("--input-workers", type=int, default=0, help="processes that decode streamed images")
+    add("--input-workers", type=int, default=0, help="with --distributed: more that decode images")
     kinds = ", ".join(loggers.KINDS)
     add("--log", nargs="*", default=["csv"], metavar="KIND", help=f"of the curves, any of {kinds}")
     add("--allow-slow", action="store_true", help="let precision=bfloat16 run on a CPU")

@@ -153,13 +153,8 @@ def lowered(recipe: Recipe, fixed: Static):
         lambda leaf: _everywhere(leaf.shape, leaf.dtype),
         (state, key, train.hyper_at(recipe, 0, [])),
     )
-    step = train._step(fixed)  # not the cached one: the forms are plain
-    whole = slice(None)  # the batch itself, not rows of a training set
-
-    def step_of_batch(state, key, data, hyper):
-        return step(state, key, data, whole, hyper)
-
-    return jax.jit(step_of_batch, donate_argnums=0).lower(state, key, data, hyper)
+    step = jax.jit(train._step(fixed), donate_argnums=0)  # not the cached one: the forms are plain
+    return step.lower(state, key, data, None, hyper)
 
 
 def _shared(shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:

@@ -44,6 +44,7 @@ BASE = Recipe(
 # Real photographs: 64-pixel crops, five folds, seed s tests fold s.
 PHOTOS = {
     "data": "folder:clothing",
+    "loading": "memory",  # at the size "paper" too
     "split": "folds",
     "image_size": 64,
     "source_side": 146,
@@ -51,9 +52,10 @@ PHOTOS = {
     "scale_max": 73,
     "pools": 3,
 }
-# As printed, on ImageNet. The source is kept at the largest scale that any table uses.
+# As printed, on ImageNet. A test image is rescaled from the largest scale that any table uses.
 PAPER = {
     "data": "imagenet2012",
+    "loading": "stream",  # a terabyte of pixels at that scale
     "image_size": 224,
     "source_side": 512,
     "scale_min": 256,

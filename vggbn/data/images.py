@@ -88,7 +88,8 @@ def _require_memory(shape: tuple[int, ...]) -> None:
         n, height, width, channels = shape
         raise UserError(
             f"{n:,} images of {height}x{width}x{channels} take {needed / 1e9:.1f} GB, "
-            f"more than half of the {memory / 1e9:.1f} GB of memory: choose a smaller image_size."
+            f"more than half of the {memory / 1e9:.1f} GB of memory: decode them as they are used, "
+            "by --set loading=stream, or choose a smaller image_size."
         )
 
 
