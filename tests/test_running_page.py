@@ -47,7 +47,6 @@ def test_the_commands_name_experiments_and_flags_that_exist():
     from experiments.vgg_depth import EXPERIMENT
 
     flags = {flag for action in _parser(EXPERIMENT)._actions for flag in action.option_strings}
-    flags |= {"--distributed"}
     assert len(commands()) >= 9
     for name, *words in commands():
         assert (ROOT / name.replace(".", "/")).with_suffix(".py").is_file(), name
