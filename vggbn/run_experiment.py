@@ -52,6 +52,8 @@ def run(experiment: Experiment, argv: Sequence[str]) -> int:
     if args.list:
         print(listing(plan))
         return 0
+    if not args.save_every >= 0:
+        raise UserError(f"--save-every must be 0 or more seconds, not {args.save_every}.")
     store = runs.Store(args.out / "runs", args.data_dir, args.save_every, args.input_workers)
     if args.dry_run:
         print(dry_run(plan, store, args.devices))
