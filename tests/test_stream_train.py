@@ -1,9 +1,11 @@
 """Training on streamed sets: whoever decodes, wherever it stopped, the numbers are the same."""
 
 import json
+import multiprocessing
 import shutil
 import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 
@@ -106,12 +108,20 @@ def cifar(data_dir) -> tuple[Dataset, Dataset]:
     return held, lazy
 
 
-def settled_threads(before: int) -> bool:
-    """Whether no more threads live than before, at once or soon."""
-    end = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < end:
+def decoding() -> list:
+    """The threads and processes that decode."""
+    threads = [thread for thread in threading.enumerate() if "grain" in thread.name]
+    return [*threads, *multiprocessing.active_children()]
+
+
+@contextmanager
+def nothing_left_behind():
+    """After what is done inside nobody decodes any more, at once or soon."""
+    yield
+    end = time.monotonic() + 20
+    while decoding() and time.monotonic() < end:
         time.sleep(0.05)
-    return threading.active_count() <= before
+    assert not decoding()
 
 
 # --- the loop ------------------------------------------------------------------------------------
@@ -141,7 +151,13 @@ def test_scores_are_those_of_the_set_in_memory(clothes, straight, sets):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_who_decodes_changes_no_bit(clothes, straight, workers):
-    found = train.fit(JITTER, SEED, clothes, workers=workers)
+    decoders = set()
+    with nothing_left_behind():
+        found = train.fit(
+            JITTER, SEED, clothes, workers=workers,
+            on_step=lambda step, reached: decoders.update(multiprocessing.active_children()),
+        )  # fmt: skip
+    assert len(decoders) == workers
     assert_same(found.state, straight.state)
     assert found.history == straight.history
 
@@ -177,10 +193,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(clothes, straight, at, 
             kept.append(reached)
             raise Stop
 
-    before = threading.active_count()
-    with pytest.raises(Stop):
+    with nothing_left_behind(), pytest.raises(Stop):
         train.fit(JITTER, SEED, clothes, on_step=stop, workers=workers)
-    assert settled_threads(before)
     found = train.fit(JITTER, SEED, clothes, **kept[0]._asdict(), workers=workers)
     assert_same(found.state, straight.state)
     assert found.history == straight.history
@@ -188,10 +202,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(clothes, straight, at, 
 
 def test_a_run_that_diverges_ends_at_once_and_leaves_nothing_behind(clothes):
     recipe = JITTER.but(lr=1e30, norm="none", norm_fc=False, steps=400)
-    before = threading.active_count()
-    found = train.fit(recipe, SEED, clothes)
+    with nothing_left_behind():
+        found = train.fit(recipe, SEED, clothes)
     assert 0 <= int(found.state.diverged_at) < int(found.state.step) < 400
-    assert settled_threads(before)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -201,10 +214,9 @@ def test_a_damaged_image_ends_the_run_by_its_name(sets, tmp_path, workers):
     dataset = data_of(JITTER, tmp_path)
     train.on_device(dataset)  # the pixel statistics have passed
     file.write_bytes(file.read_bytes()[:2000])
-    before = threading.active_count()
-    with pytest.raises(UserError, match=f"{file.name} cannot be read as an image"):
+    named = pytest.raises(UserError, match=f"{file.name} cannot be read as an image")
+    with nothing_left_behind(), named:
         train.fit(JITTER, SEED, dataset, workers=workers)
-    assert settled_threads(before)
 
 
 # --- beside a set in memory ----------------------------------------------------------------------
