@@ -95,17 +95,20 @@ def straight(clothes):
 def cifar(data_dir) -> tuple[Dataset, Dataset]:
     """A part of CIFAR-10 in memory and streamed."""
     prepared = tfds_source.open_prepared("cifar10", str(data_dir / "tfds"), ())
-    size, found = {"image_size": 36, "fit": "pad"}, {True: [], False: []}
-    for part in ("train[:200]", "train[200:260]", "test[:40]"):
-        found[False].append(tfds_source.read_part(prepared, part, **size))
+    size = {"image_size": 36, "fit": "pad"}
+    parts = ("train[:200]", "train[200:260]", "test[:40]")
+
+    def lazy(part: str) -> LazySplit:
         labels_N = tfds_source.read_labels(prepared, part)
         store, rows_N = tfds_source.part_store(prepared, part), np.arange(len(labels_N))
-        found[True].append(LazySplit(store, rows_N, labels_N, channels=3, **size))
-    held, lazy = (
-        Dataset("cifar10", *found[how], prepared.classes, True, "a part", "")
-        for how in (False, True)
-    )
-    return held, lazy
+        return LazySplit(store, rows_N, labels_N, channels=3, **size)
+
+    def dataset(read) -> Dataset:
+        train, validation, test = map(read, parts)
+        classes = prepared.classes
+        return Dataset("cifar10", train, validation, test, classes, True, "a part", "")
+
+    return dataset(lambda part: tfds_source.read_part(prepared, part, **size)), dataset(lazy)
 
 
 def decoding() -> list:
@@ -269,15 +272,17 @@ def test_the_papers_table_3_from_the_two_tars_of_imagenet(tmp_path, monkeypatch)
         prepare.main([*command, str(tmp_path / "data")])
     assert ended.value.code == 0
     flags = ["--size", "paper", "--data", "imagenet2012", "--data-dir", str(tmp_path / "data")]
-    found = lines("vgg_depth", [*flags, "--only", "A", "B"], [*TINY, *SCALES], tmp_path / "out")
-    assert [line["variant"] for line in found] == ["A", "B", "A dense", "B dense"]
-    for line in found[:2]:
-        assert line["recipe"]["loading"] == "stream" and line["status"] == "ok"
-        assert line["data"]["note"].startswith("ImageNet 2012 (TFDS 5.1.0)")
-        assert line["history"][-1]["step"] == 4 and line["final"]["test_n"] == 4
-    assert found[1]["recipe"]["parent"]["model"] == "vgg_a"
+    found = lines("vgg_depth", [*flags, "--only", "B"], [*TINY, *SCALES], tmp_path / "out")
+    assert [line["variant"] for line in found] == ["B", "B dense"]
+    line = found[0]
+    assert line["recipe"]["loading"] == "stream" and line["status"] == "ok"
+    assert line["data"]["note"].startswith("ImageNet 2012 (TFDS 5.1.0)")
+    assert line["history"][-1]["step"] == 4 and line["final"]["test_n"] == 4
+    parent = line["recipe"]["parent"]  # trained before it, from the same tars
+    assert (parent["model"], parent["loading"]) == ("vgg_a", "stream")
 
 
+@pytest.mark.slow
 def test_scale_jitter_on_a_streamed_folder(sets, tmp_path):
     flags = ["--size", "smoke", "--seeds", "1", "--only", "A"]
     flags += ["--data", "folder:clothes", "--data-dir", str(sets / "photos")]
