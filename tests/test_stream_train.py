@@ -1,9 +1,11 @@
 """Training on streamed sets: whoever decodes, wherever it stopped, the numbers are the same."""
 
 import json
+import multiprocessing
 import shutil
 import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 
@@ -93,25 +95,36 @@ def straight(clothes):
 def cifar(data_dir) -> tuple[Dataset, Dataset]:
     """A part of CIFAR-10 in memory and streamed."""
     prepared = tfds_source.open_prepared("cifar10", str(data_dir / "tfds"), ())
-    size, found = {"image_size": 36, "fit": "pad"}, {True: [], False: []}
-    for part in ("train[:200]", "train[200:260]", "test[:40]"):
-        found[False].append(tfds_source.read_part(prepared, part, **size))
+    size = {"image_size": 36, "fit": "pad"}
+    parts = ("train[:200]", "train[200:260]", "test[:40]")
+
+    def lazy(part: str) -> LazySplit:
         labels_N = tfds_source.read_labels(prepared, part)
         store, rows_N = tfds_source.part_store(prepared, part), np.arange(len(labels_N))
-        found[True].append(LazySplit(store, rows_N, labels_N, channels=3, **size))
-    held, lazy = (
-        Dataset("cifar10", *found[how], prepared.classes, True, "a part", "")
-        for how in (False, True)
-    )
-    return held, lazy
+        return LazySplit(store, rows_N, labels_N, channels=3, **size)
+
+    def dataset(read) -> Dataset:
+        train, validation, test = map(read, parts)
+        classes = prepared.classes
+        return Dataset("cifar10", train, validation, test, classes, True, "a part", "")
+
+    return dataset(lambda part: tfds_source.read_part(prepared, part, **size)), dataset(lazy)
 
 
-def settled_threads(before: int) -> bool:
-    """Whether no more threads live than before, at once or soon."""
-    end = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < end:
+def decoding() -> list:
+    """The threads and processes that decode."""
+    threads = [thread for thread in threading.enumerate() if "grain" in thread.name]
+    return [*threads, *multiprocessing.active_children()]
+
+
+@contextmanager
+def nothing_left_behind():
+    """After what is done inside nobody decodes any more, at once or soon."""
+    yield
+    end = time.monotonic() + 20
+    while decoding() and time.monotonic() < end:
         time.sleep(0.05)
-    return threading.active_count() <= before
+    assert not decoding()
 
 
 # --- the loop ------------------------------------------------------------------------------------
@@ -141,7 +154,13 @@ def test_scores_are_those_of_the_set_in_memory(clothes, straight, sets):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_who_decodes_changes_no_bit(clothes, straight, workers):
-    found = train.fit(JITTER, SEED, clothes, workers=workers)
+    decoders = set()
+    with nothing_left_behind():
+        found = train.fit(
+            JITTER, SEED, clothes, workers=workers,
+            on_step=lambda step, reached: decoders.update(multiprocessing.active_children()),
+        )  # fmt: skip
+    assert len(decoders) == workers
     assert_same(found.state, straight.state)
     assert found.history == straight.history
 
@@ -177,10 +196,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(clothes, straight, at, 
             kept.append(reached)
             raise Stop
 
-    before = threading.active_count()
-    with pytest.raises(Stop):
+    with nothing_left_behind(), pytest.raises(Stop):
         train.fit(JITTER, SEED, clothes, on_step=stop, workers=workers)
-    assert settled_threads(before)
     found = train.fit(JITTER, SEED, clothes, **kept[0]._asdict(), workers=workers)
     assert_same(found.state, straight.state)
     assert found.history == straight.history
@@ -188,10 +205,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(clothes, straight, at, 
 
 def test_a_run_that_diverges_ends_at_once_and_leaves_nothing_behind(clothes):
     recipe = JITTER.but(lr=1e30, norm="none", norm_fc=False, steps=400)
-    before = threading.active_count()
-    found = train.fit(recipe, SEED, clothes)
+    with nothing_left_behind():
+        found = train.fit(recipe, SEED, clothes)
     assert 0 <= int(found.state.diverged_at) < int(found.state.step) < 400
-    assert settled_threads(before)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -201,10 +217,9 @@ def test_a_damaged_image_ends_the_run_by_its_name(sets, tmp_path, workers):
     dataset = data_of(JITTER, tmp_path)
     train.on_device(dataset)  # the pixel statistics have passed
     file.write_bytes(file.read_bytes()[:2000])
-    before = threading.active_count()
-    with pytest.raises(UserError, match=f"{file.name} cannot be read as an image"):
+    named = pytest.raises(UserError, match=f"{file.name} cannot be read as an image")
+    with nothing_left_behind(), named:
         train.fit(JITTER, SEED, dataset, workers=workers)
-    assert settled_threads(before)
 
 
 # --- beside a set in memory ----------------------------------------------------------------------
@@ -257,15 +272,17 @@ def test_the_papers_table_3_from_the_two_tars_of_imagenet(tmp_path, monkeypatch)
         prepare.main([*command, str(tmp_path / "data")])
     assert ended.value.code == 0
     flags = ["--size", "paper", "--data", "imagenet2012", "--data-dir", str(tmp_path / "data")]
-    found = lines("vgg_depth", [*flags, "--only", "A", "B"], [*TINY, *SCALES], tmp_path / "out")
-    assert [line["variant"] for line in found] == ["A", "B", "A dense", "B dense"]
-    for line in found[:2]:
-        assert line["recipe"]["loading"] == "stream" and line["status"] == "ok"
-        assert line["data"]["note"].startswith("ImageNet 2012 (TFDS 5.1.0)")
-        assert line["history"][-1]["step"] == 4 and line["final"]["test_n"] == 4
-    assert found[1]["recipe"]["parent"]["model"] == "vgg_a"
+    found = lines("vgg_depth", [*flags, "--only", "B"], [*TINY, *SCALES], tmp_path / "out")
+    assert [line["variant"] for line in found] == ["B", "B dense"]
+    line = found[0]
+    assert line["recipe"]["loading"] == "stream" and line["status"] == "ok"
+    assert line["data"]["note"].startswith("ImageNet 2012 (TFDS 5.1.0)")
+    assert line["history"][-1]["step"] == 4 and line["final"]["test_n"] == 4
+    parent = line["recipe"]["parent"]  # trained before it, from the same tars
+    assert (parent["model"], parent["loading"]) == ("vgg_a", "stream")
 
 
+@pytest.mark.slow
 def test_scale_jitter_on_a_streamed_folder(sets, tmp_path):
     flags = ["--size", "smoke", "--seeds", "1", "--only", "A"]
     flags += ["--data", "folder:clothes", "--data-dir", str(sets / "photos")]

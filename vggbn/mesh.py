@@ -110,9 +110,10 @@ def share_out(rows: Any, axis: int = -1) -> Any:
 
 
 def join_parts(part: Any) -> Any:
-    """A whole batch of which each process holds its own part, [batch / processes, ...]."""
+    """A whole batch of which each process holds its own part, [batch / processes, ...], on its way
+    to the devices."""
     if devices() == 1:
-        return part
+        return jax.device_put(part)
     refuse_uneven(len(part) * processes())
     return jax.make_array_from_process_local_data(by_example(part.ndim), part)
 
