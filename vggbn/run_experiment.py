@@ -54,6 +54,8 @@ def run(experiment: Experiment, argv: Sequence[str]) -> int:
         return 0
     if not args.save_every >= 0:
         raise UserError(f"--save-every must be 0 or more seconds, not {args.save_every}.")
+    if args.input_workers < 0:
+        raise UserError(f"--input-workers must be 0 or more, not {args.input_workers}.")
     store = runs.Store(args.out / "runs", args.data_dir, args.save_every, args.input_workers)
     if args.dry_run:
         print(dry_run(plan, store, args.devices))
