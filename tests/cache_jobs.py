@@ -20,6 +20,7 @@ def train(payload, report):
     events: Counter[str] = Counter()
     jax.monitoring.register_event_listener(lambda event, **_: events.update([event]))
     compile_cache.use(store.cache)
+    (store.folder(recipe, 0) / "run.json").unlink(missing_ok=True)  # else it would be found
     record = runs.train_run(recipe, 0, store)
     return {"asked": events[ASKED], "hits": events[HITS], "misses": events[MISSES]}, record
 

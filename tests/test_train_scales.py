@@ -26,7 +26,8 @@ def crops(recipe, dataset, seed=0):
     indices = np.arange(16, dtype=np.int32)
     key = jax.random.key(seed, impl="rbg")
     hyper = train.hyper_at(recipe, 0, [])
-    x_NHWC = jax.jit(train.augmented, static_argnums=0)(fixed, data, indices, key, hyper)
+    batch = data.take(indices)
+    x_NHWC = jax.jit(train.augmented, static_argnums=0)(fixed, batch, key, hyper)
     return np.asarray(x_NHWC) * np.asarray(data.std) + np.asarray(
         data.mean_C
     )  # back to pixels / 255
