@@ -30,7 +30,7 @@ def finish(job: subprocess.Popen) -> dict:
 
 def steps(disk: Path) -> dict:
     """The disk is full when a step is to be saved."""
-    job = start(disk / "out", "vgg", 0.2)
+    job = start(disk / "out", "vgg", 0.5)  # time to fill the disk between two steps
     while not (
         folders := [*(disk / "out" / "runs").glob("*/seed0/steps")]
     ) or not saved_steps.steps(folders[0]):

@@ -301,7 +301,10 @@ def test_the_loss_falls_and_the_net_learns(digits):
     assert fit.history[-1]["val_accuracy"] > 0.8  # chance is 0.1
     parts = {"compile", "data", "python", "step", "evaluation"}
     assert set(fit.seconds) == parts | {"total"}
-    assert all(fit.seconds[part] > 0 for part in parts)
+    # Nothing is compiled where another test has had the same programs.
+    assert (
+        all(fit.seconds[part] > 0 for part in parts - {"compile"}) and fit.seconds["compile"] >= 0
+    )
     assert fit.seconds["total"] == pytest.approx(sum(fit.seconds[part] for part in parts))
 
 
