@@ -2,6 +2,7 @@
 
 import io
 import multiprocessing
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -263,6 +264,14 @@ if __name__ == "__main__":
 """
 
 
+def complaints(stderr: str) -> str:
+    """All of it; nothing, if it only says that shared memory was freed before Python's tracker came
+    to it: where workers are stopped in the middle of a batch, both may tidy up."""
+    lines = re.findall(r"^\w*(?:Error|Warning): .*", stderr, re.MULTILINE)
+    freed = [line for line in lines if "No such file or directory: '/psm_" in line]
+    return "" if freed and freed == lines else stderr
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("end", ["close", "error", "forget"])
 def test_stopping_early_leaves_nothing_behind(tmp_path, workers, end):
@@ -273,6 +282,6 @@ def test_stopping_early_leaves_nothing_behind(tmp_path, workers, end):
         command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         check=False, timeout=120,
     )  # fmt: skip
-    assert run.stderr == ""
+    assert complaints(run.stderr) == ""
     assert run.returncode == (3 if end == "error" else 0)
     assert run.stdout == ("" if end == "error" else "(6, 24, 24, 3)\n")
