@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -35,11 +36,10 @@ def small_disk(tmp_path):
 
 
 def assert_one_sentence(found: dict) -> None:
-    """The last line; a run that goes on or falls back says so above it."""
+    """And no traceback of ours. Threads of TensorStore that were writing may add noise of theirs."""
     assert found["status"] == 2, found
-    lines = [text for text in found["stderr"].splitlines() if text]
-    assert lines[-1].startswith("error: ") and "No space left on device" in lines[-1], lines
-    assert "Traceback" not in found["stderr"]
+    said = re.findall(r"error: [^\n]*No space left on device", found["stderr"])
+    assert len(said) == 1 and "/vggbn/" not in found["stderr"], found["stderr"]
 
 
 def test_saving_a_step(small_disk, undisturbed):  # noqa: F811
