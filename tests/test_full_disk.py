@@ -36,7 +36,7 @@ def small_disk(tmp_path):
 
 
 def assert_one_sentence(found: dict) -> None:
-    """And no traceback of ours. Threads of TensorStore that were writing may add noise of theirs."""
+    """And no traceback of ours. Threads of TensorStore that were writing may add their noise."""
     assert found["status"] == 2, found
     said = re.findall(r"error: [^\n]*No space left on device", found["stderr"])
     assert len(said) == 1 and "/vggbn/" not in found["stderr"], found["stderr"]
