@@ -37,6 +37,12 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help lists the flags).")
 
 
+def said(error: OSError) -> str:
+    """What the system said, and of which file, as a sentence."""
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{where}."
+
+
 def raise_preempted(signum, frame) -> NoReturn:
     """The SIGTERM handler of what has nothing of its own to save."""
     raise Preempted("Stopped by SIGTERM.")
@@ -69,9 +75,8 @@ def exit_with(work: Callable[[], int | None], *, kept: str = "") -> NoReturn:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
         more = f" {kept}." if kept else ""
-        print(f"error: {error.strerror or error}{where}.{more}", file=sys.stderr)
+        print(f"error: {said(error)}{more}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         more = f" {kept}; the same command goes on." if kept else ""

@@ -20,7 +20,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
-from vggbn.errors import PREEMPTED, Preempted, UserError, on_sigterm
+from vggbn.errors import PREEMPTED, Preempted, UserError, on_sigterm, said
 
 SINGLE_THREAD = {
     "NPROC": "1",
@@ -279,8 +279,7 @@ def _child(connection, work: Callable) -> None:
         except UserError as error:
             answer = "user error", str(error)
         except OSError as error:
-            where = f" ({error.filename})" if error.filename else ""
-            answer = "user error", f"{error.strerror or error}{where}."
+            answer = "user error", said(error)
         except Preempted:
             os._exit(PREEMPTED)  # what it had is saved; the parent is going too
         except Exception:

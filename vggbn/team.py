@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import jax
 
 from vggbn import mesh, pool
-from vggbn.errors import UserError
+from vggbn.errors import UserError, said
 from vggbn.pool import Engine, Events, Job
 
 
@@ -72,7 +72,7 @@ def _together(work: Callable, payload, report: Callable):
     except UserError as error:
         _leave(str(error))
     except OSError as error:
-        _leave(f"{error.strerror or error} ({error.filename}).")
+        _leave(said(error))
 
 
 def _leave(sentence: str) -> NoReturn:

@@ -360,7 +360,8 @@ def _feed(recipe: Recipe, seed: int, dataset: Dataset, spans, workers: int) -> G
 
 def _resident(recipe: Recipe, seed: int, dataset: Dataset, spans: Iterator[range]) -> Generator:
     """Rows of a set that lies on the devices."""
-    data, rows = on_device(dataset), _rows(recipe, dataset)
+    data = on_device(dataset)
+    rows = {"n": len(dataset.train), "batch": recipe.batch, "shuffle": recipe.shuffle}
     for steps in spans:
         yield steps, data, [batch_indices(recipe.stream(seed), step, **rows) for step in steps]
 
@@ -394,10 +395,6 @@ def _streamed(
                 yield *now, None
         if ahead:
             yield *ahead, None
-
-
-def _rows(recipe: Recipe, dataset: Dataset) -> dict:
-    return {"n": len(dataset.train), "batch": recipe.batch, "shuffle": recipe.shuffle}
 
 
 def _advance(fixed: Static, most: int) -> Callable:
@@ -492,7 +489,7 @@ def population_stats(recipe: Recipe, seed: int, dataset: Dataset, state: TrainSt
     fixed = static_of(recipe, dataset)
     _, key = _keys(recipe.stream(seed))
     moments, hyper = batch_moments(fixed), hyper_at(recipe, 0, [])
-    fresh = recipe if recipe.shuffle == "fresh" else replace(recipe, shuffle="fresh")
+    fresh = replace(recipe, shuffle="fresh")
     steps = range(recipe.steps, recipe.steps + recipe.population_batches)
     spans = (range(step, step + 1) for step in steps)
 
