@@ -49,16 +49,16 @@ def raise_preempted(signum, frame) -> NoReturn:
 
 
 @contextmanager
-def on_sigterm(handler: Callable) -> Iterator[None]:
-    """Within, SIGTERM calls `handler(signum, frame)`; only the main thread can say so."""
+def on_signal(number: int, handler: Callable) -> Iterator[None]:
+    """Within, the signal calls `handler(signum, frame)`; only the main thread can say so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, handler)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
 def exit_with(work: Callable[[], int | None], *, kept: str = "") -> NoReturn:
@@ -68,7 +68,7 @@ def exit_with(work: Callable[[], int | None], *, kept: str = "") -> NoReturn:
     one and PREEMPTED. `kept` says what none of them loses.
     """
     try:
-        with on_sigterm(raise_preempted):
+        with on_signal(signal.SIGTERM, raise_preempted):
             status = work()
         sys.exit(status or 0)
     except UserError as error:

@@ -20,7 +20,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
-from vggbn.errors import PREEMPTED, Preempted, UserError, on_sigterm, said
+from vggbn.errors import PREEMPTED, Preempted, UserError, on_signal, said
 
 SINGLE_THREAD = {
     "NPROC": "1",
@@ -134,15 +134,8 @@ def _heeded_stop():
         if asked:
             raise asked[-1]
 
-    if threading.current_thread() is not threading.main_thread():
+    with on_signal(signal.SIGINT, interrupted), on_signal(signal.SIGTERM, terminated):
         yield heed
-        return
-    before = signal.signal(signal.SIGINT, interrupted)
-    try:
-        with on_sigterm(terminated):
-            yield heed
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class _Worker:

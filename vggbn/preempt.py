@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 
 from vggbn import mesh
-from vggbn.errors import on_sigterm
+from vggbn.errors import on_signal
 
 _asked = count()  # in every process as often: jax compares these numbers, and wants them one by one
 
@@ -26,5 +27,5 @@ def noted() -> Iterator[Callable[[int], bool]]:
         yield lambda step: reached_preemption_sync_point(next(_asked))
         return
     heard = []
-    with on_sigterm(lambda signum, frame: heard.append(signum)):
+    with on_signal(signal.SIGTERM, lambda signum, frame: heard.append(signum)):
         yield lambda step: bool(heard)
