@@ -62,8 +62,7 @@ def get_run(
     recipe: Recipe, seed: int, store: Store, on_report: Report = lambda record: None
 ) -> Run:
     """The run of this recipe and seed by today's code on this device, trained if need be."""
-    if find_record(recipe, seed, store) is None:
-        train_run(recipe, seed, store, on_report)
+    train_run(recipe, seed, store, on_report)
     return mesh.agreed(lambda: load_run(store.folder(recipe, seed)))
 
 
@@ -108,15 +107,14 @@ def _find_record(path: Path, setting: dict) -> dict | None:
 def train_run(
     recipe: Recipe, seed: int, store: Store, on_report: Report = lambda record: None
 ) -> dict:
-    """Train, evaluate and save one run; returns its record, which is also its run.json.
+    """Train, evaluate and save one run, or find it; returns its record, which is its run.json.
 
     on_report hears of every evaluation, and between them of the step and the loss about once a
     second. A run that was stopped goes on from its last saved step. Preempted: SIGTERM came, and
     the step is saved.
     """
     with owned(recipe, seed, store):
-        found = find_record(recipe, seed, store)  # another process may have trained it meanwhile
-        return found or _train_run(recipe, seed, store, on_report)
+        return find_record(recipe, seed, store) or _train_run(recipe, seed, store, on_report)
 
 
 def _train_run(recipe: Recipe, seed: int, store: Store, on_report: Report) -> dict:

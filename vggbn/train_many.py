@@ -107,8 +107,7 @@ def _train(payload, report) -> dict:
     recipe, seed, store = payload
     fast.run_inline()
     compile_cache.use(store.cache)
-    found = runs.find_record(recipe, seed, store)
-    return runs.train_run(recipe, seed, store, report) if found is None else found
+    return runs.train_run(recipe, seed, store, report)
 
 
 def compile_key(recipe: Recipe):
