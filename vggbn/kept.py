@@ -7,6 +7,7 @@ is to save: batches and what is drawn follow from the step (D4).
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -99,7 +100,8 @@ class Keeper:
                     "and the run starts anew.",
                     file=sys.stderr,
                 )
-                _move(self.folder, aside)
+                shutil.rmtree(aside, ignore_errors=True)
+                self.folder.rename(aside)
                 return None
         saved_steps.forget(self.folder, after=-1 if step is None else step.step)
         return step
@@ -189,13 +191,6 @@ def refuse_other(step: saved_steps.SavedStep, identity: dict, folder: Path) -> N
         raise UserError(
             f"{folder} holds steps of another run ({text}): move it away or give another --out."
         )
-
-
-def _move(folder: Path, aside: Path) -> None:
-    import shutil
-
-    shutil.rmtree(aside, ignore_errors=True)
-    folder.rename(aside)
 
 
 def _arrays(state) -> dict[str, np.ndarray]:

@@ -311,9 +311,9 @@ def fit(
     due, validation = set(evaluation_steps(recipe)), single_view(recipe, dataset.validation)
     history, before = list(history), before or _progress(state)
     _, key = _keys(recipe.stream(seed))
-    spans = _spans(int(state.step), recipe.steps if stop is None else stop, due, most)
+    ahead = range(int(state.step), recipe.steps if stop is None else stop)
     clock.to("data")
-    with closing(_feed(recipe, seed, dataset, spans, workers)) as feed:
+    with closing(_feed(recipe, seed, dataset, ahead, due, most, workers)) as feed:
         for steps, batch, indices in feed:
             clock.to("python")
             hypers = [hyper_at(recipe, step, history) for step in steps]
@@ -342,8 +342,9 @@ def fit(
 TOGETHER = {"mlp": 64}
 
 
-def _spans(first: int, end: int, due: set[int], most: int) -> Iterator[range]:
-    """The steps from first to end, cut where an evaluation is due and where a program ends."""
+def _spans(steps: range, due: set[int], most: int) -> Iterator[range]:
+    """The steps, cut where an evaluation is due and where a program ends."""
+    first, end = steps.start, steps.stop
     while first < end:
         last = next((s for s in range(first + 1, first + most) if s in due or s == end), None)
         span = range(first, last or first + most)
@@ -351,11 +352,19 @@ def _spans(first: int, end: int, due: set[int], most: int) -> Iterator[range]:
         first = span.stop
 
 
-def _feed(recipe: Recipe, seed: int, dataset: Dataset, spans, workers: int) -> Generator:
-    """(steps, data, indices of each or None) of every span; see DeviceData."""
+def _feed(
+    recipe: Recipe,
+    seed: int,
+    dataset: Dataset,
+    steps: range,
+    due: set[int],
+    most: int,
+    workers: int,
+) -> Generator:
+    """(steps of a program, data, indices of each or None), in order; see DeviceData, `_spans`."""
     if isinstance(dataset.train, LazySplit):
-        return _streamed(recipe, seed, dataset.train, on_device(dataset), spans, workers)
-    return _resident(recipe, seed, dataset, spans)
+        return _streamed(recipe, seed, dataset.train, on_device(dataset), steps, workers)
+    return _resident(recipe, seed, dataset, _spans(steps, due, most))
 
 
 def _resident(recipe: Recipe, seed: int, dataset: Dataset, spans: Iterator[range]) -> Generator:
@@ -367,18 +376,17 @@ def _resident(recipe: Recipe, seed: int, dataset: Dataset, spans: Iterator[range
 
 
 def _streamed(
-    recipe: Recipe, seed: int, split: LazySplit, data: DeviceData, spans, workers: int
+    recipe: Recipe, seed: int, split: LazySplit, data: DeviceData, steps: range, workers: int
 ) -> Generator:
     """Batches of which this process decodes its part; while one is used, the next is on its way."""
-    steps = list(spans)
     scales = (recipe.scale_min, recipe.scale_max) if recipe.fit == "whole" else None
     batches = training_batches(
         split,
         seed=recipe.stream(seed),
         batch=recipe.batch,
         shuffle=recipe.shuffle,
-        first=steps[0].start if steps else 0,
-        stop=steps[-1].stop if steps else 0,
+        first=steps.start,
+        stop=steps.stop,
         crop=recipe.image_size,
         scales=scales,
         workers=workers,
@@ -390,7 +398,7 @@ def _streamed(
             batch = data._replace(
                 images_NHWC=mesh.join_parts(images_NHWC), labels_N=mesh.join_parts(labels_N)
             )
-            now, ahead = ahead, (step, batch)
+            now, ahead = ahead, (range(step, step + 1), batch)
             if now:
                 yield *now, None
         if ahead:
@@ -491,14 +499,13 @@ def population_stats(recipe: Recipe, seed: int, dataset: Dataset, state: TrainSt
     moments, hyper = batch_moments(fixed), hyper_at(recipe, 0, [])
     fresh = replace(recipe, shuffle="fresh")
     steps = range(recipe.steps, recipe.steps + recipe.population_batches)
-    spans = (range(step, step + 1) for step in steps)
 
     def apply(params, stats, fed, *, train, decay):
         (step,), data, rows = fed
         rows_N = None if rows is None else rows[0]
         return None, moments(params, stats, jax.random.fold_in(key, step), data, rows_N, hyper)
 
-    with closing(_feed(fresh, seed, dataset, spans, 0)) as feed:
+    with closing(_feed(fresh, seed, dataset, steps, due=set(), most=1, workers=0)) as feed:
         return norm.population_stats(apply, state.params, state.batch_stats, feed)
 
 
