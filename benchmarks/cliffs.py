@@ -42,7 +42,7 @@ from jax import lax
 
 from benchmarks.cases import CASES
 from benchmarks.measure import restart
-from vggbn import fast, layers
+from vggbn import compiling, fast, layers
 from vggbn.experiment import Experiment, make_plan, size_names
 from vggbn.models import MODELS, Net
 from vggbn.provenance import commit, setting, versions
@@ -410,7 +410,7 @@ def fitted(op: Op, limit: float) -> Op:
 
 def compile_options(side: str) -> dict[str, str]:
     """The suite's own, or none."""
-    return {} if side == "stock" else fast.compiler_options()
+    return {} if side == "stock" else compiling.compiler_options()
 
 
 @cache
@@ -803,7 +803,7 @@ def main() -> int:
     args = parser.parse_args()
     if os.environ.get(CHILD) != str(args.threads):
         restart("benchmarks.cliffs", CHILD, args.threads)
-    fast.run_inline()  # otherwise every call would wait for another thread
+    compiling.run_inline()  # otherwise every call would wait for another thread
     every, ops = nets(), [] if args.nets_only else grid()
     pieces = [
         Piece(fitted(op, NET_GFLOP), side, which)

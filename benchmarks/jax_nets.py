@@ -12,7 +12,7 @@ import optax
 
 from benchmarks import cases
 from benchmarks.cases import Case, Contestant
-from vggbn import fast, layers, optim
+from vggbn import compiling, layers, optim
 from vggbn.models import MODELS, Net
 
 
@@ -41,7 +41,7 @@ def ours(case: Case, precision: str) -> Side:
         lambda params, stats, x: model.apply(params, stats, x, train=True, decay=case.decay),
         lambda logits, labels: layers.cross_entropy(logits, labels).mean(),
         optim.sgd(case.lr, case.l2, case.momentum),
-        fast.jit,
+        compiling.jit,
     )
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from experiments.bn_ablation import EXPERIMENT
-from vggbn import compile_cache, fast, pool, provenance, runs
+from vggbn import compile_cache, compiling, pool, provenance, runs
 from vggbn.errors import Parser, UserError
 from vggbn.experiment import make_plan, size_names
 from vggbn.recipe import parse_edit
@@ -70,7 +70,7 @@ def _give_up(job, text: str) -> None:
 def _train(payload, report) -> dict:
     """In the worker."""
     recipe, store, began = payload
-    fast.run_inline()
+    compiling.run_inline()
     compile_cache.use(store.cache)
     provenance.setting()  # starts the device
     started = time.time()

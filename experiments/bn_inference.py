@@ -124,7 +124,7 @@ def both_forms():
     import jax
     from jax import numpy as jnp
 
-    from vggbn import fast
+    from vggbn import compiling
     from vggbn.folded import fold_net
     from vggbn.models import MODELS, Net
 
@@ -135,7 +135,7 @@ def both_forms():
     params["fc3"] = jax.tree.map(lambda a: a + jnp.arange(a.size).reshape(a.shape), params["fc3"])
     x_NHWC = jax.random.normal(jax.random.key(1), (128, *net.image))
     _, stats = model.apply(params, stats, x_NHWC, train=True, decay=0.0)
-    apply = fast.jit(partial(model.apply, train=False))
+    apply = compiling.jit(partial(model.apply, train=False))
     folded = fold_net(net, params, stats)
     return x_NHWC, {
         "normed": lambda x_NHWC: jnp.asarray(apply(params, stats, x_NHWC)[0]),

@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn import fast, layers
-from vggbn.exact import ExactClaim, ExactExperiment, main
+from vggbn import compiling, layers
+from vggbn.exact import ExactClaim, ExactExperiment
 from vggbn.models import MODELS, Net
 from vggbn.models.vgg import vgg_blocks
 from vggbn.report import Picture
 from vggbn.report.heat import heat_map
+from vggbn.run_exact import main
 
 # Table 2 in millions, and Table 1 counted with biases.
 PRINTED = {"A": 133, "A-LRN": 133, "B": 133, "C": 134, "D": 138, "E": 144}
@@ -177,7 +178,7 @@ def measured_field(config: str, net: Net, image: int = IMAGE) -> tuple[int, int]
         y_NHWC = apply(params, {}, x_NHWC)
         return y_NHWC[:, y_NHWC.shape[1] // 2, y_NHWC.shape[2] // 2].sum()
 
-    gradient_NHWC = fast.jit(jax.grad(middle))(np.stack(ramps)[..., None].astype(np.float32))
+    gradient_NHWC = compiling.jit(jax.grad(middle))(np.stack(ramps)[..., None].astype(np.float32))
     return extent((np.asarray(gradient_NHWC) != 0).any(axis=(0, 3)))
 
 
@@ -240,7 +241,7 @@ def effective_field(config: str, draws: int, *, image: int = 304, batch: int = 4
         y_NHWC = apply(params, {}, x_NHWC)
         return y_NHWC[:, y_NHWC.shape[1] // 2, y_NHWC.shape[2] // 2].sum()
 
-    gradient, total_HW = fast.jit(jax.grad(centre, argnums=1)), np.zeros((image, image))
+    gradient, total_HW = compiling.jit(jax.grad(centre, argnums=1)), np.zeros((image, image))
     for _ in range(draws):
         params = random_net(config, net, rng)
         x_NHWC = rng.normal(size=(batch, image, image, 3)).astype(np.float32)

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from vggbn import compile_cache, fast, runs
+from vggbn import compile_cache, compiling, runs
 from vggbn.errors import exit_with
 from vggbn.recipe import Recipe
 
@@ -17,7 +17,7 @@ NETS["longer vgg"] = NETS["vgg"].but(steps=1200, evaluations=120)
 
 def main(out: str, net: str, save_every: str) -> int:
     store = runs.Store(Path(out) / "runs", save_every=float(save_every))
-    fast.run_inline()
+    compiling.run_inline()
     compile_cache.use(store.cache)
     runs.train_run(NETS[net], 0, store, lambda record: print(record["step"], flush=True))
     return 0

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import cliffs
 from benchmarks.cliffs import Measured, Op, Piece
-from vggbn import fast
+from vggbn import compiling, fast
 from vggbn.models import Net
 
 
@@ -30,7 +30,7 @@ def test_a_net_is_traced_with_every_operation_it_has():
 
 
 def test_the_same_program_is_measured_once(monkeypatch):
-    monkeypatch.setattr(fast, "ENABLED", True)
+    monkeypatch.setattr(compiling, "ENABLED", True)
 
     def digests(op):
         return {cliffs.lowered(Piece(op, side, "dx"))[2] for side in ("ours", "lax")}

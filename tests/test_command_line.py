@@ -15,7 +15,7 @@ from PIL import Image
 
 from experiments.bn_ablation import EXPERIMENT
 from tests.conftest import ROOT
-from vggbn import checkpoint, pool, run_experiment, train_many
+from vggbn import checkpoint, environment, pool, run_experiment, train_many
 from vggbn.errors import UserError
 from vggbn.evaluate.__main__ import main as evaluate_main
 from vggbn.recipe import Recipe
@@ -214,7 +214,7 @@ def test_there_are_twenty_and_more_ways():
 
 def test_a_jax_that_does_not_start_gets_one_sentence(monkeypatch):
     monkeypatch.setattr(train_many, "_setting", _no_device)
-    monkeypatch.setattr(pool, "accelerated", lambda: True)
+    monkeypatch.setattr(environment, "accelerated", lambda: True)
     with pytest.raises(UserError, match=r"\(RuntimeError: no such platform\); see JAX_PLATFORMS"):
         train_many.worker_setting(pool.local(1))
 
@@ -256,7 +256,7 @@ def test_bfloat16_on_a_cpu_wants_to_be_forced(
 ):
     planned = []
     monkeypatch.setattr(run_experiment, "run_plan", lambda plan, *rest: planned.append(plan) or 0)
-    monkeypatch.setattr(pool, "accelerated", lambda: accelerated)
+    monkeypatch.setattr(environment, "accelerated", lambda: accelerated)
     monkeypatch.chdir(tmp_path)
     argv = f"--data digits --set precision=bfloat16 {flags}".split()
     status, out, err = refused(lambda argv: main(EXPERIMENT, argv), argv, capsys)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vggbn import dry_run, fast, runs, sharded
+from vggbn import compiling, dry_run, runs, sharded
 from vggbn.collectives import GRADIENTS, METRICS, OTHER, STATISTICS, Collective
 from vggbn.errors import UserError
 from vggbn.experiment import make_plan
@@ -114,11 +114,11 @@ def test_what_cannot_be_compiled_is_named():
 
 
 def test_the_fast_forms_come_back():
-    before = fast.ENABLED
+    before = compiling.ENABLED
     with pytest.raises(ZeroDivisionError), sharded.plain_forms():
-        assert fast.ENABLED is False
+        assert compiling.ENABLED is False
         1 / 0  # noqa: B018
-    assert fast.ENABLED is before
+    assert compiling.ENABLED is before
 
 
 # --- the plan ------------------------------------------------------------------------------------

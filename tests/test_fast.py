@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.test_layers import conv_64, normal, relative_error, with_gradients
-from vggbn import fast, layers, provenance
+from vggbn import compiling, fast, layers, provenance
 from vggbn.models import MODELS, Net
 
 
@@ -33,11 +33,11 @@ def switch(monkeypatch):
     """switch(True) or switch(False): what is traced afterwards takes the fast or the plain form."""
 
     def turn(on):
-        monkeypatch.setattr(fast, "ENABLED", on)
-        fast.compiler_options.cache_clear()
+        monkeypatch.setattr(compiling, "ENABLED", on)
+        compiling.compiler_options.cache_clear()
 
     yield turn
-    fast.compiler_options.cache_clear()
+    compiling.compiler_options.cache_clear()
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ def test_the_gradient_of_a_pool_finds_the_maximum_of_what_is_computed_again(swit
     switch(True)
     x, gain, bias = (normal(*shape) for shape in ((4, 8, 8, 16), (1, 1, 1, 16), (1, 1, 1, 16)))
     gain = 1 + gain**2
-    total = fast.jit(jax.grad(lambda x: fast.max_pool_2x2((x - 0.1) * gain + bias).sum()))
+    total = compiling.jit(jax.grad(lambda x: fast.max_pool_2x2((x - 0.1) * gain + bias).sum()))
     taken = np.asarray(total(x)) != 0
     windows = lambda a: a.reshape(4, 4, 2, 4, 2, 16).transpose(0, 1, 3, 5, 2, 4).reshape(-1, 4)  # noqa: E731
     assert (windows(taken).sum(1) == 1).all()
@@ -369,7 +369,7 @@ def test_gradient_of_relu_is_jaxs():
 def test_what_is_computed_once_is_not_computed_again_by_its_consumers(switch, on_cpu_backend):
     """Left alone, XLA takes the sine again for the transposition."""
     switch(True)
-    if not fast.compiler_options():
+    if not compiling.compiler_options():
         pytest.skip("this jaxlib does not know the options")
 
     def sines(once, compiled_by):
@@ -380,8 +380,8 @@ def test_what_is_computed_once_is_not_computed_again_by_its_consumers(switch, on
         program = compiled_by(function).lower(np.ones((512, 512), np.float32)).compile()
         return program.as_text().count(" sine(")
 
-    assert sines(fast.once, fast.jit) == 1
-    assert sines(lambda x: x, fast.jit) == sines(fast.once, jax.jit) == 2
+    assert sines(compiling.once, compiling.jit) == 1
+    assert sines(lambda x: x, compiling.jit) == sines(compiling.once, jax.jit) == 2
 
 
 # --- a whole net ---------------------------------------------------------------------------------
@@ -410,7 +410,7 @@ def net_gradient(net, compiled_by):
 
 def switched_gradient(net, on, switch):
     switch(on)
-    return net_gradient(net, fast.jit if on else jax.jit)
+    return net_gradient(net, compiling.jit if on else jax.jit)
 
 
 NETS = [
@@ -524,7 +524,7 @@ def test_a_cpu_gets_its_forms(part, switch):
 
 
 def test_settled_keeps_on_a_cpu_alone(switch):
-    twice = lambda _, x: fast.settled(x + x)  # noqa: E731
+    twice = lambda _, x: compiling.settled(x + x)  # noqa: E731
     found = {}
     for on in (True, False):
         switch(on)
@@ -552,49 +552,49 @@ def known(options) -> bool:
 
 def test_options_are_applied_where_they_are_known(switch, on_cpu_backend):
     switch(True)
-    assert fast.compiler_options() == (fast.OPTIONS if known(fast.OPTIONS) else {})
+    assert compiling.compiler_options() == (compiling.OPTIONS if known(compiling.OPTIONS) else {})
     # jaxlib 0.10.2 names the library in its program, and with the options no convolution is in it
     kernel, x = np.ones((3, 3, 32, 32), np.float32), np.ones((8, 16, 16, 32), np.float32)
     stock, ours = (
         jit(lambda *args: fast.plain_conv(*args)).lower(kernel, x).compile().as_text()
-        for jit in (jax.jit, fast.jit)
+        for jit in (jax.jit, compiling.jit)
     )
     if "ynn_fusion" in stock:
-        assert fast.compiler_options() and "ynn_fusion" not in ours
+        assert compiling.compiler_options() and "ynn_fusion" not in ours
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {"xla_cpu_an_option_of_another_version": "x"},
-        {**fast.OPTIONS, "xla_cpu_an_option_of_another_version": "x"},
-        dict.fromkeys(fast.OPTIONS, "A_TYPE_OF_ANOTHER_VERSION"),
+        {**compiling.OPTIONS, "xla_cpu_an_option_of_another_version": "x"},
+        dict.fromkeys(compiling.OPTIONS, "A_TYPE_OF_ANOTHER_VERSION"),
     ],
     ids=["unknown", "one unknown", "unknown value"],
 )
 def test_unknown_options_are_left_out(options, switch, on_cpu_backend, monkeypatch):
     switch(True)
-    monkeypatch.setattr(fast, "OPTIONS", options)
+    monkeypatch.setattr(compiling, "OPTIONS", options)
     assert not known(options)
-    assert fast.compiler_options() == {}
-    assert fast.jit(lambda x: x + 1)(np.float32(1)) == 2
+    assert compiling.compiler_options() == {}
+    assert compiling.jit(lambda x: x + 1)(np.float32(1)) == 2
 
 
 @pytest.mark.parametrize("backend", ["gpu", "tpu"])
 def test_other_backends_get_no_options(backend, switch, monkeypatch):
     switch(True)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert fast.compiler_options() == {}
+    assert compiling.compiler_options() == {}
 
 
 def test_no_options_when_switched_off(switch, on_cpu_backend):
     switch(False)
-    assert fast.compiler_options() == {}
+    assert compiling.compiler_options() == {}
 
 
 def test_jit_passes_its_arguments_on(switch):
     switch(True)
-    double = fast.jit(lambda x, n: n * x, static_argnames="n", donate_argnums=0)
+    double = compiling.jit(lambda x, n: n * x, static_argnames="n", donate_argnums=0)
     x = jnp.ones(3)
     assert double(x, n=2).tolist() == [2, 2, 2]
     assert x.is_deleted()
@@ -603,9 +603,9 @@ def test_jit_passes_its_arguments_on(switch):
 @pytest.mark.parametrize("value", ["0", "1", None])
 def test_the_variable_decides(value):
     code = (
-        "from vggbn import fast, provenance\n"
-        "options, code = fast.compiler_options(), provenance.setting()['code']\n"
-        "print(fast.ENABLED, bool(options), code, sep=';')\n"
+        "from vggbn import compiling, provenance\n"
+        "options, code = compiling.compiler_options(), provenance.setting()['code']\n"
+        "print(compiling.ENABLED, bool(options), code, sep=';')\n"
     )
     env = {name: v for name, v in os.environ.items() if name != "VGGBN_FAST"}
     env |= {"JAX_PLATFORMS": "cpu"} | ({} if value is None else {"VGGBN_FAST": value})
@@ -617,7 +617,7 @@ def test_the_variable_decides(value):
     if value == "0":
         assert (enabled, options, digest) == ("False", "False", provenance.code_digest() + " plain")
     else:
-        assert (enabled, options) == ("True", str(known(fast.OPTIONS)))
+        assert (enabled, options) == ("True", str(known(compiling.OPTIONS)))
         assert digest == provenance.code_digest()
 
 
@@ -648,8 +648,8 @@ def test_memory_is_kept_from_step_to_step():
     """A block of 64 MB, freed and taken again, brings no fresh pages: glibc's default would."""
     code = (
         "import ctypes, resource, sys\n"
-        "from vggbn import fast\n"
-        "kept = sys.argv[1] == 'kept' and fast.keep_memory()\n"
+        "from vggbn import compiling\n"
+        "kept = sys.argv[1] == 'kept' and compiling.keep_memory()\n"
         "libc = ctypes.CDLL(None)\n"
         "libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]\n"
         "libc.free.argtypes = [ctypes.c_void_p]\n"
@@ -664,7 +664,7 @@ def test_memory_is_kept_from_step_to_step():
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         return int(done.stdout)
 
-    if not fast.keep_memory():
+    if not compiling.keep_memory():
         pytest.skip("this C library takes no such order")
     assert faults("kept") < 10 < faults("not kept")
 
@@ -674,8 +674,8 @@ def test_a_program_runs_in_the_thread_that_calls_it_and_keeps_its_memory():
     code = (
         "import resource\n"
         "import jax.numpy as jnp\n"
-        "from vggbn import fast\n"
-        "f = fast.jit(lambda x, y: jnp.outer(x, x) @ y)\n"
+        "from vggbn import compiling\n"
+        "f = compiling.jit(lambda x, y: jnp.outer(x, x) @ y)\n"
         "x, y = jnp.ones(5000), jnp.ones((5000, 16))\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(10): f(x, y).block_until_ready()\n"
@@ -701,12 +701,12 @@ def test_a_program_runs_in_the_thread_that_calls_it_and_keeps_its_memory():
     ready, ours = ready_and_faults()
     later, theirs = ready_and_faults(JAX_CPU_ENABLE_ASYNC_DISPATCH="true")
     assert (ready, later) == (1, 0)
-    if fast.keep_memory() and sys.platform == "linux":
+    if compiling.keep_memory() and sys.platform == "linux":
         assert ours < theirs / 4
 
 
 def test_a_c_library_without_mallopt_is_left_alone(monkeypatch):
-    monkeypatch.setattr(fast.ctypes, "CDLL", lambda name: object())
-    fast.keep_memory.cache_clear()
-    assert fast.keep_memory() is False
-    fast.keep_memory.cache_clear()
+    monkeypatch.setattr(compiling.ctypes, "CDLL", lambda name: object())
+    compiling.keep_memory.cache_clear()
+    assert compiling.keep_memory() is False
+    compiling.keep_memory.cache_clear()

@@ -11,8 +11,7 @@ from PIL import Image
 
 from tests.test_data import make_tfds, options
 from vggbn.data import LazySplit, Split, colour_pca, load, moments, pixel_moments, tfds_source
-from vggbn.data.lazy import loaded
-from vggbn.data.scale import centre_view
+from vggbn.data.lazy import centre_view, loaded
 from vggbn.data.splits import stratified
 from vggbn.data.types import digest_of
 from vggbn.errors import UserError

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests import cache_jobs, pool_jobs
-from vggbn import pool, provenance, train_many
+from vggbn import environment, pool, provenance, train_many
 from vggbn.errors import UserError
 from vggbn.pool import Events, Job, run_jobs
 
@@ -17,7 +17,7 @@ from vggbn.pool import Events, Job, run_jobs
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch):
     """One thread a worker, wherever the tests run; and no worker outlives its test."""
-    monkeypatch.setattr(pool, "accelerated", lambda: False)
+    monkeypatch.setattr(environment, "accelerated", lambda: False)
     yield
     assert multiprocessing.active_children() == []
 
@@ -92,7 +92,7 @@ def test_one_thread_of_a_worker_does_all_the_arithmetic():
 @pytest.mark.parametrize(("own", "expected"), [(None, "highest"), ("tensorfloat32",) * 2])
 def test_a_worker_with_an_accelerator_multiplies_in_float32(monkeypatch, own, expected):
     """And has every thread, and whatever the user asks for."""
-    monkeypatch.setattr(pool, "accelerated", lambda: True)
+    monkeypatch.setattr(environment, "accelerated", lambda: True)
     names = ["NPROC", "TF_CPP_MIN_LOG_LEVEL", "JAX_DEFAULT_MATMUL_PRECISION"]
     for name in names:
         monkeypatch.delenv(name, raising=False)
@@ -104,7 +104,7 @@ def test_a_worker_with_an_accelerator_multiplies_in_float32(monkeypatch, own, ex
 
 @pytest.mark.parametrize(("workers", "expected"), [(1, None), (2, "false")])
 def test_workers_that_share_an_accelerator_leave_it_memory(monkeypatch, workers, expected):
-    monkeypatch.setattr(pool, "accelerated", lambda: True)
+    monkeypatch.setattr(environment, "accelerated", lambda: True)
     name = "XLA_PYTHON_CLIENT_PREALLOCATE"
     monkeypatch.delenv(name, raising=False)
     log = run([("env", 0, "environment", [name])], workers=workers)
@@ -116,7 +116,7 @@ def test_xla_logs_in_a_worker_only_what_the_user_asks_for(monkeypatch, own, expe
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     if own is not None:
         monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", own)
-    assert pool._settings(False)["TF_CPP_MIN_LOG_LEVEL"] == expected
+    assert environment.worker_settings(False)["TF_CPP_MIN_LOG_LEVEL"] == expected
 
 
 def test_the_setting_of_a_worker_is_known_without_starting_one(monkeypatch):
@@ -289,6 +289,6 @@ def test_a_result_that_cannot_travel_is_a_failure(tmp_path):
 def test_an_accelerator_is_seen_without_starting_jax(monkeypatch, platforms, installed, expected):
     monkeypatch.undo()
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
-    monkeypatch.setattr(pool, "find_spec", lambda name: name in installed)
-    assert pool.accelerated() is expected
+    monkeypatch.setattr(environment, "find_spec", lambda name: name in installed)
+    assert environment.accelerated() is expected
     assert pool.default_workers() == (1 if expected else os.cpu_count())

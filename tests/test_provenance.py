@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from tests.conftest import ROOT
-from vggbn import experiment, fast, provenance
+from vggbn import compiling, experiment, provenance
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def digest():
 
 @pytest.mark.parametrize(("enabled", "forms"), [(True, ""), (False, " plain")])
 def test_the_setting_has_what_two_numbers_must_share(monkeypatch, enabled, forms):
-    monkeypatch.setattr(fast, "ENABLED", enabled)
+    monkeypatch.setattr(compiling, "ENABLED", enabled)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     setting = provenance.setting.__wrapped__()
     assert list(setting) == ["code", "jaxlib", "device", "threads"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.test_accumulate import deviation, gradient_of, hyper, net_64
-from vggbn import data, fast, sharded, train
+from vggbn import compiling, data, sharded, train
 from vggbn.evaluate import activations, evaluate
 from vggbn.evaluate.watch import WATCHES
 from vggbn.models import MODELS, Net
@@ -94,13 +94,13 @@ def test_an_mlp_keeps_what_its_layers_hand_on():
 
 def test_a_compiled_step_of_a_deep_net_needs_less_memory():
     """16.3 and 7.7 MB, as a CPU's programs are compiled; the plain forms are in test_dry_run.py."""
-    if not fast.compiler_options():
+    if not compiling.compiler_options():
         pytest.skip("XLA erases the barriers on a CPU unless it is told not to")
     recipe = Recipe(model="vgg_e", width=1 / 8, fc=64, norm="batch", image_size=32)
     fixed = static(recipe, image=(32, 32, 3), classes=10, flip=False)
 
     def temporaries(fixed):
-        step = sharded.lowered(recipe, fixed).compile(fast.compiler_options())
+        step = sharded.lowered(recipe, fixed).compile(compiling.compiler_options())
         return step.memory_analysis().temp_size_in_bytes
 
     assert temporaries(again(fixed)) < 0.6 * temporaries(fixed)

@@ -9,9 +9,9 @@ from vggbn.data import Split, colour_pca, load, pixel_moments
 from vggbn.data.duplicates import near_duplicates
 from vggbn.data.images import decode
 from vggbn.data.jitter import random_scale_crop, rescaled_crop
+from vggbn.data.lazy import centre_view
 from vggbn.data.scale import (
     centre_crop,
-    centre_view,
     grid_corners,
     rescale,
     rescaled_size,

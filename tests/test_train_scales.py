@@ -7,7 +7,7 @@ import pytest
 from tests.test_data import options
 from vggbn import runs, train
 from vggbn.data import load
-from vggbn.data.scale import centre_view
+from vggbn.data.lazy import centre_view
 from vggbn.recipe import Recipe
 
 RECIPE = Recipe(

@@ -7,8 +7,8 @@ from jax import lax
 
 import experiments.vgg_receptive_field as this
 from vggbn import layers
-from vggbn.exact import main
 from vggbn.models.vgg import CONFIGS
+from vggbn.run_exact import main
 
 # VGG's Table 1 by hand: kernels in order, P a pool; its field from the last map's first and all
 # 7×7 cells; parameters with biases.

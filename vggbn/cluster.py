@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from vggbn import pool
+from vggbn import environment, pool
 from vggbn.errors import Preempted, UserError, unknown
 from vggbn.pool import ATTEMPTS, Events, Job
 
@@ -259,7 +259,7 @@ class Task:
 
     def __call__(self) -> tuple[str, Any]:
         if self.shared:
-            for name, value in pool.SHARED.items():
+            for name, value in environment.SHARED.items():
                 os.environ.setdefault(name, value)
         answers = []
         events = Events(

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn import data, fast, runs, train
+from vggbn import compiling, data, runs, train
 from vggbn.data.augment import standardise
 from vggbn.data.jitter import random_scale_crop
 from vggbn.data.scale import grid_corners, rescale
@@ -108,7 +108,7 @@ def score_map(run: runs.Run, recipe: Recipe, dataset: data.Dataset, x_HWC) -> np
     """Posteriors [h, w, classes] of the cells of the net's map over a whole image."""
     net = _net(recipe, dataset)
 
-    @fast.jit
+    @compiling.jit
     def posteriors(params, stats, images_NHWC):
         x_NHWC = standardise(images_NHWC, jnp.asarray(run.mean_C), run.std)
         return jax.nn.softmax(MODELS[recipe.model](net).score_map(params, stats, x_NHWC))

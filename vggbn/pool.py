@@ -15,27 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from contextlib import contextmanager, suppress
 from functools import partial
-from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
+from vggbn import environment
 from vggbn.errors import PREEMPTED, Preempted, UserError, on_signal, said
 
-SINGLE_THREAD = {
-    "NPROC": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-    # numpy's linear algebra: its threads in several processes wait for one another.
-    "OMP_NUM_THREADS": "1",
-}
-# On some Intel CPUs XLA takes its own tuning hints for features that the CPU lacks, and logs an
-# error for every program loaded from a cache (openxla/xla#44565). What fails is raised as well.
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
-# By jax's default a GPU rounds the factors of float32 products to 10 bits (TF32), a TPU to 7. Who
-# wants that asks for it, by this variable or by precision=bfloat16.
-FLOAT32 = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
-# Else the first process would take three quarters of a GPU's memory for itself.
-SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 ATTEMPTS = 2
 GRACE = 25  # seconds that a worker has to save its run: schedulers give 30
 AHEAD = 8  # so many jobs for each worker may be taken out of turn
@@ -73,17 +59,9 @@ class Events(NamedTuple):
     on_failure: Callable[[Job, str], None]
 
 
-def accelerated() -> bool:
-    """Whether jax would find a GPU or TPU, judged without starting it in this process."""
-    platforms = os.environ.get("JAX_PLATFORMS", "")
-    if platforms:
-        return platforms.split(",")[0] != "cpu"
-    return any(find_spec(name) for name in ("jax_plugins", "libtpu"))
-
-
 def default_workers() -> int:
     """One a core on CPU; one in all where an accelerator would have to be shared."""
-    return 1 if accelerated() else os.cpu_count() or 1
+    return 1 if environment.accelerated() else os.cpu_count() or 1
 
 
 def run_jobs(jobs: list[Job], work: Callable, events: Events, *, workers: int) -> None:
@@ -149,7 +127,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_child, args=(theirs, self.work), daemon=True)
-        with environment(_settings(self.shared)), _no_interrupt():
+        with environment.override(environment.worker_settings(self.shared)), _no_interrupt():
             self.process.start()
         theirs.close()
 
@@ -170,35 +148,6 @@ class _Worker:
         self.process.kill()
         self.process.join()
         self.connection.close()
-
-
-def _settings(shared: bool) -> dict[str, str]:
-    """What a worker's environment has besides this process's."""
-    if accelerated():
-        return _unless_set(FLOAT32 | (SHARED if shared else {}))
-    return SINGLE_THREAD | _unless_set(QUIET)
-
-
-def _unless_set(values: dict[str, str]) -> dict[str, str]:
-    """What the user set stays."""
-    return {name: os.environ.get(name, value) for name, value in values.items()}
-
-
-@contextmanager
-def environment(changes: dict[str, str]):
-    """The environment that a child inherits, put back afterwards."""
-    before = {name: os.environ.get(name) for name in changes}
-    if "XLA_FLAGS" in changes and before["XLA_FLAGS"]:
-        changes = changes | {"XLA_FLAGS": f"{before['XLA_FLAGS']} {changes['XLA_FLAGS']}"}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

@@ -11,13 +11,14 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from vggbn import fast
+from vggbn import compiling
 
 PACKAGE = Path(__file__).parent
 # The modules that decide numbers; reports and command lines may change without new runs.
 NUMERIC = (
     "mesh.py",
     "accumulate.py",
+    "compiling.py",
     "fast.py",
     "norm.py",
     "norms.py",
@@ -41,7 +42,7 @@ def setting() -> dict[str, str | int]:
     """The fields that two lines of results must share to be compared.
 
     Of several devices their number too, and of an accelerator what its float32 products are
-    rounded to (see pool.FLOAT32).
+    rounded to (see environment.FLOAT32).
     """
     import jax
 
@@ -60,7 +61,7 @@ def cpu_setting(threads: int) -> dict[str, str | int]:
 
 def _setting(device: str, threads: int) -> dict[str, str | int]:
     jaxlib = importlib.metadata.version("jaxlib")
-    code = code_digest() + ("" if fast.ENABLED else " plain")
+    code = code_digest() + ("" if compiling.ENABLED else " plain")
     return {"code": code, "jaxlib": jaxlib, "device": device, "threads": threads}
 
 

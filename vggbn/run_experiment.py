@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vggbn import cluster, loggers, mesh, pool, provenance, results, runs, team
+from vggbn import cluster, environment, loggers, mesh, pool, provenance, results, runs, team
 from vggbn.data import batch_indices
 from vggbn.dry_run import dry_run
 from vggbn.errors import Parser, UserError, exit_with
@@ -123,7 +123,7 @@ def refuse_mistakes(plan: Plan, store: runs.Store) -> None:
 def refuse_slow(plan: Plan, *, allowed: bool) -> None:
     """UserError for a precision that costs time on the CPU that jax would use, and gains none."""
     recipes = [plan.base, *plan.variants.values()]
-    if allowed or pool.accelerated() or all(r.precision == "float32" for r in recipes):
+    if allowed or environment.accelerated() or all(r.precision == "float32" for r in recipes):
         return
     raise UserError(
         "precision=bfloat16 is slower than float32 on a CPU: leave it out, run it on a GPU or TPU, "

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vggbn import fast, mesh, pool, train
+from vggbn import compiling, environment, mesh, pool, train
 from vggbn.collectives import Collective, collectives
 from vggbn.data.scale import LONGEST
 from vggbn.errors import UserError
@@ -83,7 +83,7 @@ def costs_on(
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
-    with pool.environment(forced):
+    with environment.override(forced):
         pool.run_jobs(jobs, _cost, events, workers=pool.default_workers())
     return found
 
@@ -168,8 +168,8 @@ def _everywhere(shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
 @contextmanager
 def plain_forms() -> Iterator[None]:
     """What accelerators compile: no form that only a CPU gets."""
-    before, fast.ENABLED = fast.ENABLED, False
+    before, compiling.ENABLED = compiling.ENABLED, False
     try:
         yield
     finally:
-        fast.ENABLED = before
+        compiling.ENABLED = before

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from vggbn import mesh, pool
+from vggbn import environment, mesh
 from vggbn.errors import UserError, said
 from vggbn.pool import Engine, Events, Job
 
@@ -47,8 +47,8 @@ class Team:
 
 def join(how: str) -> None:
     """`mesh.join`, with the precision that a pool's workers have."""
-    if pool.accelerated() and not pool.FLOAT32.keys() & os.environ.keys():
-        jax.config.update("jax_default_matmul_precision", *pool.FLOAT32.values())
+    if environment.accelerated() and not environment.FLOAT32.keys() & os.environ.keys():
+        jax.config.update("jax_default_matmul_precision", *environment.FLOAT32.values())
     mesh.join(how)
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn import fast, mesh, norm, optim
+from vggbn import compiling, mesh, norm, optim
 from vggbn.accumulate import accumulated
 from vggbn.clock import Clock
 from vggbn.data import (
@@ -26,7 +26,7 @@ from vggbn.data import (
 )
 from vggbn.data.augment import augment
 from vggbn.data.jitter import random_scale_crop
-from vggbn.data.scale import centre_view
+from vggbn.data.lazy import centre_view
 from vggbn.data.stream import training_batches
 from vggbn.evaluate import evaluate
 from vggbn.evaluate.watch import WATCHES
@@ -149,7 +149,7 @@ def _initialise(model: str, net, initialiser: str) -> Callable:
 @lru_cache
 def train_step(fixed: Static) -> Callable:
     """step(state, key, data, indices_N, hyper) -> state, jitted, the old state donated."""
-    return fast.jit(_step(fixed), donate_argnums=0)
+    return compiling.jit(_step(fixed), donate_argnums=0)
 
 
 @lru_cache
@@ -167,7 +167,7 @@ def train_steps(fixed: Static) -> Callable:
 
         return jax.lax.fori_loop(0, count, body, state)
 
-    return fast.jit(steps, donate_argnums=0)
+    return compiling.jit(steps, donate_argnums=0)
 
 
 def _step(fixed: Static) -> Callable:
@@ -247,7 +247,7 @@ def augmented(fixed: Static, batch: DeviceData, key, hyper: Hyper):
         std=batch.std,
         pca_CC=batch.pca_CC,
     )
-    return fast.settled(x_NHWC)
+    return compiling.settled(x_NHWC)
 
 
 # --- the loop ------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ def fit(
     clock = Clock("data")
     fixed = static_of(recipe, dataset)
     most = 1 if dataset.streamed else TOGETHER.get(fixed.model, 1)
-    advance = _advance(fixed, most)  # before jax computes anything: see fast.run_inline
+    advance = _advance(fixed, most)  # before jax computes anything: see compiling.run_inline
     data = on_device(dataset)
     clock.to("python")
     state = mesh.replicate(init_state(recipe, fixed, seed) if state is None else state)
@@ -515,7 +515,7 @@ def batch_moments(fixed: Static) -> Callable:
     the mean over its parts of theirs."""
     model = MODELS[fixed.model](fixed.net)
 
-    @fast.jit
+    @compiling.jit
     def moments(params, stats, key, data, indices_N, hyper):
         x_NHWC = augmented(fixed, data.take(indices_N), key, hyper)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from vggbn import compile_cache, fast, pool, provenance, runs
+from vggbn import compile_cache, compiling, environment, pool, provenance, runs
 from vggbn.errors import UserError
 from vggbn.loggers import Logged, Logs
 from vggbn.progress import Progress
@@ -105,7 +105,7 @@ def _jobs(every: Wanted) -> list[pool.Job]:
 def _train(payload, report) -> dict:
     """One run, in a worker."""
     recipe, seed, store = payload
-    fast.run_inline()
+    compiling.run_inline()
     compile_cache.use(store.cache)
     return runs.train_run(recipe, seed, store, report)
 
@@ -122,8 +122,8 @@ def worker_setting(engine: pool.Engine) -> dict:
     On this machine's CPU it is known. Which accelerator jax would take, if any, only a process that
     starts it can tell; and of a cluster, only a job there.
     """
-    if engine.here and not pool.accelerated():
-        return provenance.cpu_setting(int(pool.SINGLE_THREAD["NPROC"]))
+    if engine.here and not environment.accelerated():
+        return provenance.cpu_setting(int(environment.SINGLE_THREAD["NPROC"]))
     answers: list[dict] = []
     events = pool.Events(
         on_report=lambda job, report: None,

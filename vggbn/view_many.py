@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from vggbn import compile_cache, fast, pool, runs
+from vggbn import compile_cache, compiling, pool, runs
 from vggbn.posteriors import compute_posterior, find_posterior
 from vggbn.recipe import Recipe
 from vggbn.train_many import compile_key
@@ -82,7 +82,7 @@ def _compute(missing, store: runs.Store, engine: pool.Engine) -> set[tuple[str, 
 def _work(payload, report) -> str:
     """All that is missing of one net, in a worker."""
     _, seed, recipe, parts, store = payload
-    fast.run_inline()
+    compiling.run_inline()
     compile_cache.use(store.cache)
     began = time.perf_counter()
     for part in parts:

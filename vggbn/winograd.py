@@ -5,7 +5,7 @@ y = Aᵀ [(G k Gᵀ) ⊙ (Bᵀ x B)] A. What all tiles have at one of the 16 pla
 kernel's value there in one matrix product over channels.
 
 A grid {(row, column): array} holds what a tile, or the kernel, has at each place. The barriers are
-for a CPU: see fast.once.
+for a CPU: see compiling.once.
 """
 
 from __future__ import annotations

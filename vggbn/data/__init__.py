@@ -1,6 +1,7 @@
 """Data: where images come from, how they are split, batched and augmented.
 
-    types         Split, Dataset
+    types         Split
+    dataset       Dataset
     sources       load(): one name -> one Dataset
     embedded      mnist5k and digits, which lie inside installed wheels, and canvas
     canvas        digits at many scales on a larger canvas, drawn on the fly
@@ -31,10 +32,11 @@ jax comes with `vggbn.data.augment` and `vggbn.data.jitter`.
 """
 
 from vggbn.data.batches import batch_indices
+from vggbn.data.dataset import Dataset
 from vggbn.data.lazy import AnySplit, LazySplit
 from vggbn.data.moments import colour_pca, input_moments, pixel_moments
 from vggbn.data.sources import load
-from vggbn.data.types import Dataset, Split
+from vggbn.data.types import Split
 
 __all__ = [
     "AnySplit",

@@ -7,18 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vggbn.data.moments import colour_pca, pixel_moments
-
-__all__ = [
-    "augment",
-    "colour_pca",
-    "colour_shift",
-    "pixel_moments",
-    "random_crop",
-    "random_flip",
-    "standardise",
-]
-
 
 def random_crop(key: jax.Array, x_NHWC: jax.Array, pad: int) -> jax.Array:
     """Each image moved by its own offset in -pad..pad, rows and columns: same shape, same dtype.

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -82,7 +83,7 @@ class LazySplit:
 
     rows_N: int64 [N], which images of the store these are; labels_N: int32 [N]. image_size, fit and
     channels are those of `images.decode`. view: (side, crop): the centre crop x crop pixels of
-    each image rescaled to smallest side `side`, as `scale.centre_view` has them; None: all of it.
+    each image rescaled to smallest side `side`, as `centre_view` has them; None: all of it.
     cache_dir: where pixel statistics are kept, which take long; None: nowhere. An image that
     cannot be read or decoded raises UserError, which names it, when it is met.
     """
@@ -175,3 +176,15 @@ def loaded(split: AnySplit) -> Split:
     how = {"image_size": split.image_size, "fit": split.fit, "channels": split.channels}
     images_NHWC, sizes_N2 = stack(images, len(split), **how)
     return Split(images_NHWC, split.labels_N, sizes_N2)
+
+
+@lru_cache(maxsize=4)
+def centre_view(split: AnySplit, side: int, crop: int) -> AnySplit:
+    """The centres of all images rescaled to smallest side `side`: uint8 [N, crop, crop, C].
+
+    Of a streamed split it is a streamed one.
+    """
+    if not isinstance(split, Split):
+        return replace(split, view=(side, crop))
+    crops = [centre_crop(rescale(split.image(row), side), crop) for row in range(len(split))]
+    return Split(np.stack(crops), split.labels_N)

@@ -7,16 +7,8 @@ training step.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-from vggbn.data.types import Split
-
-if TYPE_CHECKING:
-    from vggbn.data.lazy import LazySplit
 
 LONGEST = 16 / 9  # of a stored image's two sides, over the smaller
 REACH = 2  # of the bicubic filter: pixels on each side, of the coarser of the two grids
@@ -93,15 +85,3 @@ def window_side(source: int, scale_min: int, crop: int) -> int:
     # The longer side is rounded, by half a pixel of at least `crop`: a slightly other ratio.
     ratio = source / scale_min * (1 + 0.5 / crop)
     return math.ceil(crop * ratio + 2 * REACH * max(ratio, 1)) + 2
-
-
-@lru_cache(maxsize=4)
-def centre_view(split: Split | LazySplit, side: int, crop: int) -> Split | LazySplit:
-    """The centres of all images rescaled to smallest side `side`: uint8 [N, crop, crop, C].
-
-    Of a streamed split it is a streamed one.
-    """
-    if not isinstance(split, Split):
-        return replace(split, view=(side, crop))
-    crops = [centre_crop(rescale(split.image(row), side), crop) for row in range(len(split))]
-    return Split(np.stack(crops), split.labels_N)

@@ -10,11 +10,12 @@ import numpy as np
 from vggbn.data import cache, folder, splits, tfds_source
 from vggbn.data.binary import PIXELS, binarise
 from vggbn.data.classes import require_classes
+from vggbn.data.dataset import Dataset
 from vggbn.data.duplicates import near_duplicates
 from vggbn.data.embedded import EMBEDDED
 from vggbn.data.images import DAMAGED, FITS, fit_arrays, no_skipping
 from vggbn.data.lazy import LOADINGS, AnySplit, Files, LazySplit, Store
-from vggbn.data.types import Dataset, Split, concatenate, digest_of
+from vggbn.data.types import Split, concatenate, digest_of
 from vggbn.errors import UserError
 
 _FOLDER = "folder:"

@@ -1,16 +1,12 @@
-"""The two records every part of the suite passes around."""
+"""Split: images in memory and their labels."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from vggbn.data.lazy import LazySplit
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,36 +95,9 @@ def concatenate(splits: Iterable[Split]) -> Split:
     return Split(images_NHWC, labels_N, np.concatenate(sizes))
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Three disjoint splits. Models are chosen on `validation`; `test` is read once, at the end.
-
-    Either all lie in memory (`Split`) or all are streamed (`lazy.LazySplit`).
-
-    flip: True where a mirror image keeps its label.
-    binary: True where every pixel is 0 or 255, and a net is to see 0 or 1 (`binarise`).
-    note: what the data are, in the words a results table should use.
-    digest: `digest_of(train, validation, test)`.
-    """
-
-    name: str
-    train: Split | LazySplit
-    validation: Split | LazySplit
-    test: Split | LazySplit
-    classes: tuple[str, ...]
-    flip: bool
-    note: str
-    digest: str
-    binary: bool = False
-
-    @property
-    def streamed(self) -> bool:
-        """Whether the images are decoded when they are asked for, not held in memory."""
-        return not isinstance(self.train, Split)
-
-
-def digest_of(*splits: Split | LazySplit) -> str:
-    """The first 16 hex digits of a sha256 over what each split says of itself (`feed`)."""
+def digest_of(*splits) -> str:
+    """The first 16 hex digits of a sha256 over what each split, of any kind, says of itself
+    (`feed`)."""
     sha = hashlib.sha256()
     for split in splits:
         split.feed(sha)

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from vggbn import fast
+from vggbn import compiling
 from vggbn.data.augment import standardise
 from vggbn.models import MODELS
 
@@ -23,7 +23,7 @@ def activations(fixed, params, stats, images_NHWC, mean_C, std, *, train=False) 
 
 @lru_cache
 def _heard(model: str, net, train: bool) -> Callable:
-    @fast.jit
+    @compiling.jit
     def heard(params, stats, images_NHWC, mean_C, std):
         found = {}  # numbered: a jitted function returns a dict sorted by its keys
         MODELS[model](net).apply(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn import fast
+from vggbn import compiling
 from vggbn.data import AnySplit
 from vggbn.data.permutation import permutation
 from vggbn.errors import UserError
@@ -44,7 +44,7 @@ def by_batch(fixed, params, stats, split: AnySplit, mean_C, std, *, side, mirror
 
 @lru_cache
 def _posteriors(model: str, net: Net, mirrored: bool) -> Callable:
-    @fast.jit
+    @compiling.jit
     def posteriors(params, stats, images_NHWC, mean_C, std):
         x_NHWC = standardised_views(images_NHWC, mean_C, std, mirrored=mirrored)
         batches = jnp.split(x_NHWC, 1 + mirrored)

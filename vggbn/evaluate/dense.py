@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn import fast
+from vggbn import compiling
 from vggbn.data import AnySplit
 from vggbn.data.scale import rescale, rescaled_size
 from vggbn.errors import UserError, unknown
@@ -98,7 +98,7 @@ def batch_size(n: int, largest: int) -> int:
 
 @lru_cache
 def _posteriors(model: str, net: Net, mirrored: bool, average: str) -> Callable:
-    @fast.jit
+    @compiling.jit
     def posteriors(params, stats, images_NHWC, mean_C, std):
         x_NHWC = standardised_views(images_NHWC, mean_C, std, mirrored=mirrored)
         map_NhwK = MODELS[model](net).score_map(params, stats, x_NHWC)

@@ -8,7 +8,7 @@ from functools import lru_cache
 import jax
 import numpy as np
 
-from vggbn import fast
+from vggbn import compiling
 from vggbn.data import AnySplit
 from vggbn.data.scale import centre_crop, grid_corners, rescale
 from vggbn.evaluate.batches import CROPS, prepared, refuse_small_side, standardised_views
@@ -57,7 +57,7 @@ def centre(fixed, params, stats, split: AnySplit, mean_C, std, *, side, mirrored
 
 @lru_cache
 def _posteriors(model: str, net: Net, mirrored: bool) -> Callable:
-    @fast.jit
+    @compiling.jit
     def posteriors(params, stats, images_NGHWC, mean_C, std):
         crops = images_NGHWC.shape[1]
         images_MHWC = images_NGHWC.reshape(-1, *images_NGHWC.shape[2:])

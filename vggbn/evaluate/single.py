@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn import fast, mesh
+from vggbn import compiling, mesh
 from vggbn.data import AnySplit, LazySplit
 from vggbn.data.augment import standardise
 from vggbn.evaluate.batches import prepared
@@ -84,7 +84,7 @@ def _logits(model, net, params, stats, images_NHWC, mean_C, std):
 
 @lru_cache
 def _sums(model: str, net) -> Callable:
-    @fast.jit
+    @compiling.jit
     def sums(params, stats, images_NHWC, labels_N, mask_N, mean_C, std):
         logits_NK = _logits(model, net, params, stats, images_NHWC, mean_C, std)
         own_N = jnp.take_along_axis(logits_NK, labels_N[:, None], axis=1)
@@ -101,7 +101,7 @@ def _sums(model: str, net) -> Callable:
 
 @lru_cache
 def _probabilities(model: str, net) -> Callable:
-    @fast.jit
+    @compiling.jit
     def probabilities(params, stats, images_NHWC, mean_C, std):
         logits_NK = _logits(model, net, params, stats, images_NHWC, mean_C, std)
         return mesh.keep_replicated(jax.nn.softmax(logits_NK))
