@@ -43,8 +43,9 @@ from jax import lax
 from benchmarks.cases import CASES
 from benchmarks.measure import restart
 from vggbn import compiling, fast, layers
-from vggbn.experiment import Experiment, make_plan, size_names
+from vggbn.design import Experiment
 from vggbn.models import MODELS, Net
+from vggbn.plan import make_plan, size_names
 from vggbn.provenance import commit, setting, versions
 from vggbn.recipe import static
 

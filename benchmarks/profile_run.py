@@ -14,7 +14,7 @@ from pathlib import Path
 from experiments.bn_ablation import EXPERIMENT
 from vggbn import compile_cache, compiling, pool, provenance, runs
 from vggbn.errors import Parser, UserError
-from vggbn.experiment import make_plan, size_names
+from vggbn.plan import make_plan, size_names
 from vggbn.recipe import parse_edit
 
 PARTS = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import log
 
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
 from vggbn.recipe import Recipe
 from vggbn.results import Results
 from vggbn.run_experiment import main

@@ -10,7 +10,7 @@ Algorithm 2's statistics. The paper trains with 32 and says only that training n
 
 from __future__ import annotations
 
-from vggbn.experiment import Experiment, Size, Sweep
+from vggbn.design import Experiment, Size, Sweep
 from vggbn.judges import accuracy_text
 from vggbn.recipe import Recipe
 from vggbn.report import Chart, Table

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from vggbn import judges
 from vggbn import vgg_nets as nets
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict, edited
+from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
 from vggbn.judges import judge_images
+from vggbn.plan import edited
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results

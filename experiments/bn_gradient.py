@@ -14,8 +14,8 @@ import math
 
 import numpy as np
 
+from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
 from vggbn.exact import ExactClaim
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
 from vggbn.recipe import Recipe
 from vggbn.report import Chart
 from vggbn.results import Results

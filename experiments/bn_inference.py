@@ -16,8 +16,8 @@ from functools import partial
 
 import numpy as np
 
+from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
 from vggbn.exact import ExactClaim
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
 from vggbn.judges import accuracy_text
 from vggbn.recipe import Recipe
 from vggbn.report import Table

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict, edited
+from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.plan import edited
 from vggbn.recipe import Recipe
 from vggbn.report import Chart
 from vggbn.results import Results

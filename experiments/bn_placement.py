@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
 from vggbn.evaluate.watch import EDGES
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict, edited
 from vggbn.judges import judge_gaps
+from vggbn.plan import edited
 from vggbn.recipe import Recipe
 from vggbn.report import Chart, Table
 from vggbn.results import Results

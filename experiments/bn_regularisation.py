@@ -10,8 +10,9 @@ by the moving averages (batch renormalisation), which carry almost none of a bat
 
 from __future__ import annotations
 
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict, edited
+from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
 from vggbn.judges import mean_text
+from vggbn.plan import edited
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results

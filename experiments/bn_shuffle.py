@@ -9,7 +9,8 @@ examples each epoch; with BN and without.
 
 from __future__ import annotations
 
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict, edited
+from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.plan import edited
 from vggbn.recipe import Recipe
 from vggbn.results import Results
 from vggbn.run_experiment import main

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
 from vggbn.recipe import Recipe
 from vggbn.report import Chart, Table
 from vggbn.results import Results

@@ -16,9 +16,10 @@ from functools import cache
 
 import numpy as np
 
+from vggbn.design import Experiment, Size, Sweep
 from vggbn.exact import ExactClaim
-from vggbn.experiment import Experiment, Size, Sweep, edited
 from vggbn.judges import accuracy_text, diverged
+from vggbn.plan import edited
 from vggbn.recipe import Recipe
 from vggbn.report import Table
 from vggbn.results import Results

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from vggbn import judges
 from vggbn import vgg_nets as nets
-from vggbn.experiment import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
 from vggbn.judges import judge_gaps
 from vggbn.recipe import Recipe
 from vggbn.report import Table

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from vggbn import judges
 from vggbn import vgg_nets as nets
-from vggbn.experiment import Claim, Experiment, Size, Verdict
+from vggbn.design import Claim, Experiment, Size, Verdict
 from vggbn.judges import errors, judge_gaps, untrained
 from vggbn.recipe import Recipe
 from vggbn.report import Chart, Table

@@ -28,11 +28,12 @@ from tests.conftest import ROOT
 from tests.result_lines import SETTING, diverged, line
 from vggbn import optim, runs, sweep, train
 from vggbn.errors import UserError
-from vggbn.experiment import PUBLISHED, build_report, make_plan, variant_edits
+from vggbn.plan import PUBLISHED, make_plan, variant_edits
 from vggbn.recipe import diff
 from vggbn.results import Results
 from vggbn.run_experiment import listing
 from vggbn.stats import VERDICTS
+from vggbn.summary import build_report
 from vggbn.train_many import compile_key
 
 GOLDEN = ROOT / "tests" / "golden"

@@ -29,10 +29,11 @@ from experiments.bn_sigmoid import DEPTHS
 from tests.conftest import ROOT
 from tests.result_lines import SETTING, line
 from vggbn import folded
-from vggbn.experiment import build_report, make_plan
+from vggbn.plan import make_plan
 from vggbn.results import Results
 from vggbn.run_experiment import listing
 from vggbn.stats import Interval, paired_interval
+from vggbn.summary import build_report
 
 GOLDEN = ROOT / "tests" / "golden"
 RENEW = "RENEW_GOLDEN=1 python -m pytest tests/test_bn_experiments.py -k golden"

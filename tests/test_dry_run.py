@@ -8,7 +8,7 @@ import pytest
 from vggbn import compiling, dry_run, runs, sharded
 from vggbn.collectives import GRADIENTS, METRICS, OTHER, STATISTICS, Collective
 from vggbn.errors import UserError
-from vggbn.experiment import make_plan
+from vggbn.plan import make_plan
 from vggbn.recipe import Recipe, static
 from vggbn.run_experiment import run
 

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from tests.conftest import ROOT
-from vggbn import compiling, experiment, provenance
+from vggbn import compiling, provenance, summary
 
 
 @pytest.fixture
@@ -129,6 +129,6 @@ def test_the_processor_has_a_name_without_proc(monkeypatch):
 
 def test_a_report_says_what_an_accelerators_products_are_rounded_to():
     cpu = {"device": "cpu: X", "threads": 1}
-    assert experiment._hardware(cpu) == "cpu: X, 1 thread(s) a run"
+    assert summary._hardware(cpu) == "cpu: X, 1 thread(s) a run"
     gpu = {"device": "H100", "threads": 16, "products": "highest"}
-    assert experiment._hardware(gpu) == "H100, precision of products: highest"
+    assert summary._hardware(gpu) == "H100, precision of products: highest"

@@ -9,8 +9,10 @@ import pytest
 from experiments.bn_ablation import EXPERIMENT
 from tests.result_lines import STEPS, diverged, line
 from vggbn import pool, runs, sweep
-from vggbn.experiment import Sweep, _sweep_note, make_plan, read_sweep
+from vggbn.design import Sweep
+from vggbn.plan import make_plan, read_sweep
 from vggbn.recipe import TYPES
+from vggbn.summary import _sweep_note
 
 RATES = (0.01, 0.1)
 SMALLER = replace(
@@ -21,7 +23,7 @@ SMALLER = replace(
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
-    monkeypatch.setattr("vggbn.experiment.PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr("vggbn.plan.PUBLISHED", tmp_path / "published")
     return make_plan(SMALLER, "small", out=tmp_path)
 
 

@@ -18,10 +18,11 @@ from tests.result_lines import SETTING, line
 from vggbn import pool
 from vggbn import vgg_nets as nets
 from vggbn.errors import UserError
-from vggbn.experiment import build_report, edited, make_plan, read_sweep
+from vggbn.plan import edited, make_plan, read_sweep
 from vggbn.report import results_markdown
 from vggbn.results import Results
 from vggbn.run_experiment import listing
+from vggbn.summary import build_report
 from vggbn.sweep import run_sweep
 
 GOLDEN = ROOT / "tests" / "golden"

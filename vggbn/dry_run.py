@@ -11,8 +11,8 @@ from vggbn import runs
 from vggbn.collectives import GRADIENTS, METRICS, OTHER, STATISTICS
 from vggbn.data import batch_indices
 from vggbn.errors import UserError
-from vggbn.experiment import Plan
 from vggbn.hardware import GPUS, H100_NODE, MODEL, TPU_V5E, Machine, modelled
+from vggbn.plan import Plan
 from vggbn.recipe import Recipe, Static, static
 from vggbn.sharded import Cost, costs_on, shapes
 

@@ -1,4 +1,4 @@
-"""Claims that need no run: they are computed, and hold or do not. Their experiments' command line."""
+"""Claims that need no run: they are computed, and hold or do not."""
 
 from __future__ import annotations
 

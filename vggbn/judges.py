@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vggbn.experiment import Verdict
+from vggbn.design import Verdict
 from vggbn.report import Table
 from vggbn.results import MissingRuns, Results
 from vggbn.stats import Interval, paired_images, paired_interval, verdict, weakest

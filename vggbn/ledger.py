@@ -16,9 +16,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
+from vggbn.design import Experiment
 from vggbn.errors import Parser, exit_with
 from vggbn.exact import ExactClaim, ExactExperiment
-from vggbn.experiment import PUBLISHED, Experiment
+from vggbn.plan import PUBLISHED
 from vggbn.publish import PAGE, page, published_reports
 from vggbn.report.tables import effect_text
 from vggbn.stats import PUBLISHED_SEEDS, Judgement, holm, p_value

@@ -14,8 +14,9 @@ from pathlib import Path
 from vggbn import results
 from vggbn.errors import UserError
 from vggbn.exact import read_computed
-from vggbn.experiment import PUBLISHED, Plan, build_report, make_plan
+from vggbn.plan import PUBLISHED, Plan, make_plan
 from vggbn.report import Report, results_markdown
+from vggbn.summary import build_report
 
 PAGE = PUBLISHED.parent / "RESULTS.md"
 HEAD = """# Results

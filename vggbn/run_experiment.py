@@ -11,21 +11,15 @@ from pathlib import Path
 
 from vggbn import cluster, environment, loggers, mesh, pool, provenance, results, runs, team
 from vggbn.data import batch_indices
+from vggbn.design import Experiment
 from vggbn.dry_run import dry_run
 from vggbn.errors import Parser, UserError, exit_with
 from vggbn.exact import write_computed
-from vggbn.experiment import (
-    Experiment,
-    Plan,
-    build_report,
-    make_plan,
-    read_sweep,
-    size_names,
-    variant_edits,
-)
 from vggbn.gallery import write_gallery
+from vggbn.plan import Plan, make_plan, read_sweep, size_names, variant_edits
 from vggbn.recipe import Recipe, parse_edit, shown
 from vggbn.report import verdict_table, write_html
+from vggbn.summary import build_report
 from vggbn.sweep import run_sweep
 from vggbn.train_many import train_many, worker_setting
 from vggbn.view_many import view_many

@@ -11,9 +11,10 @@ from functools import partial
 import numpy as np
 
 from vggbn import pool, runs
+from vggbn.design import Sweep
 from vggbn.errors import UserError
-from vggbn.experiment import Plan, Sweep, edited
 from vggbn.loggers import Logs
+from vggbn.plan import Plan, edited
 from vggbn.recipe import Recipe
 from vggbn.stats import smoothed
 from vggbn.train_many import train_many, worker_setting

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vggbn.experiment import edited
+from vggbn.plan import edited
 from vggbn.recipe import Recipe
 
 CROP = 224
