@@ -20,8 +20,9 @@ from pathlib import Path
 from benchmarks.cases import CASES, CONTESTANTS, Case
 from benchmarks.measure import ROOT, Mode, differences, race
 from benchmarks.table import COLUMNS, RESULTS, cells, mode, ratios
-from vggbn import provenance, results
+from vggbn.claims import results
 from vggbn.errors import Parser, UserError, unknown
+from vggbn.machine import provenance
 
 ON_CPU = ["linen", "vggbn", "torch", "torch-channels-last", "torch-bf16"]
 ROW = "{:20s}{:>10s}{:>18s}{:>7s}{:>8s}{:>10s}"
@@ -147,7 +148,7 @@ def refuse_mistakes(args) -> None:
 
 def found_device() -> tuple[str, str]:
     """(jax's backend, the device's name), asked in a process that then gives the device back."""
-    code = "import jax; from vggbn import provenance as p; "
+    code = "import jax; from vggbn.machine import provenance as p; "
     code += "print(jax.default_backend(), p.device(), sep='\\n')"
     child = [sys.executable, "-c", code]
     backend, device = subprocess.run(

@@ -3,8 +3,8 @@
     python -m benchmarks.cliffs             # about ten minutes; resumes where it was stopped
 
 Each operation is measured forward, for its input gradient and for its weight gradient, three ways:
-`ours` is what vggbn.layers does under the suite's compile options, `lax` the plain operation under
-the same options, `stock` the plain operation without them. Convolutions are judged by GFLOP/s
+`ours` is what vggbn.nn.layers does under the suite's compile options, `lax` the plain operation
+under the same options, `stock` the plain operation without them. Convolutions are judged by GFLOP/s
 against a matrix product of the same process, pooling and LRN, which are bound by memory, by GB/s
 against a copy of about the same size. Only products with real pixels are counted, none with
 padding.
@@ -42,12 +42,13 @@ from jax import lax
 
 from benchmarks.cases import CASES
 from benchmarks.measure import restart
-from vggbn import compiling, fast, layers
-from vggbn.design import Experiment
+from vggbn.experiment.design import Experiment
+from vggbn.experiment.plan import make_plan, size_names
+from vggbn.machine import compiling
+from vggbn.machine.provenance import commit, setting, versions
 from vggbn.models import MODELS, Net
-from vggbn.plan import make_plan, size_names
-from vggbn.provenance import commit, setting, versions
-from vggbn.recipe import static
+from vggbn.nn import fast, layers
+from vggbn.training.recipe import static
 
 FOLDER = Path(__file__).parent
 TABLE, LINES = FOLDER / "cliffs.md", FOLDER / "cliffs.jsonl"
@@ -70,7 +71,7 @@ ENOUGH, REPEATS = 0.02, 3  # otherwise at least this many seconds and times; the
 
 
 class Op(NamedTuple):
-    """A call of vggbn.layers.<kind>: input [N, H, W, C], kernel [h, w, C, O] if any, options."""
+    """A call of vggbn.nn.layers.<kind>: input [N, H, W, C], kernel [h, w, C, O] if any, options."""
 
     kind: str
     x: tuple[int, ...]

@@ -32,8 +32,8 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.table import read
-from vggbn import provenance
 from vggbn.errors import Parser, UserError, exit_with
+from vggbn.machine import provenance
 
 FOLDER = Path(__file__).parent
 RESULTS, PAGE = FOLDER / "input.jsonl", FOLDER / "input.md"

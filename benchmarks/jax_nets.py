@@ -12,8 +12,10 @@ import optax
 
 from benchmarks import cases
 from benchmarks.cases import Case, Contestant
-from vggbn import compiling, layers, optim
+from vggbn.machine import compiling
 from vggbn.models import MODELS, Net
+from vggbn.nn import layers
+from vggbn.training import optim
 
 
 class Side(NamedTuple):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.cases import CONTESTANTS, Case, flop
-from vggbn.environment import SINGLE_THREAD
+from vggbn.machine.environment import SINGLE_THREAD
 
 ROOT = Path(__file__).resolve().parents[1]
 # Side of the measured matrix product, and products a trial: 0.1 to 1 s, beyond every cache.

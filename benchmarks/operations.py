@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def head() -> str:
-    from vggbn import provenance
+    from vggbn.machine import provenance
 
     setting = provenance.setting()
     return (
@@ -137,7 +137,7 @@ def operations(case: Case) -> tuple[list[Operation], float]:
 @contextmanager
 def scopes() -> Iterator[None]:
     """Within it, what the suite's layers trace carries the name of their kind."""
-    from vggbn import layers, norms
+    from vggbn.nn import layers, norms
 
     def scoped(kind: str, function: Callable) -> Callable:
         import jax

@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 
 from experiments.bn_ablation import EXPERIMENT
-from vggbn import compile_cache, compiling, pool, provenance, runs
 from vggbn.errors import Parser, UserError
-from vggbn.plan import make_plan, size_names
-from vggbn.recipe import parse_edit
+from vggbn.experiment.plan import make_plan, size_names
+from vggbn.jobs import pool
+from vggbn.machine import compile_cache, compiling, provenance
+from vggbn.runs import run as runs
+from vggbn.training.recipe import parse_edit
 
 PARTS = {
     "start": "worker process: Python, imports, first device",

@@ -19,13 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vggbn.data import Split
-from vggbn.dry_run import plain_forms
 from vggbn.errors import Parser
 from vggbn.evaluate import centre, dense, multi_crop
-from vggbn.evaluate.batches import CROPS
+from vggbn.evaluate.shared import CROPS
+from vggbn.forecast.compiled import plain_forms
+from vggbn.machine.provenance import commit, setting
 from vggbn.models import MODELS, Net
-from vggbn.provenance import commit, setting
-from vggbn.recipe import Static
+from vggbn.training.recipe import Static
 
 CROP, SIDES, SCALES, SOURCE = 64, (64, 73, 110, 146), (73, 110, 146), 146
 SHAPES = ((146, 195), (195, 146), (146, 219))  # (height, width) of the images, in turn

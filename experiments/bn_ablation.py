@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from math import log
 
-from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
-from vggbn.recipe import Recipe
-from vggbn.results import Results
-from vggbn.run_experiment import main
-from vggbn.stats import as_ratio, log_ratio_interval, paired_interval, verdict
+from vggbn.claims.results import Results
+from vggbn.claims.stats import as_ratio, log_ratio_interval, paired_interval, verdict
+from vggbn.commands.experiment import main
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.training.recipe import Recipe
 
 # What the sweeps chose (sweep.json beside the results): better of two initialisations and rate of
 # the baseline, rate of BN.

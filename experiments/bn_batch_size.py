@@ -10,12 +10,12 @@ Algorithm 2's statistics. The paper trains with 32 and says only that training n
 
 from __future__ import annotations
 
-from vggbn.design import Experiment, Size, Sweep
-from vggbn.judges import accuracy_text
-from vggbn.recipe import Recipe
+from vggbn.claims.results import Results
+from vggbn.commands.experiment import main
+from vggbn.experiment.design import Experiment, Size, Sweep
+from vggbn.experiment.judges import accuracy_text
 from vggbn.report import Chart, Table
-from vggbn.results import Results
-from vggbn.run_experiment import main
+from vggbn.training.recipe import Recipe
 
 GROUPS = (1, 2, 4, 8, 16, 32, 64)
 

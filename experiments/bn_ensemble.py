@@ -10,17 +10,17 @@ mirror images, against its central crop alone.
 
 from __future__ import annotations
 
-from vggbn import judges
-from vggbn import vgg_nets as nets
-from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
-from vggbn.judges import judge_images
-from vggbn.plan import edited
-from vggbn.recipe import Recipe
+from experiments import _vgg_nets as nets
+from vggbn.claims.results import Results
+from vggbn.claims.stats import paired_interval, verdict
+from vggbn.commands.experiment import main
+from vggbn.experiment import judges
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.judges import judge_images
+from vggbn.experiment.plan import edited
+from vggbn.experiment.views import Look, View, view
 from vggbn.report import Table
-from vggbn.results import Results
-from vggbn.run_experiment import main
-from vggbn.stats import paired_interval, verdict
-from vggbn.views import Look, View, view
+from vggbn.training.recipe import Recipe
 
 MEMBERS = 6  # Figure 4's ensemble
 

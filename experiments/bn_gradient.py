@@ -2,7 +2,7 @@
 
 BN-10, exactly: the paper's example of a learned bias b before a centring whose dependence on b the
 step ignores. BN-11: nets trained with BN whose mean and variance are constants to the gradient
-(`vggbn/detached.py`), with biases before BN, against the same nets with BN's whole gradient.
+(`vggbn/nn/detached.py`), with biases before BN, against the same nets with BN's whole gradient.
 
     python -m experiments.bn_gradient                                             small, MNIST-5k
     python -m experiments.bn_gradient --size full --data-dir DIR                  Fashion-MNIST
@@ -14,13 +14,13 @@ import math
 
 import numpy as np
 
-from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
-from vggbn.exact import ExactClaim
-from vggbn.recipe import Recipe
+from vggbn.claims.results import Results
+from vggbn.claims.stats import wilson
+from vggbn.commands.experiment import main
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.exact import ExactClaim
 from vggbn.report import Chart
-from vggbn.results import Results
-from vggbn.run_experiment import main
-from vggbn.stats import wilson
+from vggbn.training.recipe import Recipe
 
 # What the sweeps of BN's rate chose (sweep.json beside the results).
 SMALL = {"lr": 1.0}

@@ -16,15 +16,15 @@ from functools import partial
 
 import numpy as np
 
-from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
-from vggbn.exact import ExactClaim
-from vggbn.judges import accuracy_text
-from vggbn.recipe import Recipe
+from vggbn.claims.results import Results
+from vggbn.claims.stats import paired_interval, verdict
+from vggbn.commands.experiment import main
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.exact import ExactClaim
+from vggbn.experiment.judges import accuracy_text
+from vggbn.experiment.views import view
 from vggbn.report import Table
-from vggbn.results import Results
-from vggbn.run_experiment import main
-from vggbn.stats import paired_interval, verdict
-from vggbn.views import view
+from vggbn.training.recipe import Recipe
 
 DECAYS = (0.5, 0.99, 0.999)
 GROUPS = {"2 examples": 64, "8 examples": 16, "32 examples": 4}
@@ -79,8 +79,8 @@ def check_inference() -> tuple[bool, str]:
     """In float32, on a convolution and a dense layer with random statistics, and on a whole net."""
     import jax.numpy as jnp
 
-    from vggbn.layers import conv, dense
-    from vggbn.norm import batch_norm, fold
+    from vggbn.nn.batch_norm import batch_norm, fold
+    from vggbn.nn.layers import conv, dense
 
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
@@ -124,9 +124,9 @@ def both_forms():
     import jax
     from jax import numpy as jnp
 
-    from vggbn import compiling
-    from vggbn.folded import fold_net
+    from vggbn.machine import compiling
     from vggbn.models import MODELS, Net
+    from vggbn.models.folded import fold_net
 
     net = Net((32, 32, 3), 10, norm="batch", norm_fc=True, width=BASE.width, fc=BASE.fc)
     model = MODELS[BASE.model](net)
@@ -164,7 +164,7 @@ def check_variance() -> tuple[bool, str]:
     """Batches of four values of N(1, 9) through batch_norm with decay 0, averaged."""
     import jax
 
-    from vggbn.norm import batch_norm, batch_norm_init
+    from vggbn.nn.batch_norm import batch_norm, batch_norm_init
 
     m, channels, batches, variance = 4, 1000, 200, 9.0
     rng = np.random.default_rng(0)

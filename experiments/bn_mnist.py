@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
-from vggbn.plan import edited
-from vggbn.recipe import Recipe
+from vggbn.claims.results import Results
+from vggbn.claims.stats import as_ratio, paired_interval, verdict, weakest
+from vggbn.commands.experiment import main
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.plan import edited
 from vggbn.report import Chart
-from vggbn.results import Results
-from vggbn.run_experiment import main
-from vggbn.stats import as_ratio, paired_interval, verdict, weakest
+from vggbn.training.recipe import Recipe
 
 # What the sweeps chose (sweep.json beside the results): initialisation and rate of either net.
 SMALL = {"init": "normal_0.1", "lr": 0.3, "bn_init": "normal_0.01", "bn_lr": 0.003}

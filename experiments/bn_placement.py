@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.claims.results import Results
+from vggbn.claims.stats import paired_interval, verdict
+from vggbn.commands.experiment import main
 from vggbn.evaluate.watch import EDGES
-from vggbn.judges import judge_gaps
-from vggbn.plan import edited
-from vggbn.recipe import Recipe
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.judges import judge_gaps
+from vggbn.experiment.plan import edited
 from vggbn.report import Chart, Table
-from vggbn.results import Results
-from vggbn.run_experiment import main
-from vggbn.stats import paired_interval, verdict
+from vggbn.training.recipe import Recipe
 
 MEASURES = ("skewness", "kurtosis", "negentropy", "zeros")
 

@@ -10,14 +10,14 @@ by the moving averages (batch renormalisation), which carry almost none of a bat
 
 from __future__ import annotations
 
-from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
-from vggbn.judges import mean_text
-from vggbn.plan import edited
-from vggbn.recipe import Recipe
+from vggbn.claims.results import Results
+from vggbn.claims.stats import Interval, paired_interval, verdict, weakest
+from vggbn.commands.experiment import main
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.judges import mean_text
+from vggbn.experiment.plan import edited
 from vggbn.report import Table
-from vggbn.results import Results
-from vggbn.run_experiment import main
-from vggbn.stats import Interval, paired_interval, verdict, weakest
+from vggbn.training.recipe import Recipe
 
 # What the sweeps chose (sweep.json beside the results): the rate without BN and with it.
 SMALL = {"lr": 0.01, "bn_lr": 0.1}

@@ -14,13 +14,13 @@ from functools import cache
 
 import numpy as np
 
-from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
-from vggbn.exact import ExactClaim
-from vggbn.recipe import Recipe
+from vggbn.claims.results import Results
+from vggbn.claims.stats import paired_interval, verdict, weakest
+from vggbn.commands.experiment import main
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.exact import ExactClaim
 from vggbn.report import Chart
-from vggbn.results import Results
-from vggbn.run_experiment import main
-from vggbn.stats import paired_interval, verdict, weakest
+from vggbn.training.recipe import Recipe
 
 SCALES = (0.1, 1.0, 10.0, 100.0)
 ARMS = {"plain": "none", "bn": "batch"}
@@ -68,7 +68,7 @@ def identities(eps: float) -> dict[float, tuple[float, float, float]]:
     import jax
     import jax.numpy as jnp
 
-    from vggbn.norm import batch_norm, batch_norm_init
+    from vggbn.nn.batch_norm import batch_norm, batch_norm_init
 
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)

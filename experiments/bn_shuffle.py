@@ -9,12 +9,12 @@ examples each epoch; with BN and without.
 
 from __future__ import annotations
 
-from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
-from vggbn.plan import edited
-from vggbn.recipe import Recipe
-from vggbn.results import Results
-from vggbn.run_experiment import main
-from vggbn.stats import paired_interval, verdict
+from vggbn.claims.results import Results
+from vggbn.claims.stats import paired_interval, verdict
+from vggbn.commands.experiment import main
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.plan import edited
+from vggbn.training.recipe import Recipe
 
 # What the sweeps chose (sweep.json beside the results): the rate without BN and with it.
 SMALL = {"lr": 0.01, "bn_lr": 0.1}

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 
-from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
-from vggbn.recipe import Recipe
+from vggbn.claims.results import Results
+from vggbn.claims.stats import Interval, paired_interval
+from vggbn.commands.experiment import main
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
 from vggbn.report import Chart, Table
-from vggbn.results import Results
-from vggbn.run_experiment import main
-from vggbn.stats import Interval, paired_interval
+from vggbn.training.recipe import Recipe
 
 DEPTHS = (3, 6, 9, 12)
 RATES = (0.01, 0.03, 0.1, 0.3)

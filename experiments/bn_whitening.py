@@ -16,14 +16,14 @@ from functools import cache
 
 import numpy as np
 
-from vggbn.design import Experiment, Size, Sweep
-from vggbn.exact import ExactClaim
-from vggbn.judges import accuracy_text, diverged
-from vggbn.plan import edited
-from vggbn.recipe import Recipe
+from vggbn.claims.results import Results
+from vggbn.commands.experiment import main
+from vggbn.experiment.design import Experiment, Size, Sweep
+from vggbn.experiment.exact import ExactClaim
+from vggbn.experiment.judges import accuracy_text, diverged
+from vggbn.experiment.plan import edited
 from vggbn.report import Table
-from vggbn.results import Results
-from vggbn.run_experiment import main
+from vggbn.training.recipe import Recipe
 
 NORMS = {
     "BN": "batch",
@@ -93,7 +93,7 @@ def timed(norm: str, channels: int):
     import jax
     import jax.numpy as jnp
 
-    from vggbn.norms import NORMS as BY_NAME
+    from vggbn.nn.norms import NORMS as BY_NAME
 
     init, apply = BY_NAME[norm]
     params, stats = init(channels)

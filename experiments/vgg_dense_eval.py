@@ -10,15 +10,15 @@ neighbouring pixels, multi-crop with zeros.
 
 from __future__ import annotations
 
-from vggbn import judges
-from vggbn import vgg_nets as nets
-from vggbn.design import Claim, Experiment, Size, Verdict
-from vggbn.judges import judge_images
-from vggbn.recipe import Recipe
+from experiments import _vgg_nets as nets
+from vggbn.claims.results import Results
+from vggbn.commands.experiment import main
+from vggbn.experiment import judges
+from vggbn.experiment.design import Claim, Experiment, Size, Verdict
+from vggbn.experiment.judges import judge_images
+from vggbn.experiment.views import View, view
 from vggbn.report import Table
-from vggbn.results import Results
-from vggbn.run_experiment import main
-from vggbn.views import View, view
+from vggbn.training.recipe import Recipe
 
 SCALES = (256, 384, 512)
 WAYS = {"dense": ("dense",), "multi-crop": ("multi_crop",), "both": ("dense", "multi_crop")}

@@ -11,16 +11,16 @@ and tested densely at Q = S.
 
 from __future__ import annotations
 
-from vggbn import judges
-from vggbn import vgg_nets as nets
-from vggbn.design import Claim, Experiment, Size, Sweep, Verdict
-from vggbn.judges import judge_gaps
-from vggbn.recipe import Recipe
+from experiments import _vgg_nets as nets
+from vggbn.claims.results import Results
+from vggbn.claims.stats import paired_interval
+from vggbn.commands.experiment import main
+from vggbn.experiment import judges
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.judges import judge_gaps
+from vggbn.experiment.views import view
 from vggbn.report import Table
-from vggbn.results import Results
-from vggbn.run_experiment import main
-from vggbn.stats import paired_interval
-from vggbn.views import view
+from vggbn.training.recipe import Recipe
 
 MATCHED = 0.93  # of B's width: then B 5×5 has as many convolution weights as B, to 2 %
 

@@ -9,15 +9,15 @@ Sides are in the paper's pixels, where a crop has 224.
 
 from __future__ import annotations
 
-from vggbn import judges
-from vggbn import vgg_nets as nets
-from vggbn.design import Claim, Experiment, Size, Verdict
-from vggbn.judges import judge_images
-from vggbn.recipe import Recipe
+from experiments import _vgg_nets as nets
+from vggbn.claims.results import Results
+from vggbn.commands.experiment import main
+from vggbn.experiment import judges
+from vggbn.experiment.design import Claim, Experiment, Size, Verdict
+from vggbn.experiment.judges import judge_images
+from vggbn.experiment.views import Look, View
 from vggbn.report import Table
-from vggbn.results import Results
-from vggbn.run_experiment import main
-from vggbn.views import Look, View
+from vggbn.training.recipe import Recipe
 
 FIXED = {"": (224, 256, 288), " S384": (352, 384, 416)}
 JITTER = (256, 384, 512)

@@ -12,15 +12,15 @@ paper's 4,608 inputs 4.8 and 0.48.
 
 from __future__ import annotations
 
-from vggbn import judges
-from vggbn import vgg_nets as nets
-from vggbn.design import Claim, Experiment, Size, Verdict
-from vggbn.judges import untrained
-from vggbn.recipe import Recipe
+from experiments import _vgg_nets as nets
+from vggbn.claims.results import Results
+from vggbn.claims.stats import paired_interval, verdict
+from vggbn.commands.experiment import main
+from vggbn.experiment import judges
+from vggbn.experiment.design import Claim, Experiment, Size, Verdict
+from vggbn.experiment.judges import untrained
 from vggbn.report import Table
-from vggbn.results import Results
-from vggbn.run_experiment import main
-from vggbn.stats import paired_interval, verdict
+from vggbn.training.recipe import Recipe
 
 MENDED = ("from A, std 0.1", "from A, std 0.01", "Glorot", "He")
 

@@ -16,13 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn import compiling, layers
-from vggbn.exact import ExactClaim, ExactExperiment
+from vggbn.commands.exact import main
+from vggbn.experiment.exact import ExactClaim, ExactExperiment
+from vggbn.machine import compiling
 from vggbn.models import MODELS, Net
 from vggbn.models.vgg import vgg_blocks
+from vggbn.nn import layers
 from vggbn.report import Picture
 from vggbn.report.heat import heat_map
-from vggbn.run_exact import main
 
 # Table 2 in millions, and Table 1 counted with biases.
 PRINTED = {"A": 133, "A-LRN": 133, "B": 133, "C": 134, "D": 138, "E": 144}

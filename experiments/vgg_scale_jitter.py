@@ -11,16 +11,16 @@ Sides are in the paper's pixels, where a crop has 224.
 
 from __future__ import annotations
 
-from vggbn import judges
-from vggbn import vgg_nets as nets
-from vggbn.design import Claim, Experiment, Size, Verdict
-from vggbn.judges import errors, judge_gaps, untrained
-from vggbn.recipe import Recipe
+from experiments import _vgg_nets as nets
+from vggbn.claims.results import Results
+from vggbn.claims.stats import paired_interval, verdict
+from vggbn.commands.experiment import main
+from vggbn.experiment import judges
+from vggbn.experiment.design import Claim, Experiment, Size, Verdict
+from vggbn.experiment.judges import errors, judge_gaps, untrained
+from vggbn.experiment.views import View, view
 from vggbn.report import Chart, Table
-from vggbn.results import Results
-from vggbn.run_experiment import main
-from vggbn.stats import paired_interval, verdict
-from vggbn.views import View, view
+from vggbn.training.recipe import Recipe
 
 SIDES = (224, 256, 288, 352, 384, 416, 512)
 # Of each way to train: the arm's name after the net's, then Q at one and at several scales (Tables

@@ -8,7 +8,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from vggbn import compile_cache, runs
+from vggbn.machine import compile_cache
+from vggbn.runs import run as runs
 
 HITS, MISSES = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_misses"
 ASKED = "/jax/compilation_cache/compile_requests_use_cache"

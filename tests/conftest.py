@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from vggbn.environment import FLOAT32, accelerated
+from vggbn.machine.environment import FLOAT32, accelerated
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from tests.test_survival import ENV, outcome, start
-from vggbn import results, saved_steps
+from vggbn.claims import results
+from vggbn.runs import saved_steps
 
 
 def fill(disk: Path) -> Path:

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.test_stream import encoded, split_of, texture
-from vggbn import mesh, runs, train
 from vggbn.data import Dataset
-from vggbn.layers import cross_entropy
+from vggbn.machine import mesh
 from vggbn.models import MODELS, Net
-from vggbn.recipe import Recipe
+from vggbn.nn.layers import cross_entropy
+from vggbn.runs import run as runs
+from vggbn.training import train
+from vggbn.training.recipe import Recipe
 
 SMALL = Recipe(
     data="digits", image_size=8, batch=32, steps=3, evaluations=1, lr=0.1, lr_every=100.0

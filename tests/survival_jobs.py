@@ -3,9 +3,10 @@
 import sys
 from pathlib import Path
 
-from vggbn import compile_cache, compiling, runs
 from vggbn.errors import exit_with
-from vggbn.recipe import Recipe
+from vggbn.machine import compile_cache, compiling
+from vggbn.runs import run as runs
+from vggbn.training.recipe import Recipe
 
 SMALL = Recipe(data="digits", image_size=8, schedule="plateau", lr_every=1000.0, evaluations=40)
 NETS = {

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vggbn import data, sharded, train
-from vggbn.accumulate import accumulated
+from vggbn import data
 from vggbn.data import batch_indices, pixel_moments
 from vggbn.errors import UserError
+from vggbn.forecast import compiled as sharded
 from vggbn.models import MODELS, Net
-from vggbn.norms import NORMS
-from vggbn.recipe import Recipe, static
+from vggbn.nn.norms import NORMS
+from vggbn.training import train
+from vggbn.training.accumulate import accumulated
+from vggbn.training.recipe import Recipe, static
 
 SEED = 3
 MLP = Recipe(

@@ -26,15 +26,17 @@ from experiments.bn_ablation import (
 )
 from tests.conftest import ROOT
 from tests.result_lines import SETTING, diverged, line
-from vggbn import optim, runs, sweep, train
+from vggbn.claims.results import Results
+from vggbn.claims.stats import VERDICTS
+from vggbn.commands.experiment import listing
 from vggbn.errors import UserError
-from vggbn.plan import PUBLISHED, make_plan, variant_edits
-from vggbn.recipe import diff
-from vggbn.results import Results
-from vggbn.run_experiment import listing
-from vggbn.stats import VERDICTS
-from vggbn.summary import build_report
-from vggbn.train_many import compile_key
+from vggbn.experiment import sweep
+from vggbn.experiment.plan import PUBLISHED, make_plan, variant_edits
+from vggbn.experiment.summary import build_report
+from vggbn.runs import run as runs
+from vggbn.runs.many import compile_key
+from vggbn.training import optim, train
+from vggbn.training.recipe import diff
 
 GOLDEN = ROOT / "tests" / "golden"
 RENEW = "RENEW_GOLDEN=1 python -m pytest tests/test_bn_ablation.py -k golden"

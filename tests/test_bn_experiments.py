@@ -28,12 +28,12 @@ from experiments import (
 from experiments.bn_sigmoid import DEPTHS
 from tests.conftest import ROOT
 from tests.result_lines import SETTING, line
-from vggbn import folded
-from vggbn.plan import make_plan
-from vggbn.results import Results
-from vggbn.run_experiment import listing
-from vggbn.stats import Interval, paired_interval
-from vggbn.summary import build_report
+from vggbn.claims.results import Results
+from vggbn.claims.stats import Interval, paired_interval
+from vggbn.commands.experiment import listing
+from vggbn.experiment.plan import make_plan
+from vggbn.experiment.summary import build_report
+from vggbn.models import folded
 
 GOLDEN = ROOT / "tests" / "golden"
 RENEW = "RENEW_GOLDEN=1 python -m pytest tests/test_bn_experiments.py -k golden"

@@ -7,7 +7,7 @@ import sys
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "bn_in_one_screen.md").read_text(encoding="utf-8")
-SOURCE = (ROOT / "vggbn" / "norm.py").read_text(encoding="utf-8")
+SOURCE = (ROOT / "vggbn" / "nn" / "batch_norm.py").read_text(encoding="utf-8")
 
 
 def quoted() -> list[str]:

@@ -6,14 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from vggbn import data, train
+from vggbn import data
 from vggbn.data import Split
 from vggbn.data.permutation import permutation
 from vggbn.errors import UserError
 from vggbn.evaluate import by_batch
 from vggbn.evaluate.by_batch import _KEY
 from vggbn.models import MODELS
-from vggbn.recipe import Recipe
+from vggbn.training import train
+from vggbn.training.recipe import Recipe
 
 RECIPE = Recipe(
     data="digits", image_size=8, model="mlp", fc=12, norm="batch", activation="tanh", bn_groups=2

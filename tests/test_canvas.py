@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 
 from tests.test_data import options
-from vggbn.data import canvas, load
-from vggbn.data.embedded import read_mnist5k
+from vggbn.data import load
 from vggbn.data.permutation import uniform
+from vggbn.data.readers import canvas
+from vggbn.data.readers.embedded import read_mnist5k
 
 
 @pytest.fixture(scope="module")

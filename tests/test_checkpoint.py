@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vggbn import checkpoint
 from vggbn.errors import UserError
+from vggbn.runs import arrays as checkpoint
 
 
 class Pair(NamedTuple):

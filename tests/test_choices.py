@@ -6,7 +6,7 @@ import pytest
 
 from experiments.bn_ablation import EXPERIMENT
 from tests.conftest import ROOT
-from vggbn.recipe import Recipe
+from vggbn.training.recipe import Recipe
 
 ROW = re.compile(r"^\| `(\w+)` \| `([^`]+)` \|", re.MULTILINE)
 PAGE = (ROOT / "docs" / "choices.md").read_text()

@@ -5,8 +5,9 @@ import pytest
 
 from benchmarks import cliffs
 from benchmarks.cliffs import Measured, Op, Piece
-from vggbn import compiling, fast
+from vggbn.machine import compiling
 from vggbn.models import Net
+from vggbn.nn import fast
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])

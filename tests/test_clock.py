@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vggbn import clock
-from vggbn.clock import Clock
+from vggbn.machine import clock
+from vggbn.machine.clock import Clock
 
 TRACE, COMPILE = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/backend_compile")
 

@@ -14,11 +14,13 @@ from tests import fake_slurm, pool_jobs
 from tests.conftest import ROOT
 from tests.result_lines import line
 from tests.test_pool import Log, gone, job
-from vggbn import cluster, pool, runs, train_many
+from vggbn.commands.experiment import run
 from vggbn.errors import UserError
-from vggbn.pool import Events, Job
-from vggbn.recipe import Recipe
-from vggbn.run_experiment import run
+from vggbn.jobs import cluster, pool
+from vggbn.jobs.pool import Events, Job
+from vggbn.runs import many as train_many
+from vggbn.runs import run as runs
+from vggbn.training.recipe import Recipe
 
 pytest.importorskip("submitit")
 
@@ -345,7 +347,7 @@ class Deadly:
 KILLED = """
 import sys
 from tests import test_cluster as t
-from vggbn.loggers import Logs
+from vggbn.runs.loggers import Logs
 t.train(t.local_engine(sys.argv[1]), sys.argv[1], log=Logs({"deadly": t.Deadly()}))
 """
 

@@ -1,6 +1,13 @@
 """The collectives of a compiled program's text."""
 
-from vggbn.collectives import GRADIENTS, METRICS, OTHER, STATISTICS, Collective, collectives
+from vggbn.forecast.collectives import (
+    GRADIENTS,
+    METRICS,
+    OTHER,
+    STATISTICS,
+    Collective,
+    collectives,
+)
 
 TEXT = """
 HloModule jit_step, entry_computation_layout={(f32[3,3]{1,0})->f32[]}

@@ -15,12 +15,16 @@ from PIL import Image
 
 from experiments.bn_ablation import EXPERIMENT
 from tests.conftest import ROOT
-from vggbn import checkpoint, environment, pool, run_experiment, train_many
+from vggbn.claims.results import read
+from vggbn.commands import experiment as run_experiment
+from vggbn.commands.evaluate import main as evaluate_main
+from vggbn.commands.experiment import main
 from vggbn.errors import UserError
-from vggbn.evaluate.__main__ import main as evaluate_main
-from vggbn.recipe import Recipe
-from vggbn.results import read
-from vggbn.run_experiment import main
+from vggbn.jobs import pool
+from vggbn.machine import environment
+from vggbn.runs import arrays as checkpoint
+from vggbn.runs import many as train_many
+from vggbn.training.recipe import Recipe
 
 # argv -> what the sentence must say. {here} is a folder with the traps of `here` below.
 MISUSE = {

@@ -9,9 +9,11 @@ import jax
 import pytest
 
 from tests import cache_jobs
-from vggbn import compile_cache, pool, provenance, runs
-from vggbn.pool import Events, Job, run_jobs
-from vggbn.recipe import Recipe
+from vggbn.jobs import pool
+from vggbn.jobs.pool import Events, Job, run_jobs
+from vggbn.machine import compile_cache, provenance
+from vggbn.runs import run as runs
+from vggbn.training.recipe import Recipe
 
 TINY = Recipe(
     data="digits",
@@ -202,7 +204,7 @@ def test_there_may_be_nothing_yet(tmp_path):
 
 
 def test_workers_find_the_cache_and_old_entries_are_tidied_up(tmp_path, monkeypatch):
-    from vggbn import train_many
+    from vggbn.runs import many as train_many
 
     store = runs.Store(tmp_path / "runs")
     entry(store.cache, "cut", age=1, raw=b"x")

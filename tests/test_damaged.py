@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vggbn.data import load, tfds_source
-from vggbn.data.archive import whole
-from vggbn.data.images import Damaged
-from vggbn.data.shards import Collection, Example, write_set
+from vggbn.data import load
+from vggbn.data.pixels.decode import Damaged
+from vggbn.data.prepare.archive import whole
+from vggbn.data.prepare.shards import Collection, Example, write_set
+from vggbn.data.readers import tfds as tfds_source
 from vggbn.data.stream import training_batches
 from vggbn.errors import UserError
 

@@ -17,22 +17,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import ROOT
-from vggbn.data import (
-    Split,
-    batch_indices,
-    colour_pca,
-    input_moments,
-    load,
-    pixel_moments,
-    tfds_source,
-)
-from vggbn.data import augment as aug
+from vggbn.commands.prepare import main as prepare_main
+from vggbn.data import Split, batch_indices, colour_pca, input_moments, load, pixel_moments
 from vggbn.data import splits as splitting
 from vggbn.data.duplicates import near_duplicates
 from vggbn.data.permutation import permutation
-from vggbn.data.prepare import main as prepare_main
+from vggbn.data.pixels import augment as aug
 from vggbn.data.progress import progress
-from vggbn.data.types import digest_of
+from vggbn.data.readers import tfds as tfds_source
+from vggbn.data.split import digest_of
 from vggbn.errors import UserError
 
 # TFDS and what it imports use names that Python will drop.
@@ -497,7 +490,7 @@ def test_every_pixel_format_becomes_rgb(tmp_path):
     make_folder(tmp_path, {"b": 10})
     for n, x in enumerate(pixels(10, size=12, seed=9)):
         save(tmp_path / "a" / f"x{n}.png", x)
-    from vggbn.data.folder import list_folder, read_folder
+    from vggbn.data.readers.folder import list_folder, read_folder
 
     listed = list_folder(str(tmp_path))
     found = read_folder(listed, image_size=12, fit="resize")["train"].images_NHWC
@@ -516,7 +509,7 @@ def test_exif_rotation_is_applied(tmp_path):
     exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
     make_folder(tmp_path, {"a": 10, "b": 10})
     save(tmp_path / "a" / "0-turned.jpg", x, exif=exif, quality=95)
-    from vggbn.data.folder import list_folder, read_folder
+    from vggbn.data.readers.folder import list_folder, read_folder
 
     listed = list_folder(str(tmp_path))
     turned = read_folder(listed, image_size=12, fit="resize")["train"].images_NHWC[
@@ -527,7 +520,7 @@ def test_exif_rotation_is_applied(tmp_path):
 
 
 def test_resize_takes_the_centre_square_and_pad_the_whole():
-    from vggbn.data.images import fit_image
+    from vggbn.data.pixels.decode import fit_image
 
     x = pixels(1, size=40)[0, :20]  # 20 high, 40 wide
     image = Image.fromarray(x)
@@ -541,7 +534,7 @@ def test_resize_takes_the_centre_square_and_pad_the_whole():
 
 
 def test_resize_is_antialiased():
-    from vggbn.data.images import fit_image
+    from vggbn.data.pixels.decode import fit_image
 
     stripes = np.zeros((64, 64), np.uint8)
     stripes[:, ::2] = 254
@@ -551,7 +544,7 @@ def test_resize_is_antialiased():
 
 def test_a_large_jpeg_has_the_exact_size(tmp_path):
     """The decoder may shrink it first; its rounding must not show."""
-    from vggbn.data.images import decode
+    from vggbn.data.pixels.decode import decode
 
     gradient = np.linspace(0, 255, 401).astype(np.uint8)
     x = np.stack(np.broadcast_arrays(gradient[:, None], gradient[None, :333], 128), -1)
@@ -615,7 +608,7 @@ def test_an_empty_class_and_wrong_paths_are_explained(tmp_path):
 
 def test_images_larger_than_memory_are_refused(tmp_path, monkeypatch):
     make_folder(tmp_path, {"a": 10, "b": 10})
-    monkeypatch.setattr("vggbn.data.images._memory", lambda: 10_000)
+    monkeypatch.setattr("vggbn.data.pixels.decode._memory", lambda: 10_000)
     with pytest.raises(UserError, match="--set loading=stream, or choose a smaller"):
         load_folder(tmp_path)
 
@@ -624,7 +617,7 @@ def test_images_larger_than_memory_are_refused(tmp_path, monkeypatch):
 
 
 def count_reads(monkeypatch) -> list:
-    from vggbn.data import folder
+    from vggbn.data.readers import folder
 
     reads, read = [], folder.read_folder
     monkeypatch.setattr(folder, "read_folder", lambda *a, **k: (reads.append(1), read(*a, **k))[1])
@@ -853,7 +846,7 @@ def test_real_tfds_sets_are_read_without_tensorflow(data_dir, name, shape, note,
 
 
 def test_the_clothing_folder_can_be_listed(data_dir):
-    from vggbn.data.folder import list_folder
+    from vggbn.data.readers.folder import list_folder
 
     listed = list_folder(str(data_dir / "clothing"))
     assert {part: len(pairs) for part, pairs in listed.parts.items()} == {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.test_models import PAPER, TABLE_1, random_like, shapes, small
-from vggbn import layers
 from vggbn.models import MODELS
+from vggbn.nn import layers
 
 vgg = sys.modules["vggbn.models.vgg"]  # the package has a function of that name
 

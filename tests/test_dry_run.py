@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from vggbn import compiling, dry_run, runs, sharded
-from vggbn.collectives import GRADIENTS, METRICS, OTHER, STATISTICS, Collective
+from vggbn.commands.experiment import run
 from vggbn.errors import UserError
-from vggbn.plan import make_plan
-from vggbn.recipe import Recipe, static
-from vggbn.run_experiment import run
+from vggbn.experiment.plan import make_plan
+from vggbn.forecast import compiled as sharded
+from vggbn.forecast import dry_run
+from vggbn.forecast.collectives import GRADIENTS, METRICS, OTHER, STATISTICS, Collective
+from vggbn.machine import compiling
+from vggbn.runs import run as runs
+from vggbn.training.recipe import Recipe, static
 
 NOWHERE = runs.Store(Path("nowhere") / "runs", "nowhere")
 

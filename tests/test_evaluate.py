@@ -7,7 +7,7 @@ import scipy.special
 from vggbn.data import Split
 from vggbn.evaluate import evaluate, predict, single
 from vggbn.models import MODELS, Model, Net
-from vggbn.recipe import Static
+from vggbn.training.recipe import Static
 
 NOT_A_NUMBER = 255  # this grey value is a NaN logit of the fake net
 

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from vggbn.exact import ExactClaim, ExactExperiment
+from vggbn.commands.exact import main
+from vggbn.experiment.exact import ExactClaim, ExactExperiment
 from vggbn.report import Picture
-from vggbn.run_exact import main
 
 
 def experiment(*holds, asked=None):
@@ -77,7 +77,7 @@ def test_a_full_disk_is_told_in_one_sentence(tmp_path, monkeypatch, capsys):
     def full(path, report):
         raise OSError(28, "No space left on device", "report.html")
 
-    monkeypatch.setattr("vggbn.run_exact.write_html", full)
+    monkeypatch.setattr("vggbn.commands.exact.write_html", full)
     assert status(experiment(True), ["--out", tmp_path]) == 2
     assert capsys.readouterr().err == "error: No space left on device (report.html).\n"
 

@@ -17,8 +17,9 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.test_layers import conv_64, normal, relative_error, with_gradients
-from vggbn import compiling, fast, layers, provenance
+from vggbn.machine import compiling, provenance
 from vggbn.models import MODELS, Net
+from vggbn.nn import fast, layers
 
 
 @pytest.fixture(autouse=True)
@@ -603,7 +604,7 @@ def test_jit_passes_its_arguments_on(switch):
 @pytest.mark.parametrize("value", ["0", "1", None])
 def test_the_variable_decides(value):
     code = (
-        "from vggbn import compiling, provenance\n"
+        "from vggbn.machine import compiling; from vggbn.machine import provenance\n"
         "options, code = compiling.compiler_options(), provenance.setting()['code']\n"
         "print(compiling.ENABLED, bool(options), code, sep=';')\n"
     )
@@ -648,7 +649,7 @@ def test_memory_is_kept_from_step_to_step():
     """A block of 64 MB, freed and taken again, brings no fresh pages: glibc's default would."""
     code = (
         "import ctypes, resource, sys\n"
-        "from vggbn import compiling\n"
+        "from vggbn.machine import compiling\n"
         "kept = sys.argv[1] == 'kept' and compiling.keep_memory()\n"
         "libc = ctypes.CDLL(None)\n"
         "libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]\n"
@@ -674,7 +675,7 @@ def test_a_program_runs_in_the_thread_that_calls_it_and_keeps_its_memory():
     code = (
         "import resource\n"
         "import jax.numpy as jnp\n"
-        "from vggbn import compiling\n"
+        "from vggbn.machine import compiling\n"
         "f = compiling.jit(lambda x, y: jnp.outer(x, x) @ y)\n"
         "x, y = jnp.ones(5000), jnp.ones((5000, 16))\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vggbn.errors import UserError
-from vggbn.folded import FOLDABLE, fold_net
 from vggbn.models import MODELS, Net
+from vggbn.models.folded import FOLDABLE, fold_net
 
 NET = Net(image=(16, 16, 3), classes=5, norm="batch", norm_fc=True, width=1 / 16, fc=24)
 

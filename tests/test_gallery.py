@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.test_views import A
-from vggbn import gallery, runs
+from vggbn.commands import gallery
+from vggbn.runs import run as runs
 
 RECIPE = A.but(steps=5)
 

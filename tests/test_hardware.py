@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from vggbn.hardware import (
+from vggbn.forecast.machines import (
     H100_NODE,
     ICI,
     TPU_V5E,

@@ -12,70 +12,20 @@ import pytest
 
 from tests.conftest import ROOT
 
-# What each part of vggbn may import besides itself, `errors` and other packages.
-ARRAYS = set("compiling fast winograd norm norms detached whitening layers stats".split())
-MAY_IMPORT = {
-    "errors": set(),
-    "clock": set(),
-    "norm": set(),
-    "whitening": set(),
-    "detached": {"norm"},
-    "norms": {"norm", "whitening", "detached"},
-    "winograd": set(),
-    "compiling": set(),
-    "environment": set(),
-    "fast": {"compiling", "winograd"},
-    "layers": {"compiling", "fast"},
-    "stats": set(),
-    "optim": set(),
-    "data": set(),
-    "accumulate": set(),
-    "checkpoint": set(),
-    "saved_steps": {"checkpoint"},
-    "progress": set(),
-    "hardware": set(),
-    "collectives": set(),
-    "provenance": {"compiling"},
-    "mesh": set(),
-    "preempt": {"mesh"},
-    "models": {"norms", "layers"},
-    "report": {"stats"},
-    "inherit": set(),
-    "folded": {"norm", "models"},
-    "recipe": {"data", "norms", "layers", "models", "optim", "evaluate"},
-    "evaluate": {"compiling", "layers", "models", "data", "mesh"},
-    "train": {
-        "accumulate",
-        "clock",
-        "data",
-        "evaluate",
-        "compiling",
-        "layers",
-        "mesh",
-        "models",
-        "norm",
-        "optim",
-        "recipe",
-    },
-    "kept": {"mesh", "preempt", "provenance", "saved_steps", "recipe", "train"},
-}
-# These stand on top and may import all of the above and one another.
-TOP = {
-    "design", "plan", "summary", "runs", "pool", "results", "publish", "sweep", "train_many",
-    "run_experiment", "run_exact",
-    "compile_cache", "views", "view_many", "posteriors", "vgg_nets", "judges",
-    "dry_run",
-    "sharded",
-    "gallery",
-    "exact",
-    "ledger",
-    "loggers",
-    "cluster",
-    "team",
-}  # fmt: skip
-# Doors to other frameworks, which nothing inside may need.
-DOORS = {"linen", "interop"}
-DEVICE_FREE = {"jax", "numpy", "scipy"}  # all that ARRAYS may import from outside
+ROW = re.compile(r"\| (\d+) \| (`\w+`(?:, `\w+`)*) \|")
+
+
+def _floors() -> dict[str, int]:
+    """{package: floor}, as docs/architecture.md has it."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [ROW.match(line) for line in page.splitlines()]
+    return {package: int(row[1]) for row in rows if row for package in re.findall(r"\w+", row[2])}
+
+
+FLOORS = _floors()
+FREE = {"errors"}  # what every floor may import
+TOP = max(FLOORS.values())
+PLAIN = {"claims": {"numpy", "scipy"}, "nn": {"jax", "numpy", "scipy"}}  # all they may need
 
 
 def _name(path: Path) -> str:
@@ -134,40 +84,62 @@ def _part(name: str) -> str:
     return "__main__" if parts[-1] == "__main__" else parts[1] if len(parts) > 1 else ""
 
 
-def _allowed(part: str) -> set[str]:
-    everything = set(MAY_IMPORT) | TOP
-    if part in MAY_IMPORT:
-        return MAY_IMPORT[part] | {part, "errors"}
-    if part in DOORS:
-        return ARRAYS | {"models", "errors", part}
-    return everything | {""}
+def _floor(part: str) -> int:
+    return TOP if part in ("", "__main__") else FLOORS[part]
 
 
 @pytest.mark.parametrize("name", LIBRARY)
-def test_a_module_imports_only_what_stands_below_it(name):
+def test_a_module_imports_only_from_lower_floors(name):
     part = _part(name)
-    known = set(MAY_IMPORT) | TOP | DOORS | {"", "__main__"}
-    assert part in known, f"say in tests/test_house.py and docs/architecture.md where {name} stands"
+    assert part in {*FLOORS, "", "__main__"}, f"give {part} a floor in docs/architecture.md"
     ours = {_part(other) for other in imports(name, LIBRARY[name]) if other in LIBRARY}
-    if part == "":
-        ours -= known - DOORS  # the package itself may offer any of its parts, but no door
-        assert not ours, f"{name} opens {ours}"
-    else:
-        assert ours <= _allowed(part), f"{name} may not import {ours - _allowed(part)}"
+    wrong = {other for other in ours - {part} - FREE if _floor(other) >= _floor(part)}
+    assert not wrong, f"{name} stands on floor {_floor(part)} and may not import {wrong}"
 
 
-@pytest.mark.parametrize("name", [name for name in LIBRARY if _part(name) in ARRAYS])
-def test_arrays_need_only_jax_numpy_and_scipy(name):
+def test_the_floors_are_those_of_the_folder():
+    there = {path.stem for path in (ROOT / "vggbn").iterdir() if not path.name.startswith("_")}
+    assert there == set(FLOORS)
+
+
+def test_the_first_view_of_the_house_is_a_small_one():
+    arrows = {
+        (_part(name), _part(other))
+        for name, path in LIBRARY.items()
+        for other in imports(name, path) & set(LIBRARY)
+    }
+    rooms = {room for arrow in arrows for room in arrow}
+    assert len(rooms) <= 30 and len({(a, b) for a, b in arrows if a != b}) <= 100
+
+
+@pytest.mark.parametrize("name", [name for name in LIBRARY if _part(name) in PLAIN])
+def test_plain_packages_need_few_libraries(name):
     outside = {other.partition(".")[0] for other in imports(name, LIBRARY[name])}
     outside -= sys.stdlib_module_names | {"vggbn"}
-    assert outside <= DEVICE_FREE, f"{name} imports {outside - DEVICE_FREE}"
+    assert outside <= PLAIN[_part(name)], f"{name} imports {outside - PLAIN[_part(name)]}"
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_no_two_rooms_of_a_package_import_each_other(name):
+    """A folder inside a package is a room of it."""
+    if LIBRARY[name].name != "__init__.py" or name == "vggbn":
+        pytest.skip("no package")
+    room = lambda module: module.removeprefix(f"{name}.").partition(".")[0]  # noqa: E731
+    inside = {m: p for m, p in LIBRARY.items() if m.startswith(f"{name}.")}
+    arrows = {
+        (room(m), room(other)) for m, p in inside.items() for other in imports(m, p) & set(inside)
+    }
+    circles = [(a, b) for a, b in arrows if a < b and (b, a) in arrows]
+    assert not circles
 
 
 @pytest.mark.parametrize("name", [*LIBRARY, *EXPERIMENTS])
 def test_nothing_imports_experiments_tests_or_benchmarks(name):
     path = LIBRARY.get(name) or EXPERIMENTS[name]
-    tops = {other.partition(".")[0] for other in imports(name, path)}
-    assert not tops & {"experiments", "tests", "benchmarks"}
+    others = imports(name, path)
+    assert not {other.partition(".")[0] for other in others} & {"tests", "benchmarks"}
+    assert name not in LIBRARY or not any(other.startswith("experiments") for other in others)
+    assert not [other for other in others if re.match(r"experiments\.[a-z]", other)]
 
 
 def test_no_import_cycles():

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from tests.test_models import random_like, shapes, small
-from vggbn import pool, runs
 from vggbn.errors import UserError
-from vggbn.inherit import STAGES, inherit
-from vggbn.recipe import Recipe
-from vggbn.train_many import train_many, with_ancestors
+from vggbn.jobs import pool
+from vggbn.models.inherit import STAGES, inherit
+from vggbn.runs import run as runs
+from vggbn.runs.many import train_many, with_ancestors
+from vggbn.training.recipe import Recipe
 
 NET = small((16, 16, 3), norm="batch", norm_fc=True)
 

@@ -6,9 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from vggbn import kept, provenance, runs, saved_steps, train
 from vggbn.errors import UserError
-from vggbn.recipe import Recipe
+from vggbn.machine import provenance
+from vggbn.runs import keeper as kept
+from vggbn.runs import run as runs
+from vggbn.runs import saved_steps
+from vggbn.training import train
+from vggbn.training.recipe import Recipe
 
 TINY = Recipe(
     data="digits", image_size=8, model="mlp", fc=8, norm="batch", steps=192, evaluations=3, lr=0.02,

@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 from jax import lax
 
-from vggbn import layers
+from vggbn.nn import layers
 
 
 def relative_error(ours, expected) -> float:

@@ -10,15 +10,16 @@ import pytest
 from PIL import Image
 
 from tests.test_data import make_tfds, options
-from vggbn.data import LazySplit, Split, colour_pca, load, moments, pixel_moments, tfds_source
+from vggbn.data import LazySplit, Split, colour_pca, load, moments, pixel_moments
 from vggbn.data.lazy import centre_view, loaded
+from vggbn.data.readers import tfds as tfds_source
+from vggbn.data.split import digest_of
 from vggbn.data.splits import stratified
-from vggbn.data.types import digest_of
 from vggbn.errors import UserError
 from vggbn.evaluate import centre, dense, evaluate, predict
 from vggbn.evaluate.single import padded_batches
 from vggbn.models import MODELS, Net
-from vggbn.recipe import Static
+from vggbn.training.recipe import Static
 
 # TFDS and what it imports use names that Python will drop.
 pytestmark = [

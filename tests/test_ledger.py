@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from vggbn import ledger
-from vggbn.exact import ExactClaim
-from vggbn.ledger import Found, Row
-from vggbn.stats import Judgement, as_ratio, holm, p_value, paired_interval
+from vggbn.claims.stats import Judgement, as_ratio, holm, p_value, paired_interval
+from vggbn.commands import ledger
+from vggbn.commands.ledger import Found, Row
+from vggbn.experiment.exact import ExactClaim
 
 
 def judgement(claim="BN-15", verdict="reproduced", values=(1.0, 2, 3, 2, 1), unit="points", **more):

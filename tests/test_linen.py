@@ -1,4 +1,4 @@
-"""vggbn.linen.BatchNorm: flax's variables, norm's numbers."""
+"""vggbn.interop.linen.BatchNorm: flax's variables, norm's numbers."""
 
 import doctest
 from functools import partial
@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import vggbn.linen
+import vggbn.interop.linen
 from tests.test_norm import assert_close, assert_equal_trees, random_case
-from vggbn import norm
-from vggbn.linen import BatchNorm
+from vggbn.interop.linen import BatchNorm
+from vggbn.nn import batch_norm as norm
 
 KEY = jax.random.key(0)
 X, PARAMS, STATS, _ = random_case(np.random.default_rng(0), (6, 3, 4), ratio=2)
@@ -33,7 +33,7 @@ class Net(nn.Module):
 
 
 def test_docstring_example():
-    results = doctest.testmod(vggbn.linen)
+    results = doctest.testmod(vggbn.interop.linen)
     assert results.attempted >= 7
     assert results.failed == 0
 

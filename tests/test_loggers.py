@@ -11,11 +11,13 @@ import pytest
 
 from experiments.bn_ablation import EXPERIMENT
 from tests.result_lines import line
-from vggbn import loggers, pool, train_many
+from vggbn.commands.experiment import run
 from vggbn.errors import UserError
-from vggbn.loggers import COLUMNS, Csv, Logged, Logs, TensorBoard, WandB, opened
-from vggbn.recipe import Recipe
-from vggbn.run_experiment import run
+from vggbn.jobs import pool
+from vggbn.runs import loggers
+from vggbn.runs import many as train_many
+from vggbn.runs.loggers import COLUMNS, Csv, Logged, Logs, TensorBoard, WandB, opened
+from vggbn.training.recipe import Recipe
 
 RECIPE = Recipe(model="mlp", fc=8)
 RUN, OTHER = Logged("bn+lr_x5 seed 3", RECIPE, 3), Logged("base seed 0", RECIPE.but(lr=0.5), 0)

@@ -12,8 +12,10 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.mesh_jobs import NETS
-from vggbn import mesh, runs, train
 from vggbn.errors import UserError
+from vggbn.machine import mesh
+from vggbn.runs import run as runs
+from vggbn.training import train
 
 
 @pytest.fixture(scope="module")

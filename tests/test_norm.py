@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-import vggbn.norm
+import vggbn.nn.batch_norm
 from tests.conftest import ROOT
-from vggbn.norm import batch_norm, batch_norm_init, fold, population_stats, warm_decay
+from vggbn.nn.batch_norm import batch_norm, batch_norm_init, fold, population_stats, warm_decay
 
 EPS = 1e-5
 PRECISE = np.finfo(np.longdouble).eps < 1e-18  # not on every machine
@@ -150,7 +150,7 @@ def step(norm, x, params, stats, dy, decay, mask=None, *, groups=1, unbiased=Tru
 
 # Compiled, which is faster than op by op wherever shapes are new.
 STATIC = ("groups", "unbiased", "eps")
-STEP = jax.jit(partial(step, vggbn.norm), static_argnames=STATIC)
+STEP = jax.jit(partial(step, vggbn.nn.batch_norm), static_argnames=STATIC)
 TRAIN = jax.jit(partial(batch_norm, train=True), static_argnames=STATIC)
 
 
@@ -384,7 +384,7 @@ CHECKS = [
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_norm_passes(check):
-    check(vggbn.norm)
+    check(vggbn.nn.batch_norm)
 
 
 # --- 204 random shapes, dtypes and offsets ------------------------------------------------------
@@ -433,7 +433,7 @@ def _compare(layout, inputs, rng):
     """The worst relative error of each result over these inputs, with one compilation."""
     shape, dtype, groups, masked, unbiased = layout
     with jax.enable_x64(dtype == "float64"):
-        run = jax.jit(partial(step, vggbn.norm, groups=groups, unbiased=unbiased))
+        run = jax.jit(partial(step, vggbn.nn.batch_norm, groups=groups, unbiased=unbiased))
         worst = {}
         for choices in inputs:
             mask = rng.random(shape[0]) < 0.8 if masked and shape[0] < 99 else None
@@ -877,7 +877,7 @@ def test_a_group_of_padding_has_no_say_in_the_moving_averages():
 def test_vmap_over_seeds_is_a_loop():
     rng = np.random.default_rng(64)
     cases = [random_case(rng, (6, 2, 3)) for _ in range(3)]
-    run = jax.jit(partial(step, vggbn.norm, decay=0.5, mask=np.arange(6) > 0, groups=2))
+    run = jax.jit(partial(step, vggbn.nn.batch_norm, decay=0.5, mask=np.arange(6) > 0, groups=2))
     looped = jax.tree.map(lambda *a: np.stack(a), *(run(*case) for case in cases))
     stacked = jax.tree.map(lambda *a: np.stack(a), *cases)
     assert_close(jax.vmap(run)(*stacked), looped, 1e-6)
@@ -888,7 +888,7 @@ import jax, numpy as np
 from functools import partial
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 jax.config.update("jax_numpy_rank_promotion", "raise")
-from vggbn import norm
+from vggbn.nn import batch_norm as norm
 from tests.test_norm import assert_close, random_case, step
 
 devices = np.array(jax.devices())

@@ -1,4 +1,4 @@
-"""Broken copies of vggbn/norm.py, one edit each: every one must fail a check of test_norm.py."""
+"""Broken copies of nn/batch_norm.py, one edit each: every one must fail a check of test_norm.py."""
 
 import ast
 import types
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import vggbn.norm
+import vggbn.nn.batch_norm
 from tests.test_norm import CHECKS
 
-SOURCE = Path(vggbn.norm.__file__).read_text(encoding="utf-8")
+SOURCE = Path(vggbn.nn.batch_norm.__file__).read_text(encoding="utf-8")
 
 MUTANTS = {  # name: (the text in norm.py, what stands there instead)
     # the moving averages

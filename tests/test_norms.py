@@ -9,9 +9,9 @@ import pytest
 from jax.test_util import check_grads
 
 from tests.test_norm import algorithm_1, assert_close, excess
-from vggbn import detached, whitening
-from vggbn.norm import batch_norm
-from vggbn.norms import NORMS
+from vggbn.nn import detached, whitening
+from vggbn.nn.batch_norm import batch_norm
+from vggbn.nn.norms import NORMS
 
 # Their gradient is, on purpose, not the derivative of what they compute.
 NOT_THE_DERIVATIVE = ("batch_detached", "batch_renorm")

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import operations
 from benchmarks.cases import Case
-from vggbn import layers, norms
+from vggbn.nn import layers, norms
 
 PROGRAM = """
 ENTRY %main {

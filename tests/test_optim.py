@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from vggbn.optim import SCHEDULES, is_kernel, learning_rate, plateau_drops, sgd
+from vggbn.training.optim import SCHEDULES, is_kernel, learning_rate, plateau_drops, sgd
 
 PARAMS = {
     "fc1": {"kernel": (4, 3), "bias": (3,)},

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from tests import cache_jobs, pool_jobs
-from vggbn import environment, pool, provenance, train_many
 from vggbn.errors import UserError
-from vggbn.pool import Events, Job, run_jobs
+from vggbn.jobs import pool
+from vggbn.jobs.pool import Events, Job, run_jobs
+from vggbn.machine import environment, provenance
+from vggbn.runs import many as train_many
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vggbn import data, norms, runs, train
+from vggbn import data
+from vggbn.commands.evaluate import main as evaluate_main
 from vggbn.data import batch_indices
-from vggbn.evaluate.__main__ import main as evaluate_main
-from vggbn.layers import cross_entropy
 from vggbn.models import MODELS, Net
-from vggbn.recipe import Recipe
+from vggbn.nn import norms
+from vggbn.nn.layers import cross_entropy
+from vggbn.runs import run as runs
+from vggbn.training import train
+from vggbn.training.recipe import Recipe
 
 SEED = 1
 MLP = Recipe(

@@ -16,13 +16,15 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from vggbn.data import imagenet as imagenet_module
-from vggbn.data import load, shards
-from vggbn.data.archive import members, whole
-from vggbn.data.defect import defect
-from vggbn.data.imagenet import imagenet
-from vggbn.data.prepare import main, prepare_folder
-from vggbn.data.shards import finished_folder, write_set
+from vggbn.commands.prepare import main
+from vggbn.data import load
+from vggbn.data.pixels.defect import defect
+from vggbn.data.prepare import imagenet as imagenet_module
+from vggbn.data.prepare import shards
+from vggbn.data.prepare.archive import members, whole
+from vggbn.data.prepare.imagenet import imagenet
+from vggbn.data.prepare.sets import prepare_folder
+from vggbn.data.prepare.shards import finished_folder, write_set
 from vggbn.errors import UserError
 
 # TFDS and what it imports use names that Python will drop.
@@ -182,7 +184,7 @@ def killed(archives: Path, out: Path, after: int) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from vggbn.data import shards
+from vggbn.data.prepare import shards
 from tests.test_prepare import write_tiny
 os.cpu_count = lambda: 1
 defect = shards.defect

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from tests.result_lines import diverged, line
-from vggbn.progress import WINDOW, Progress, duration, shortened
+from vggbn.runs.progress import WINDOW, Progress, duration, shortened
 
 
 class Terminal(io.StringIO):

@@ -9,11 +9,12 @@ from sklearn.metrics import recall_score, top_k_accuracy_score
 
 from tests.test_models import random_like, shapes, small
 from vggbn.data import Split
-from vggbn.data.scale import rescale
+from vggbn.data.pixels.scale import rescale
 from vggbn.errors import UserError
-from vggbn.evaluate import batches, centre, dense, mean_posterior, multi_crop, scores
+from vggbn.evaluate import centre, dense, mean_posterior, multi_crop, scores
+from vggbn.evaluate import shared as batches
 from vggbn.models import MODELS
-from vggbn.recipe import Static
+from vggbn.training.recipe import Static
 
 modules = {name: sys.modules[f"vggbn.evaluate.{name}"] for name in ("dense", "multi_crop")}
 CROP, STRIDE = 16, 4

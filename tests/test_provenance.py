@@ -8,7 +8,8 @@ import jax
 import pytest
 
 from tests.conftest import ROOT
-from vggbn import compiling, provenance, summary
+from vggbn.experiment import summary
+from vggbn.machine import compiling, provenance
 
 
 @pytest.fixture
@@ -53,7 +54,9 @@ def test_every_numeric_module_is_there():
     assert all((provenance.PACKAGE / name).exists() for name in provenance.NUMERIC)
 
 
-@pytest.mark.parametrize("module", ["norm.py", "models/vgg.py", "data/splits.py", "train.py"])
+@pytest.mark.parametrize(
+    "module", ["nn/batch_norm.py", "models/vgg.py", "data/splits.py", "training/train.py"]
+)
 def test_a_change_of_numeric_code_changes_the_digest(package, module):
     before = digest()
     with (package / module).open("a") as file:
@@ -65,7 +68,7 @@ def test_a_change_of_numeric_code_changes_the_digest(package, module):
     "text", ["\n# a comment\n", '\n\n\ndef _f():\n    """Doc."""\n', '"""Doc."""\n']
 )
 def test_comments_docstrings_and_space_do_not(package, text):
-    path = package / "norm.py"
+    path = package / "nn" / "batch_norm.py"
     bare = path.read_text() + "\n\ndef _f():\n    pass\n"
     path.write_text(bare)
     before = digest()
@@ -79,7 +82,7 @@ def test_comments_docstrings_and_space_do_not(package, text):
     assert digest() == before
 
 
-@pytest.mark.parametrize("module", ["pool.py", "report/html.py", "run_experiment.py"])
+@pytest.mark.parametrize("module", ["jobs/pool.py", "report/html.py", "commands/experiment.py"])
 def test_code_that_decides_no_number_does_not(package, module):
     before = digest()
     with (package / module).open("a") as file:

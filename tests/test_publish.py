@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from vggbn import publish
+from vggbn.commands import publish
 from vggbn.errors import UserError
 from vggbn.report import results_markdown
 

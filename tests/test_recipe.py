@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, asdict
 import pytest
 
 from vggbn.errors import UserError
-from vggbn.recipe import CHOICES, FIELDS, NUMERICS, Recipe, diff, parse_edit, static
+from vggbn.training.recipe import CHOICES, FIELDS, NUMERICS, Recipe, diff, parse_edit, static
 
 BASE = Recipe()
 WHOLE = {"fit": "whole", "source_side": 40, "scale_min": 20, "scale_max": 30}

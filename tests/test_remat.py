@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from tests.test_accumulate import deviation, gradient_of, hyper, net_64
-from vggbn import compiling, data, sharded, train
+from vggbn import data
 from vggbn.evaluate import activations, evaluate
 from vggbn.evaluate.watch import WATCHES
+from vggbn.forecast import compiled as sharded
+from vggbn.machine import compiling
 from vggbn.models import MODELS, Net
-from vggbn.recipe import Recipe, static
+from vggbn.training import train
+from vggbn.training.recipe import Recipe, static
 
 SEED = 3
 MLP = Recipe(

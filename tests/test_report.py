@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from vggbn.claims.stats import VERDICTS, Judgement
 from vggbn.report import (
     Chart,
     Curve,
@@ -20,7 +21,6 @@ from vggbn.report import (
     write_html,
 )
 from vggbn.report.heat import HELD, heat_map, levels
-from vggbn.stats import VERDICTS, Judgement
 
 NASTY = '<script src="https://example.org/x.js">alert(1)</script> & | $x_1$ "quoted"'
 VOID = {"meta", "br", "use"}

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from tests.result_lines import SETTING, STEPS, diverged, line
+from vggbn.claims.results import MissingRuns, Results, append, newest_setting, read
 from vggbn.errors import UserError
-from vggbn.results import MissingRuns, Results, append, newest_setting, read
 
 IDS = {name: f"id of {name}" for name in ("base", "bn")}
 

@@ -7,10 +7,12 @@ import os
 import numpy as np
 import pytest
 
-from vggbn import provenance, runs, train
 from vggbn.errors import UserError
 from vggbn.evaluate import evaluate
-from vggbn.recipe import Recipe
+from vggbn.machine import provenance
+from vggbn.runs import run as runs
+from vggbn.training import train
+from vggbn.training.recipe import Recipe
 
 TINY = Recipe(
     data="digits",

@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from vggbn import saved_steps
 from vggbn.errors import UserError
-from vggbn.saved_steps import Writer, best_step, newest, read, steps
+from vggbn.runs import saved_steps
+from vggbn.runs.saved_steps import Writer, best_step, newest, read, steps
 
 NOTE = {"history": [{"step": 10, "val_accuracy": 0.1 + 0.2}], "seed": 3}
 

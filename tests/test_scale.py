@@ -7,17 +7,11 @@ from PIL import Image
 
 from vggbn.data import Split, colour_pca, load, pixel_moments
 from vggbn.data.duplicates import near_duplicates
-from vggbn.data.images import decode
-from vggbn.data.jitter import random_scale_crop, rescaled_crop
 from vggbn.data.lazy import centre_view
-from vggbn.data.scale import (
-    centre_crop,
-    grid_corners,
-    rescale,
-    rescaled_size,
-    window_side,
-)
-from vggbn.data.types import concatenate, digest_of
+from vggbn.data.pixels.decode import decode
+from vggbn.data.pixels.jitter import random_scale_crop, rescaled_crop
+from vggbn.data.pixels.scale import centre_crop, grid_corners, rescale, rescaled_size, window_side
+from vggbn.data.split import concatenate, digest_of
 from vggbn.errors import UserError
 
 
@@ -312,7 +306,7 @@ def test_a_folder_is_loaded_whole_framed_and_the_same_from_the_cache(folder, tmp
 
 
 def test_frames_larger_than_memory_are_refused_before_all_is_decoded(folder, monkeypatch):
-    monkeypatch.setattr("vggbn.data.images._memory", lambda: 24 * 20 * 24 * 3)
+    monkeypatch.setattr("vggbn.data.pixels.decode._memory", lambda: 24 * 20 * 24 * 3)
     truncate(folder / "b" / "11.png")  # the last of the part: it is never reached
     with pytest.raises(UserError, match=r"24 images of \d+x\d+x3 .* choose a smaller image_size"):
         load(**options(folder))

@@ -8,8 +8,7 @@ import scipy.stats
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from vggbn.errors import UserError
-from vggbn.stats import (
+from vggbn.claims.stats import (
     VERDICTS,
     Interval,
     Judgement,
@@ -23,6 +22,7 @@ from vggbn.stats import (
     verdict,
     wilson,
 )
+from vggbn.errors import UserError
 
 DIFFERENCES = st.lists(st.floats(-100, 100), min_size=2, max_size=8)
 BOUNDS = st.floats(-5, 5)

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.conftest import ROOT
 from vggbn.data import LazySplit, batch_indices
 from vggbn.data.lazy import Files
-from vggbn.data.scale import rescale
+from vggbn.data.pixels.scale import rescale
 from vggbn.data.stream import scale_crop, training_batches
 from vggbn.errors import UserError
 

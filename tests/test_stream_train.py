@@ -15,13 +15,16 @@ import pytest
 from tests.test_prepare import make_archives
 from tests.test_stream import encoded, texture
 from tests.test_train import assert_same
-from vggbn import runs, train
-from vggbn.data import Dataset, LazySplit, prepare, tfds_source
-from vggbn.data.imagenet import imagenet
+from vggbn.commands import prepare
+from vggbn.commands.experiment import run
+from vggbn.data import Dataset, LazySplit
+from vggbn.data.prepare.imagenet import imagenet
+from vggbn.data.readers import tfds as tfds_source
 from vggbn.errors import UserError
 from vggbn.evaluate import evaluate
-from vggbn.recipe import Recipe
-from vggbn.run_experiment import run
+from vggbn.runs import run as runs
+from vggbn.training import train
+from vggbn.training.recipe import Recipe
 
 # TFDS and what it imports use names that Python will drop.
 pytestmark = [

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from vggbn import checkpoint, saved_steps
 from vggbn.errors import PREEMPTED
+from vggbn.runs import arrays as checkpoint
+from vggbn.runs import saved_steps
 
 ENV = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "NPROC": "1"}
 

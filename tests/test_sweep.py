@@ -8,11 +8,13 @@ import pytest
 
 from experiments.bn_ablation import EXPERIMENT
 from tests.result_lines import STEPS, diverged, line
-from vggbn import pool, runs, sweep
-from vggbn.design import Sweep
-from vggbn.plan import make_plan, read_sweep
-from vggbn.recipe import TYPES
-from vggbn.summary import _sweep_note
+from vggbn.experiment import sweep
+from vggbn.experiment.design import Sweep
+from vggbn.experiment.plan import make_plan, read_sweep
+from vggbn.experiment.summary import _sweep_note
+from vggbn.jobs import pool
+from vggbn.runs import run as runs
+from vggbn.training.recipe import TYPES
 
 RATES = (0.01, 0.1)
 SMALLER = replace(
@@ -23,7 +25,7 @@ SMALLER = replace(
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
-    monkeypatch.setattr("vggbn.plan.PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr("vggbn.experiment.plan.PUBLISHED", tmp_path / "published")
     return make_plan(SMALLER, "small", out=tmp_path)
 
 

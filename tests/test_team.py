@@ -13,8 +13,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.test_mesh import joining
 from tests.test_survival import wait_for_a_step
-from vggbn import saved_steps
 from vggbn.errors import PREEMPTED
+from vggbn.runs import saved_steps
 
 COMMAND = """
 experiments.bn_ablation --size smoke --data digits --seeds 1 --only bn --log

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from vggbn import checkpoint, data, train
+from vggbn import data
 from vggbn.data import Dataset, batch_indices, pixel_moments
 from vggbn.models import MODELS
-from vggbn.recipe import Recipe
+from vggbn.runs import arrays as checkpoint
+from vggbn.training import train
+from vggbn.training.recipe import Recipe
 
 SEED = 3
 BASE = Recipe(data="digits", image_size=8, steps=20, evaluations=3)
@@ -193,7 +195,8 @@ import json, sys
 from pathlib import Path
 from tests import conftest
 from tests.test_train import SEED, VGG, load
-from vggbn import checkpoint, train
+from vggbn.runs import arrays as checkpoint
+from vggbn.training import train
 
 folder, digits = Path(sys.argv[1]), load()
 template = train.init_state(VGG, train.static_of(VGG, digits), SEED)

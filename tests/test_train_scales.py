@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from tests.test_data import options
-from vggbn import runs, train
 from vggbn.data import load
 from vggbn.data.lazy import centre_view
-from vggbn.recipe import Recipe
+from vggbn.runs import run as runs
+from vggbn.training import train
+from vggbn.training.recipe import Recipe
 
 RECIPE = Recipe(
     data="digits", fit="whole", source_side=16, scale_min=10, scale_max=14, image_size=8, batch=16,

@@ -5,8 +5,8 @@ from importlib import import_module
 
 import pytest
 
-from vggbn import runs
-from vggbn.run_experiment import run
+from vggbn.commands.experiment import run
+from vggbn.runs import run as runs
 
 FLAGS = (
     "--size smoke --seeds 1 --jobs 1 --data digits --set width=0.03125 --set fc=8 --set batch=8 "

@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments import _vgg_nets as nets
 from tests.conftest import ROOT
 from tests.result_lines import SETTING, line
-from vggbn import pool
-from vggbn import vgg_nets as nets
+from vggbn.claims.results import Results
+from vggbn.commands.experiment import listing
 from vggbn.errors import UserError
-from vggbn.plan import edited, make_plan, read_sweep
+from vggbn.experiment.plan import edited, make_plan, read_sweep
+from vggbn.experiment.summary import build_report
+from vggbn.experiment.sweep import run_sweep
+from vggbn.jobs import pool
 from vggbn.report import results_markdown
-from vggbn.results import Results
-from vggbn.run_experiment import listing
-from vggbn.summary import build_report
-from vggbn.sweep import run_sweep
 
 GOLDEN = ROOT / "tests" / "golden"
 RENEW = "RENEW_GOLDEN=1 python -m pytest tests/test_vgg_experiments.py -k golden"
@@ -101,7 +101,7 @@ def test_at_the_papers_size_deeper_nets_start_from_a():
 
 def test_the_matched_5x5_net_has_b_s_convolution_weights_to_2_percent():
     from tests.test_models import shapes, size
-    from vggbn.recipe import static
+    from vggbn.training.recipe import static
 
     counts = {}
     for arm in ("B", "B 5×5", "B 5×5 matched"):

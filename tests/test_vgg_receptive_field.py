@@ -6,9 +6,9 @@ import pytest
 from jax import lax
 
 import experiments.vgg_receptive_field as this
-from vggbn import layers
+from vggbn.commands.exact import main
 from vggbn.models.vgg import CONFIGS
-from vggbn.run_exact import main
+from vggbn.nn import layers
 
 # VGG's Table 1 by hand: kernels in order, P a pool; its field from the last map's first and all
 # 7×7 cells; parameters with biases.

@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 
 from tests.result_lines import SETTING, line
-from vggbn import pool, posteriors, provenance, runs, train, view_many, views
+from vggbn.claims.results import Results
 from vggbn.evaluate import centre, dense, multi_crop
-from vggbn.posteriors import compute_posterior, find_posterior
-from vggbn.recipe import Recipe
-from vggbn.results import Results
-from vggbn.views import Look, View, correct, record, view
+from vggbn.experiment import view_many, views
+from vggbn.experiment.views import Look, View, correct, record, view
+from vggbn.jobs import pool
+from vggbn.machine import provenance
+from vggbn.runs import posteriors
+from vggbn.runs import run as runs
+from vggbn.runs.posteriors import compute_posterior, find_posterior
+from vggbn.training import train
+from vggbn.training.recipe import Recipe
 
 A = Recipe(
     data="digits", fit="whole", source_side=16, scale_min=10, scale_max=14, image_size=8, batch=16,

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vggbn import data, train
+from vggbn import data
 from vggbn.evaluate import activations, evaluate, watch
-from vggbn.layers import ACTIVATIONS
-from vggbn.recipe import Recipe
+from vggbn.nn.layers import ACTIVATIONS
+from vggbn.training import train
+from vggbn.training.recipe import Recipe
 
 MLP = Recipe(
     data="digits", image_size=8, model="mlp", fc=12, activation="sigmoid", norm="batch", steps=30,

@@ -1,5 +1,5 @@
-"""`python -m vggbn.data`: see `prepare`."""
+"""`python -m vggbn.data prepare`, the former name of `python -m vggbn prepare`."""
 
-from vggbn.data.prepare import main
+from vggbn.commands.prepare import main
 
 main()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from vggbn.data.dataset import Dataset
-from vggbn.data.types import Split, digest_of
+from vggbn.data.split import Split, digest_of
 
 PIXELS = ("standardised", "binary")  # what a net sees: mean 0 and variance 1, or 0 and 1
 # Half of full brightness; the paper gives no threshold.

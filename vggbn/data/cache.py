@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vggbn.data.types import Split, digest_of
+from vggbn.data.split import Split, digest_of
 
 # Raise when decoding or fitting changes its pixels: older files are then not found.
 _FORMAT = 1

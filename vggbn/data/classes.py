@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from vggbn.data.images import Damaged
 from vggbn.data.lazy import AnySplit
+from vggbn.data.pixels.decode import Damaged
 
 _NAMED = 5  # classes in one message
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vggbn.data.lazy import AnySplit
-from vggbn.data.types import Split
+from vggbn.data.split import Split
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vggbn.data.types import Split
+from vggbn.data.split import Split
 from vggbn.errors import UserError
 
 _SIDE = 16

@@ -12,10 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
-from vggbn.data.images import decode, fitted_size, no_skipping, stack
+from vggbn.data.pixels.decode import decode, fitted_size, no_skipping, stack
+from vggbn.data.pixels.scale import centre_crop, rescale
 from vggbn.data.progress import progress
-from vggbn.data.scale import centre_crop, rescale
-from vggbn.data.types import Split
+from vggbn.data.split import Split
 
 Rows = Sequence[int] | np.ndarray
 LOADINGS = ("memory", "stream")  # decoded once, into memory; or each image whenever it is needed

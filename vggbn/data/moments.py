@@ -12,8 +12,8 @@ from vggbn.data.cache import cached_array
 from vggbn.data.dataset import Dataset
 from vggbn.data.lazy import AnySplit, LazySplit
 from vggbn.data.progress import progress
+from vggbn.data.split import Split, digest_of
 from vggbn.data.splits import stratified
-from vggbn.data.types import Split, digest_of
 from vggbn.errors import UserError
 
 SAMPLE = 10_000  # images of a streamed split that stand for all

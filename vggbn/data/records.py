@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from vggbn.data.images import PREPARE_AGAIN, Damaged
+from vggbn.data.pixels.decode import PREPARE_AGAIN, Damaged
+
+SKIPPED = "skipped.json"  # beside a prepared set: the images that were left out, and why
 
 
 @dataclass(frozen=True)

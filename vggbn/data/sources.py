@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from vggbn.data import cache, folder, splits, tfds_source
+from vggbn.data import cache, splits
 from vggbn.data.binary import PIXELS, binarise
 from vggbn.data.classes import require_classes
 from vggbn.data.dataset import Dataset
 from vggbn.data.duplicates import near_duplicates
-from vggbn.data.embedded import EMBEDDED
-from vggbn.data.images import DAMAGED, FITS, fit_arrays, no_skipping
 from vggbn.data.lazy import LOADINGS, AnySplit, Files, LazySplit, Store
-from vggbn.data.types import Split, concatenate, digest_of
+from vggbn.data.pixels.decode import DAMAGED, FITS, fit_arrays, no_skipping
+from vggbn.data.readers import folder
+from vggbn.data.readers import tfds as tfds_source
+from vggbn.data.readers.embedded import EMBEDDED
+from vggbn.data.split import Split, concatenate, digest_of
 from vggbn.errors import UserError
 
 _FOLDER = "folder:"

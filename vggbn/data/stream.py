@@ -21,10 +21,10 @@ from typing import NamedTuple
 import numpy as np
 
 from vggbn.data.batches import batch_indices
-from vggbn.data.images import as_array, no_skipping, open_image
 from vggbn.data.lazy import LazySplit
 from vggbn.data.permutation import uniform
-from vggbn.data.scale import REACH, rescaled_size
+from vggbn.data.pixels.decode import as_array, no_skipping, open_image
+from vggbn.data.pixels.scale import REACH, rescaled_size
 from vggbn.errors import UserError
 
 _KEY = 11  # of the draws of scale and place

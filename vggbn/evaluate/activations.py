@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from vggbn import compiling
-from vggbn.data.augment import standardise
+from vggbn.data.pixels.augment import standardise
+from vggbn.machine import compiling
 from vggbn.models import MODELS
 
 

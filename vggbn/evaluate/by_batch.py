@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn import compiling
 from vggbn.data import AnySplit
 from vggbn.data.permutation import permutation
 from vggbn.errors import UserError
-from vggbn.evaluate.batches import standardised_views
+from vggbn.evaluate.shared import standardised_views
+from vggbn.machine import compiling
 from vggbn.models import MODELS, Net
 
 _KEY = 7  # of the permutation that deals the test images

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn import compiling
 from vggbn.data import AnySplit
-from vggbn.data.scale import rescale, rescaled_size
+from vggbn.data.pixels.scale import rescale, rescaled_size
 from vggbn.errors import UserError, unknown
-from vggbn.evaluate.batches import CROPS, prepared, refuse_small_side, standardised_views
+from vggbn.evaluate.shared import CROPS, prepared, refuse_small_side, standardised_views
+from vggbn.machine import compiling
 from vggbn.models import MODELS, Net
 
 AVERAGES = ("scores", "posteriors")

@@ -8,10 +8,10 @@ from functools import lru_cache
 import jax
 import numpy as np
 
-from vggbn import compiling
 from vggbn.data import AnySplit
-from vggbn.data.scale import centre_crop, grid_corners, rescale
-from vggbn.evaluate.batches import CROPS, prepared, refuse_small_side, standardised_views
+from vggbn.data.pixels.scale import centre_crop, grid_corners, rescale
+from vggbn.evaluate.shared import CROPS, prepared, refuse_small_side, standardised_views
+from vggbn.machine import compiling
 from vggbn.models import MODELS, Net
 
 

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn import compiling, mesh
 from vggbn.data import AnySplit, LazySplit
-from vggbn.data.augment import standardise
-from vggbn.evaluate.batches import prepared
-from vggbn.layers import cross_entropy
+from vggbn.data.pixels.augment import standardise
+from vggbn.evaluate.shared import prepared
+from vggbn.machine import compiling, mesh
 from vggbn.models import MODELS
+from vggbn.nn.layers import cross_entropy
 
 # One compiled shape; the last batch is padded and masked. On a CPU more images of 32×32
 # leave the caches, and with fewer small ones the calls themselves cost too much.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from vggbn import layers
 from vggbn.models.net import (
     Model,
     Net,
@@ -15,6 +14,7 @@ from vggbn.models.net import (
     nonlinear,
     recomputed,
 )
+from vggbn.nn import layers
 
 
 def mlp(net: Net) -> Model:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vggbn.layers import ACTIVATIONS, dense, linear_init
-from vggbn.norms import NORMS
+from vggbn.nn.layers import ACTIVATIONS, dense, linear_init
+from vggbn.nn.norms import NORMS
 
 PRECISIONS = ("float32", "bfloat16")
 

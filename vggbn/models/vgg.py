@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 
-from vggbn import layers
 from vggbn.models.net import (
     Model,
     Net,
@@ -23,6 +22,7 @@ from vggbn.models.net import (
     nonlinear,
     recomputed,
 )
+from vggbn.nn import layers
 
 # One string a block, one word a layer: 3 and 1 are 3×3 and 1×1 convolutions, L is LRN. The widths
 # are 64, 128, 256, 512, 512; a 2×2 max pool ends each block. Two controls stand below the table:

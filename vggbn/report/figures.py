@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vggbn.claims.stats import paired_interval
 from vggbn.report.records import Chart, Curve, Report, finished
 from vggbn.report.svg import FONT, INK, colour, dashes, log_axis, new_axes, render, value_axis
-from vggbn.stats import paired_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

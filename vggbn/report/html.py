@@ -7,10 +7,10 @@ from html import escape
 from pathlib import Path
 from types import MappingProxyType
 
+from vggbn.claims.stats import VERDICTS, Judgement
 from vggbn.report import figures, svg, tables
 from vggbn.report.records import Chart, Report, Table, finished
 from vggbn.report.text import banner, chance_note
-from vggbn.stats import VERDICTS, Judgement
 
 MARKS: dict[str, str] = dict(zip(VERDICTS, "✓=✗?", strict=True))
 CSS = Path(__file__).with_name("page.css")

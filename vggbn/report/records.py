@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vggbn.stats import PUBLISHED_SEEDS, Judgement, StepsReached
+from vggbn.claims.stats import PUBLISHED_SEEDS, Judgement, StepsReached
 
 OK = "ok"  # the status of a run that finished
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vggbn.claims.stats import Interval, Judgement, as_ratio, log_ratio_interval, paired_interval
 from vggbn.report.records import Report, Table, finished, mishaps
-from vggbn.stats import Interval, Judgement, as_ratio, log_ratio_interval, paired_interval
 
 NOTHING = "–"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from vggbn.claims.stats import PUBLISHED_SEEDS, Judgement
 from vggbn.report import tables
 from vggbn.report.records import Report, Table
-from vggbn.stats import PUBLISHED_SEEDS, Judgement
 
 
 def verdict_table(judgements: Sequence[Judgement], width: int = 110) -> str:

@@ -1,0 +1,1 @@
+"""Plain numbers: intervals, verdicts, result lines. No jax."""

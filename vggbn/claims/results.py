@@ -1,0 +1,215 @@
+"""Results: append-only JSON lines, one per (variant, seed), and what claims read from them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from vggbn.claims.stats import StepsReached, leave_one_out, smoothed, steps_to_target
+from vggbn.errors import UserError
+
+Line = dict[str, Any]
+
+
+def append(path: Path, line: Line) -> None:
+    """Add one line and force it to disk, or, where it does not fit, leave the file as it was.
+
+    A torn last line of a killed writer is cut off first. Another process that appends waits.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        cut_torn_line(file)
+        end = file.seek(0, os.SEEK_END)
+        try:
+            _write_all(file, (json.dumps(line) + "\n").encode())
+            os.fsync(file.fileno())
+        except OSError as error:
+            file.truncate(end)
+            error.filename = error.filename or str(path)
+            raise
+
+
+def _write_all(file, raw: bytes) -> None:
+    """A disk that is nearly full takes a part first."""
+    while raw:
+        raw = raw[file.write(raw) :]
+
+
+def cut_torn_line(file: BinaryIO) -> None:
+    """End the file, open for reading and writing, after its last whole line."""
+    file.seek(0)
+    whole = file.read()
+    file.truncate(whole.rfind(b"\n") + 1)
+
+
+def read(path: Path) -> list[Line]:
+    """All whole lines; none if there is no file. UserError names the line that is damaged."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    lines = []
+    for number, raw in enumerate(text[: text.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            line = json.loads(raw)
+            whole = {"variant", "seed", "id", "setting"} <= line.keys()
+        except (ValueError, AttributeError):
+            whole = False
+        if not whole:
+            raise UserError(f"{path}, line {number}, is damaged: delete that line and run again.")
+        lines.append(line)
+    return lines
+
+
+def _key(setting: dict) -> tuple:
+    return tuple(sorted(setting.items()))
+
+
+class MissingRuns(Exception):
+    """A claim needs a variant, or seeds of it, that have not been run."""
+
+
+class Results:
+    """The runs of one experiment, by variant and seed, of which pairs may be formed.
+
+    A line counts if its id is the id in `ids` and its code that of `setting`. The runs of one seed
+    are compared with one another, so they must share the whole setting (code, jaxlib, device,
+    threads); another seed may come from another machine. A view's line must come from the same
+    evaluation code too (None: that of the file's last view). Where a seed was begun on several, the
+    setting with the most runs of it holds it, `setting` itself at a tie. Variants outside of
+    `core` (None: there are none) are no part of a claim and form such a set of their own.
+    `left_out` says how many lines of the file do not count.
+    """
+
+    def __init__(
+        self,
+        lines: Iterable[Line],
+        ids: Mapping[str, str],
+        setting: dict,
+        core: Collection[str] | None = None,
+        evaluation: str | None = None,
+    ):
+        lines, self.variants = list(lines), list(ids)
+        evaluation = evaluation or _newest_evaluation(lines)
+        self._core = set(ids if core is None else core)
+        self._here = _key(setting)
+        self.runs: dict[str, dict[int, Line]] = {name: {} for name in ids}
+        # {(is core, seed): {setting: {variant: line}}}
+        self._blocks: dict[tuple[bool, int], dict[tuple, dict[str, Line]]] = {}
+        for line in lines:
+            name, code = line["variant"], line["setting"]["code"]
+            if line.get("evaluation", evaluation) != evaluation:
+                continue
+            if ids.get(name) == line["id"] and code == setting["code"]:
+                block = self._blocks.setdefault((name in self._core, line["seed"]), {})
+                block.setdefault(_key(line["setting"]), {})[name] = line
+        for (_, seed), block in self._blocks.items():
+            holder = max(block, key=lambda where: (len(block[where]), where == self._here))
+            for name, line in block[holder].items():
+                self.runs[name][seed] = line
+        self.left_out = len(lines) - sum(map(len, self.runs.values()))
+        self._refuse_mixed_data()
+
+    def missing(self, seeds: Iterable[int]) -> list[tuple[str, int]]:
+        """(variant, seed) to be run in `setting`, core first, seed by seed.
+
+        A seed that another setting holds in part is begun anew: half of it could not be paired.
+        """
+        wanted = []
+        for core in (True, False):
+            names = [name for name in self.variants if (name in self._core) == core]
+            for seed in seeds:
+                block = self._blocks.get((core, seed), {})
+                if any(held.keys() >= set(names) for held in block.values()):
+                    continue
+                done = block.get(self._here, {})
+                wanted += [(name, seed) for name in names if name not in done]
+        return wanted
+
+    def _refuse_mixed_data(self) -> None:
+        """One seed of every variant must have seen the same arrays."""
+        digests: dict[int, set[str]] = {}
+        for seeds in self.runs.values():
+            for seed, line in seeds.items():
+                digests.setdefault(seed, set()).add(line["data"]["digest"])
+        if any(len(found) > 1 for found in digests.values()):
+            raise UserError(
+                "these results were made from different data under one name: "
+                "give the new data its own --out."
+            )
+
+    def __contains__(self, job: tuple[str, int]) -> bool:
+        variant, seed = job
+        return seed in self.runs.get(variant, {})
+
+    def lines(self) -> list[Line]:
+        return [line for seeds in self.runs.values() for line in seeds.values()]
+
+    def trained(self) -> list[Line]:
+        """The lines of training runs, not those of views."""
+        return [line for line in self.lines() if "view" not in line]
+
+    def seeds(self, *variants: str) -> list[int]:
+        """The seeds that all `variants` have, in one setting. MissingRuns if there are none."""
+        if not variants:
+            raise MissingRuns("none of its arms is in this plan")
+        sets = [set(self.runs.get(variant, ())) for variant in variants]
+        shared = [s for s in sorted(set.intersection(*sets)) if self._paired(s, variants)]
+        if not shared:
+            raise MissingRuns(f"needs runs of {', '.join(variants)}")
+        return shared
+
+    def _paired(self, seed: int, variants: Iterable[str]) -> bool:
+        first, *others = (self.runs[variant][seed]["setting"] for variant in variants)
+        return all(other == first for other in others)
+
+    def final(self, variant: str, score: str = "test_accuracy") -> dict[int, float]:
+        """A final score by seed, as a fraction of 1. MissingRuns if the variant is not run here."""
+        if variant not in self.runs:
+            raise MissingRuns(f"needs runs of {variant}")
+        return {seed: line["final"][score] for seed, line in sorted(self.runs[variant].items())}
+
+    def curve(self, variant: str, seed: int, name: str = "val_accuracy"):
+        """(steps, values) of one learning curve."""
+        history = self.runs[variant][seed]["history"]
+        return [r["step"] for r in history], [r[name] for r in history]
+
+    def best(self, variant: str, seed: int) -> float:
+        """The best point of the smoothed validation curve."""
+        values = smoothed(self.curve(variant, seed)[1])
+        return float(np.nanmax(values)) if np.isfinite(values).any() else math.nan
+
+    def targets(self, baseline: str) -> dict[int, float]:
+        """For each seed the mean over the OTHER seeds of the baseline's best."""
+        best = {seed: self.best(baseline, seed) for seed in self.seeds(baseline)}
+        if len(best) < 2 or not all(map(math.isfinite, best.values())):
+            raise MissingRuns(f"needs two seeds of {baseline}, all of which learn")
+        return leave_one_out(best)
+
+    def to_target(self, variant: str, targets: Mapping[int, float]) -> dict[int, StepsReached]:
+        """Steps to each seed's target, censored at the budget."""
+        reached = {}
+        for seed, target in targets.items():
+            if (variant, seed) in self:
+                steps, values = self.curve(variant, seed)
+                budget = self.runs[variant][seed]["recipe"]["steps"]
+                reached[seed] = steps_to_target(steps, values, target, budget)
+        return reached
+
+
+def _newest_evaluation(lines: list[Line]) -> str | None:
+    """The digest of the evaluation code of the last view among the lines."""
+    return next((line["evaluation"] for line in reversed(lines) if "evaluation" in line), None)
+
+
+def newest_setting(lines: list[Line]) -> dict | None:
+    """The setting of the last line: what a published file was made in."""
+    return lines[-1]["setting"] if lines else None

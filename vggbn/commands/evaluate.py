@@ -1,0 +1,123 @@
+"""`python -m vggbn.evaluate RUN DATA`: score a trained net and write its predictions.
+
+RUN is a folder that holds run.json, such as out/runs/<id>/seed0. DATA is named as in an experiment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from vggbn.data import AnySplit, Dataset, load
+from vggbn.errors import Parser, UserError, exit_with, unknown
+from vggbn.evaluate import predict
+from vggbn.runs import run as runs
+from vggbn.runs.keeper import best
+from vggbn.training import train
+from vggbn.training.recipe import Recipe
+
+SPLITS = ("train", "validation", "test")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 a mistake of the user's."""
+    exit_with(lambda: _run(_parser().parse_args(argv)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m vggbn.evaluate", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained run")
+    parser.add_argument(
+        "data", metavar="DATA", help="mnist5k, digits, canvas, a TFDS name, folder:PATH"
+    )
+    parser.add_argument("--split", default="test", help="train, validation or test (default)")
+    parser.add_argument(
+        "--best", action="store_true", help="the best step on validation, not the last"
+    )
+    parser.add_argument("--data-dir", help="folder of prepared TFDS sets")
+    parser.add_argument(
+        "--csv", type=Path, default=Path("predictions.csv"), help="where predictions are written"
+    )
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    if args.split not in SPLITS:
+        raise unknown("split", args.split, SPLITS)
+    run = runs.load_run(args.run)
+    recipe = Recipe.from_dict(run.record["recipe"])
+    dataset = load(
+        args.data,
+        image_size=recipe.source_side or recipe.image_size,
+        fit=recipe.fit,
+        split=recipe.split,
+        seed=run.record["seed"],
+        pixels=recipe.pixels,
+        train_size=recipe.train_size if args.split == "train" else 0,
+        loading=recipe.loading,
+        data_dir=args.data_dir,
+    )
+    _refuse_other_shape(run, dataset)
+    split = train.single_view(recipe, getattr(dataset, args.split))
+    fixed = train.static_of(recipe, dataset)
+    params, stats = run.params, run.stats
+    if args.best:
+        step, state = best(args.run, train.init_state(recipe, fixed, run.record["seed"]))
+        params, stats = state.params, state.batch_stats
+        print(f"the weights of step {step}, the best on validation")
+    p_NK = predict(fixed, params, stats, split, run.mean_C, run.std)
+    print(f"{len(split)} images of {dataset.note}, {args.split} split")
+    print(report(p_NK, split, dataset.classes))
+    write_predictions(args.csv, p_NK, split, dataset.classes)
+    print(f"predictions: {args.csv}")
+
+
+def _refuse_other_shape(run: runs.Run, dataset: Dataset) -> None:
+    """The run's net must fit the data: same channels and as many classes."""
+    classes, channels = len(dataset.classes), dataset.train.channels
+    if run.record["data"]["classes"] != classes or len(run.mean_C) != channels:
+        raise UserError(
+            f"the run was trained on {run.record['data']['name']} with "
+            f"{run.record['data']['classes']} classes and {len(run.mean_C)} channel(s); "
+            f"{dataset.name} has {classes} and {channels}: evaluate it on data like its own."
+        )
+
+
+def confusion(p_NK: np.ndarray, split: AnySplit) -> np.ndarray:
+    """counts [true class, predicted class], int."""
+    K = p_NK.shape[1]
+    pairs = split.labels_N.astype(np.int64) * K + p_NK.argmax(1)
+    return np.bincount(pairs, minlength=K * K).reshape(K, K)
+
+
+def report(p_NK: np.ndarray, split: AnySplit, classes: tuple[str, ...]) -> str:
+    """Top-1, top-5, balanced accuracy (mean recall over classes present), confusion matrix."""
+    counts_KK = confusion(p_NK, split)
+    present = counts_KK.sum(1) > 0
+    recall = counts_KK.diagonal()[present] / counts_KK.sum(1)[present]
+    own_N = p_NK[np.arange(len(split)), split.labels_N]
+    top5 = ((p_NK > own_N[:, None]).sum(1) < 5).mean()
+    width = max(6, *map(len, classes)) + 1
+    rows = [
+        f"top-1              {100 * counts_KK.trace() / len(split):6.2f} %",
+        f"top-5              {100 * top5:6.2f} %",
+        f"balanced accuracy  {100 * recall.mean():6.2f} %",
+        "",
+        "true \\ predicted".ljust(width + 6) + "".join(f"{name:>{width}s}" for name in classes),
+    ]
+    for name, row in zip(classes, counts_KK, strict=True):
+        rows.append(name.ljust(width + 6) + "".join(f"{count:{width}d}" for count in row))
+    return "\n".join(rows)
+
+
+def write_predictions(path: Path, p_NK: np.ndarray, split: AnySplit, classes) -> None:
+    """CSV: index, true class, predicted class, then the probability of each class."""
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["index", "true", "predicted", *classes])
+        for i, (label, p_K) in enumerate(zip(split.labels_N, p_NK, strict=True)):
+            row = [f"{p:.6g}" for p in p_K]
+            writer.writerow([i, classes[label], classes[int(p_K.argmax())], *row])

@@ -1,0 +1,270 @@
+"""The command line of every experiment: plan, run what is missing, judge, report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from vggbn.claims import results
+from vggbn.commands.gallery import write_gallery
+from vggbn.data import batch_indices
+from vggbn.errors import Parser, UserError, exit_with
+from vggbn.experiment.design import Experiment
+from vggbn.experiment.exact import write_computed
+from vggbn.experiment.plan import Plan, make_plan, read_sweep, size_names, variant_edits
+from vggbn.experiment.summary import build_report
+from vggbn.experiment.sweep import run_sweep
+from vggbn.experiment.view_many import view_many
+from vggbn.forecast.dry_run import dry_run
+from vggbn.jobs import cluster, pool, team
+from vggbn.machine import environment, mesh, provenance
+from vggbn.report import verdict_table, write_html
+from vggbn.runs import loggers
+from vggbn.runs import run as runs
+from vggbn.runs.many import train_many, worker_setting
+from vggbn.training.recipe import Recipe, parse_edit, shown
+
+
+def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 a run failed, 2 a mistake of the user's."""
+    args = sys.argv[1:] if argv is None else argv
+    exit_with(lambda: run(experiment, args), kept="Finished runs are kept")
+
+
+def run(experiment: Experiment, argv: Sequence[str]) -> int:
+    """What `main` does, as a function: returns the exit status, raises UserError."""
+    args = _parser(experiment).parse_args(argv)
+    plan = make_plan(
+        experiment,
+        args.size,
+        out=args.out,
+        data=args.data,
+        edits=dict(parse_edit(text) for text in args.set),
+        seeds=args.seeds,
+        only=args.only,
+    )
+    if args.list:
+        print(listing(plan))
+        return 0
+    if not args.save_every >= 0:
+        raise UserError(f"--save-every must be 0 or more seconds, not {args.save_every}.")
+    if args.input_workers < 0:
+        raise UserError(f"--input-workers must be 0 or more, not {args.input_workers}.")
+    store = runs.Store(args.out / "runs", args.data_dir, args.save_every, args.input_workers)
+    if args.dry_run:
+        print(dry_run(plan, store, args.devices))
+        return 0
+    if args.distributed is not None:
+        return _together(args, plan, store)
+    return _carry_out(args, plan, store, _engine(args))
+
+
+def _together(args: argparse.Namespace, plan: Plan, store: runs.Store) -> int:
+    """By all processes of a job: this one leads, if it is the first, or does as that one says."""
+    if args.jobs is not None or args.cluster is not None:
+        raise UserError("--distributed trains one run at a time: leave out --jobs and --cluster.")
+    team.join(args.distributed)
+    if mesh.process() != 0:
+        team.follow()
+        return 0
+    lead = team.Team()
+    try:
+        return _carry_out(args, plan, store, lead.engine)
+    finally:
+        lead.dismiss()
+
+
+def _carry_out(args: argparse.Namespace, plan: Plan, store: runs.Store, engine: pool.Engine) -> int:
+    refuse_slow(plan, allowed=args.allow_slow or not engine.here)
+    refuse_mistakes(plan, store)
+    folder = plan.folder / "sweep" if args.sweep else plan.folder
+    with loggers.opened(args.log, folder, plan.experiment.name) as log:
+        return (run_sweep if args.sweep else run_plan)(plan, store, engine, log)
+
+
+def _engine(args: argparse.Namespace) -> pool.Engine:
+    """What does the jobs. UserError: --jobs below 1, a flag for other engines, or what
+    `cluster.engine` refuses."""
+    if args.jobs is not None and args.jobs < 1:
+        raise UserError(f"--jobs must be 1 or more, not {args.jobs}.")
+    if args.input_workers:
+        raise UserError(
+            "--input-workers is for --distributed only: elsewhere a run's process may start no "
+            "others, and its threads decode. Leave it out."
+        )
+    if args.cluster is not None:
+        return cluster.engine(args.cluster, args.cluster_set, args.out / "cluster", args.jobs)
+    if args.cluster_set:
+        raise UserError("--cluster-set is for --cluster slurm or local only: leave it out.")
+    return pool.local(args.jobs or pool.default_workers())
+
+
+def refuse_mistakes(plan: Plan, store: runs.Store) -> None:
+    """UserError, before anything is trained, for an --out, data or a batch that cannot be used."""
+    out = store.runs.parent
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out) as file:
+            file.write(bytes(2**20))
+    except OSError as error:
+        raise UserError(
+            f"--out {out} cannot be written ({error.strerror}): name another folder."
+        ) from None
+    train = runs.load_data(plan.base, 0, store).train
+    batch_indices(0, 0, n=len(train), batch=plan.base.batch, shuffle=plan.base.shuffle)
+
+
+def refuse_slow(plan: Plan, *, allowed: bool) -> None:
+    """UserError for a precision that costs time on the CPU that jax would use, and gains none."""
+    recipes = [plan.base, *plan.variants.values()]
+    if allowed or environment.accelerated() or all(r.precision == "float32" for r in recipes):
+        return
+    raise UserError(
+        "precision=bfloat16 is slower than float32 on a CPU: leave it out, run it on a GPU or TPU, "
+        "or force it with --allow-slow."
+    )
+
+
+def _parser(experiment: Experiment) -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=f"python -m experiments.{experiment.name}",
+        description=f"{experiment.title}. {experiment.question}",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--size", default="small", help=f"one of {', '.join(size_names(experiment))}")
+    add(
+        "--data",
+        help="mnist5k, digits, canvas, a TFDS name or folder:PATH (default: the size's own)",
+    )
+    add("--data-dir", help="folder of prepared TFDS sets")
+    add("--seeds", type=int, help="number of seeds (default: the size's own)")
+    add("--only", nargs="+", metavar="VARIANT", help="only these variants")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="edit the baseline")
+    add("--out", type=Path, default=Path("out"), help="folder of results and trained runs")
+    add("--jobs", type=int, help="runs at once (default: one a core; one on a GPU or TPU)")
+    add("--cluster", metavar="KIND", help="submit the runs as jobs: slurm, or local to try it")
+    add("--cluster-set", nargs="+", default=[], metavar="NAME=VALUE", help="what a job asks for")
+    add(
+        "--distributed",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS:PORT,PROCESSES,INDEX",
+        help="one of several processes that share each batch; alone: found by jax",
+    )
+    add("--save-every", type=float, default=300, metavar="SECONDS", help="between saved steps")
+    add("--input-workers", type=int, default=0, help="with --distributed: more that decode images")
+    kinds = ", ".join(loggers.KINDS)
+    add("--log", nargs="*", default=["csv"], metavar="KIND", help=f"of the curves, any of {kinds}")
+    add("--allow-slow", action="store_true", help="let precision=bfloat16 run on a CPU")
+    add("--list", action="store_true", help="print variants and claims, run nothing")
+    add("--dry-run", action="store_true", help="count and compile what would be trained, no more")
+    add("--devices", type=int, default=1, help="with --dry-run: how many share a batch")
+    add("--sweep", action="store_true", help="search the learning rates instead")
+    return parser
+
+
+def listing(plan: Plan) -> str:
+    """The baseline, the variants as edits of it, and the claims."""
+    rows = [
+        f"{plan.experiment.title}, --size {plan.size}, {len(plan.seeds)} seeds",
+        "",
+        "variants:",
+    ]
+    for name, edits in variant_edits(plan).items():
+        text = ", ".join(f"{k} {old} → {new}" for k, (old, new) in edits.items())
+        rows.append(f"  {name:22s} {text or '(the baseline)'}")
+    rows += ["", "baseline:"]
+    rows += [f"  {k:22s} {v}" for k, v in shown(plan.base).items()]
+    rows += ["", "claims:"]
+    claims = (*plan.experiment.exact, *plan.experiment.claims)
+    rows += [f"  {c.id:22s} {c.sentence}\n{'':25s}{c.criterion}" for c in claims]
+    return "\n".join(rows)
+
+
+def run_plan(plan: Plan, store: runs.Store, engine: pool.Engine, log: loggers.Logs) -> int:
+    """Run the missing (variant, seed) pairs, then judge and report."""
+    began = time.perf_counter()
+    setting, evaluation = worker_setting(engine), provenance.evaluation_digest()
+    every = plan.found(setting, evaluation).missing(plan.seeds)
+    missing = [(name, seed) for name, seed in every if name in plan.variants]
+    done = len(plan.seeds) * len(plan.variants) - len(missing)
+    workers = min(engine.workers, max(1, len(missing)))
+    print(budget(plan, [plan.variants[name] for name, _ in missing], done, workers))
+    failures = train_missing(plan, store, missing, engine, setting, log)
+    views = [(name, seed) for name, seed in every if name in plan.views]
+    failures += view_missing(plan, store, views, engine)
+    computed = [claim.judged() for claim in plan.experiment.exact]
+    report = build_report(plan, plan.found(setting, evaluation), computed)
+    if computed:
+        write_computed(plan.computed_path, computed)
+    write_html(plan.folder / "report.html", report)
+    if plan.experiment.gallery:
+        show_gallery(plan, store)
+    print("\n" + verdict_table(report.judgements))
+    print(f"\n{plan.folder / 'report.html'}   {plan.results_path}")
+    print(f"{len(missing)} runs in {(time.perf_counter() - began) / 60:.1f} min")
+    return 1 if failures else 0
+
+
+def show_gallery(plan: Plan, store: runs.Store) -> None:
+    """Write gallery.html beside the report, of the last arm's first seed."""
+    recipe = list(plan.variants.values())[-1]
+    path = plan.folder / "gallery.html"
+    run = runs.load_run(store.folder(recipe, plan.seeds[0]))
+    write_gallery(path, run, runs.load_data(recipe, plan.seeds[0], store))
+    print(path)
+
+
+def budget(plan: Plan, missing: list[Recipe], done: int, workers: int) -> str:
+    """What is about to be run: runs, images, and the time if a sweep has measured the rate."""
+    images = sum(recipe.steps * recipe.batch for recipe in missing)
+    text = (
+        f"{plan.experiment.title}: {len(plan.variants)} variants × {len(plan.seeds)} seeds, "
+        f"{done} runs found, {len(missing)} to do: {images / 1e6:.2f} million training images, "
+        f"{workers} process(es)"
+    )
+    record = read_sweep(plan)
+    if record and missing:
+        minutes = images / (record["images_per_second"] * workers) / 60
+        text += f"; about {minutes:.0f} min at the {record['images_per_second']:.0f} images/s a "
+        text += "process that the sweep measured"
+    return text
+
+
+def train_missing(
+    plan: Plan,
+    store: runs.Store,
+    missing: list[tuple[str, int]],
+    engine: pool.Engine,
+    setting: dict,
+    log: loggers.Logs,
+) -> int:
+    """Train (or find) each run and append its line; returns how many failed."""
+    wanted = {f"{name} seed {seed}": (plan.variants[name], seed, store) for name, seed in missing}
+    variant = {f"{name} seed {seed}": name for name, seed in missing}
+    return train_many(wanted, engine, _writer(plan, variant), setting=setting, log=log)
+
+
+def view_missing(
+    plan: Plan, store: runs.Store, missing: list[tuple[str, int]], engine: pool.Engine
+) -> int:
+    """Test the trained nets by each missing view and append its line; returns how many failed."""
+    wanted = {f"{name} seed {seed}": (plan.views[name], seed) for name, seed in missing}
+    variant = {f"{name} seed {seed}": name for name, seed in missing}
+    return view_many(wanted, plan.variants, store, engine, _writer(plan, variant))
+
+
+def _writer(plan: Plan, variant: dict[str, str]):
+    """write(name, record) for the lines of the runs that are named so."""
+
+    def write(name: str, record: dict) -> None:
+        head = {"experiment": plan.experiment.name, "size": plan.size, "variant": variant[name]}
+        results.append(plan.results_path, head | record)
+
+    return write

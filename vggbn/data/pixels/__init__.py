@@ -1,0 +1,1 @@
+"""One image: decoded, fitted, rescaled; cropped and coloured inside the step."""

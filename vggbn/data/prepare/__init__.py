@@ -1,0 +1,1 @@
+"""Sets stored once, as ArrayRecord files, for training to read."""

@@ -1,0 +1,149 @@
+"""One experiment at one size on one data set: its recipes, its seeds, where its results go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vggbn.claims import results
+from vggbn.claims.results import Results
+from vggbn.data.readers.embedded import EMBEDDED
+from vggbn.errors import UserError, unknown
+from vggbn.experiment.design import Experiment, Size
+from vggbn.experiment.views import View
+from vggbn.training import recipe as recipes
+from vggbn.training.recipe import Recipe
+
+PUBLISHED = Path(__file__).parents[2] / "results"  # the committed results of this checkout
+
+
+class Plan(NamedTuple):
+    """One experiment at one size on one data set: what is to be run, and where results go."""
+
+    experiment: Experiment
+    size: str
+    base: Recipe
+    variants: dict[str, Recipe]
+    seeds: range
+    folder: Path
+    scale: Size
+    views: dict[str, View]
+
+    @property
+    def results_path(self) -> Path:
+        return self.folder / "results.jsonl"
+
+    @property
+    def computed_path(self) -> Path:
+        return self.folder / "computed.json"
+
+    @property
+    def sweep_path(self) -> Path:
+        return self.folder / "sweep.json"
+
+    def ids(self) -> dict[str, str]:
+        trained = {name: recipe.id for name, recipe in self.variants.items()}
+        return trained | {name: view.id(self.variants) for name, view in self.views.items()}
+
+    def found(self, setting: dict, evaluation: str | None = None) -> Results:
+        """What the results file holds of this plan; see Results for setting and evaluation."""
+        core = {name for name in self.ids() if self.scale.is_core(name)}
+        return Results(results.read(self.results_path), self.ids(), setting, core, evaluation)
+
+
+def make_plan(
+    experiment: Experiment,
+    size: str,
+    *,
+    out: Path,
+    data: str | None = None,
+    edits: Mapping[str, Any] | None = None,
+    seeds: int | None = None,
+    only: list[str] | None = None,
+) -> Plan:
+    """Resolve the recipes of a size on a data set, with the user's own edits of the baseline."""
+    if size not in size_names(experiment):
+        raise unknown("size", size, size_names(experiment))
+    chosen = experiment.sizes.get(f"{size}-{data}", experiment.sizes[size])
+    tuned = {k: v for k, v in chosen.tuned.items() if k in recipes.FIELDS}
+    base = edited(experiment.base, {**chosen.edits, **tuned})
+    if data and data != base.data:
+        images = {} if data in EMBEDDED else experiment.any_images
+        base = edited(base, {**images, "data": data})
+    base = edited(base, edits or {})
+    others = {k: v for k, v in chosen.others.items() if k not in (edits or {})}
+    variants = {
+        name: recipe if chosen.is_core(name) else edited(recipe, others)
+        for name, recipe in _variants(experiment, base, chosen.tuned, edits or {}).items()
+    }
+    names = _names(only, chosen.arms, variants)
+    n = chosen.seeds if seeds is None else seeds
+    if n < 1:
+        raise UserError(f"--seeds must be 1 or more, not {n}.")
+    folder = out / experiment.name / f"{size}-{label(base, experiment, edits)}"
+    chosen_variants = {name: variants[name] for name in names}
+    views = {
+        name: view
+        for name, view in experiment.views(variants).items()
+        if all(look.net in chosen_variants for look in view.looks)
+    }
+    return Plan(experiment, size, base, chosen_variants, range(n), folder, chosen, views)
+
+
+def size_names(experiment: Experiment) -> list[str]:
+    """What --size takes: not the sizes made for one data set."""
+    return [name for name in experiment.sizes if "-" not in name]
+
+
+def _variants(experiment, base, tuned, edits) -> dict[str, Recipe]:
+    """The experiment's own; an edit of the user's may have made one of them impossible."""
+    try:
+        return experiment.variants(base, tuned)
+    except UserError as error:
+        text = " ".join(f"{k}={v}" for k, v in edits.items())
+        raise UserError(f"with --set {text} an arm of {experiment.name} is lost: {error}") from None
+
+
+def edited(base: Recipe, edits: Mapping[str, Any]) -> Recipe:
+    """`but`, leaving out what is so already."""
+    known = {k: v for k, v in edits.items() if k not in recipes.FIELDS or getattr(base, k) != v}
+    return base.but(**known)
+
+
+def label(base: Recipe, experiment: Experiment, edits: Mapping[str, Any] | None) -> str:
+    """The data set as part of a file name, with the user's edits: other numbers, other folder."""
+    name = base.data
+    if name.startswith("folder:"):
+        name = Path(name.removeprefix("folder:").rstrip("/")).name
+    extra = [f"{k}={v}" for k, v in sorted((edits or {}).items())]
+    return ",".join([name, *extra]).replace("/", "_")
+
+
+def _names(only, arms, variants) -> list[str]:
+    names = list(only or arms or variants)
+    for name in names:
+        if name not in variants:
+            raise unknown("variant", name, variants)
+    return names
+
+
+def variant_edits(plan: Plan) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """{variant: {field: (baseline's value, its value)}}: the printed table is the diff."""
+    before = recipes.shown(plan.base)
+    return {
+        name: {k: (before[k], v) for k, v in recipes.diff(plan.base, recipe).items()}
+        for name, recipe in plan.variants.items()
+    }
+
+
+def read_sweep(plan: Plan) -> dict | None:
+    """The record of the sweep for this size and data set: the user's own, else the published."""
+    own, name = plan.experiment.sweep, plan.experiment.name
+    name = own if isinstance(own, str) else name
+    mine, file = plan.folder.parents[1] / name / plan.folder.name, plan.sweep_path.name
+    for path in (mine / file, PUBLISHED / name / plan.folder.name / file):
+        if path.exists():
+            return json.loads(path.read_text())
+    return None

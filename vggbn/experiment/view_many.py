@@ -1,0 +1,93 @@
+"""Many views: the posteriors they need, computed by the workers of an engine, then averaged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from vggbn.experiment.views import View, record
+from vggbn.jobs import pool
+from vggbn.machine import compile_cache, compiling
+from vggbn.runs import run as runs
+from vggbn.runs.many import compile_key
+from vggbn.runs.posteriors import compute_posterior, find_posterior
+from vggbn.training.recipe import Recipe
+
+Part = tuple[str, int]  # protocol, side
+
+
+def view_many(
+    wanted: Mapping[str, tuple[View, int]],
+    recipes: Mapping[str, Recipe],
+    store: runs.Store,
+    engine: pool.Engine,
+    write: Callable[[str, dict], None],
+) -> int:
+    """Compute or find each (view, seed) of `wanted`; write(name, record), in its order.
+
+    Returns how many nets failed; the views of such a net are left out.
+    """
+    lost = _compute(_missing(wanted, recipes, store), store, engine)
+    for name, (view, seed) in wanted.items():
+        if not any((recipes[look.net].id, seed) in lost for look in view.looks):
+            write(name, record(view, recipes, seed, store))
+    return len(lost)
+
+
+def _missing(wanted, recipes, store) -> dict[tuple[str, int], tuple[Recipe, list[Part]]]:
+    """{(recipe id, seed): (recipe, what of it is not there yet)}."""
+    missing: dict[tuple[str, int], tuple[Recipe, list[Part]]] = {}
+    asked = {
+        (recipes[net].id, seed, protocol, side): recipes[net]
+        for view, seed in wanted.values()
+        for net, protocol, side in view.parts()
+    }
+    for (name, seed, *part), recipe in asked.items():
+        if find_posterior(recipe, seed, store, *part) is None:
+            missing.setdefault((name, seed), (recipe, []))[1].append(tuple(part))
+    return missing
+
+
+def _compute(missing, store: runs.Store, engine: pool.Engine) -> set[tuple[str, int]]:
+    """Run the jobs, a line each; returns the (recipe id, seed) of those that failed."""
+    began, done, lost = time.perf_counter(), 0, set()
+
+    def tell(job, text: str) -> None:
+        nonlocal done
+        done += 1
+        left = (time.perf_counter() - began) / done * (len(missing) - done)
+        print(
+            f"{job.name}: {text}; {done}/{len(missing)} nets, {left / 60:.1f} min left", flush=True
+        )
+
+    def failed(job, text: str) -> None:
+        lost.add(job.payload[:2])
+        tell(job, f"FAILED\n{text}")
+
+    events = pool.Events(
+        on_report=lambda job, report: None,
+        on_result=lambda job, text: tell(job, text),
+        on_failure=failed,
+    )
+    jobs = [
+        pool.Job(
+            f"{recipe.model} {key[0]} seed {key[1]}",
+            compile_key(recipe),
+            (*key, recipe, parts, store),
+        )
+        for key, (recipe, parts) in missing.items()
+    ]
+    engine.run(jobs, _work, events)
+    return lost
+
+
+def _work(payload, report) -> str:
+    """All that is missing of one net, in a worker."""
+    _, seed, recipe, parts, store = payload
+    compiling.run_inline()
+    compile_cache.use(store.cache)
+    began = time.perf_counter()
+    for part in parts:
+        compute_posterior(recipe, seed, store, *part)
+    names = ", ".join(f"{protocol}@{side}" for protocol, side in parts)
+    return f"{names} in {time.perf_counter() - began:.0f} s"

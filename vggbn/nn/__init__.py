@@ -1,0 +1,1 @@
+"""Arrays: norms, layers, and the forms of them that a CPU computes fast."""

@@ -1,0 +1,1 @@
+"""A trained run on disk, found again by its recipe and seed."""

@@ -1,0 +1,145 @@
+"""Many (recipe, seed) runs, trained or found by the workers of an engine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from vggbn.errors import UserError
+from vggbn.jobs import pool
+from vggbn.machine import compile_cache, compiling, environment, provenance
+from vggbn.runs import run as runs
+from vggbn.runs.loggers import Logged, Logs
+from vggbn.runs.progress import Progress
+from vggbn.training.recipe import Recipe, static
+
+Wanted = dict[str, tuple[Recipe, int, runs.Store]]
+
+
+def train_many(
+    wanted: Wanted,
+    engine: pool.Engine,
+    write: Callable[[str, dict], None],
+    *,
+    setting: dict | None = None,
+    log: Logs | None = None,
+) -> int:
+    """Train or find each run of {name: (recipe, seed, store)}; write(name, record) as it ends.
+
+    setting: that of the engine's workers, so that what they have finished is found without one.
+    `log` is told of every run, also of those that others start from. Returns how many failed.
+    UserError from a worker ends the whole; what was written stays.
+    """
+    if not wanted:
+        return 0
+    first, _, store = next(iter(wanted.values()))
+    compile_cache.tidy(store.cache)
+    found = _found(wanted, setting)
+    every = with_ancestors({name: run for name, run in wanted.items() if name not in found})
+    all_runs = wanted | every
+    progress = Progress({name: r.steps for name, (r, *_) in all_runs.items()}, first.batch)
+    named = {name: Logged(name, recipe, seed) for name, (recipe, seed, _) in all_runs.items()}
+    log, strays = log or Logs({}), 0
+
+    def report(job, record):
+        progress.report(job.name, record)
+        log.report(named[job.name], record)
+
+    def finish(name, record):
+        nonlocal strays
+        strays += record["setting"] != (setting or record["setting"])
+        if name in wanted:
+            write(name, record)
+        progress.finished(name, record)
+        log.finished(named[name], record)
+
+    def fail(job, text):
+        progress.failed(job.name, text)
+        log.failed(named[job.name], text)
+
+    for name, record in found.items():
+        finish(name, record)
+    events = pool.Events(report, lambda job, record: finish(job.name, record), fail)
+    engine.run(_jobs(every), _train, events)
+    failures = progress.close()
+    if strays:
+        print(
+            f"{strays} of these runs are of another device or version than the first job, and pair "
+            "with none of the others: ask for one kind of node (--cluster-set constraint=...).",
+            file=sys.stderr,
+        )
+    return failures
+
+
+def _found(wanted: Wanted, setting: dict | None) -> dict[str, dict]:
+    """{name: record} of the runs that were finished in this setting; None finds nothing."""
+    if setting is None:
+        return {}
+    records = {name: runs.find_record(*run, setting) for name, run in wanted.items()}
+    return {name: record for name, record in records.items() if record is not None}
+
+
+def with_ancestors(wanted: Wanted) -> Wanted:
+    """`wanted` with the nets that its recipes start from, each before them and only once."""
+    named = {(recipe.id, seed): name for name, (recipe, seed, _) in wanted.items()}
+    every: Wanted = {}
+    for name, (recipe, seed, store) in wanted.items():
+        for parent in reversed(recipe.ancestors):
+            if (parent.id, seed) not in named:
+                named[parent.id, seed] = f"{parent.id} seed {seed}"
+                every[named[parent.id, seed]] = (parent, seed, store)
+        every[name] = (recipe, seed, store)
+    return every
+
+
+def _jobs(every: Wanted) -> list[pool.Job]:
+    """A job a run; a run whose parent is among them waits for it."""
+    named = {(recipe.id, seed): name for name, (recipe, seed, _) in every.items()}
+    jobs = []
+    for name, job in every.items():
+        recipe, seed, _ = job
+        parent = named.get((recipe.parent.id, seed)) if recipe.parent else None
+        after = frozenset([parent] if parent else [])
+        jobs.append(pool.Job(name, compile_key(recipe), job, after))
+    return jobs
+
+
+def _train(payload, report) -> dict:
+    """One run, in a worker."""
+    recipe, seed, store = payload
+    compiling.run_inline()
+    compile_cache.use(store.cache)
+    return runs.train_run(recipe, seed, store, report)
+
+
+def compile_key(recipe: Recipe):
+    """Equal for recipes that share a compilation on one data set."""
+    size = recipe.image_size
+    return static(recipe, image=(size, size, 0), classes=0, flip=True)
+
+
+def worker_setting(engine: pool.Engine) -> dict:
+    """The setting of a run in a worker of the engine: threads differ from this process's.
+
+    On this machine's CPU it is known. Which accelerator jax would take, if any, only a process that
+    starts it can tell; and of a cluster, only a job there.
+    """
+    if engine.here and not environment.accelerated():
+        return provenance.cpu_setting(int(environment.SINGLE_THREAD["NPROC"]))
+    answers: list[dict] = []
+    events = pool.Events(
+        on_report=lambda job, report: None,
+        on_result=lambda job, answer: answers.append(answer),
+        on_failure=_refuse_device,
+    )
+    engine.run([pool.Job("setting", None, None)], _setting, events)
+    return answers[0]
+
+
+def _refuse_device(job, text: str) -> None:
+    reason = text.strip().splitlines()[-1]
+    raise UserError(f"jax does not start in a worker process ({reason}); see JAX_PLATFORMS.")
+
+
+def _setting(payload, report) -> dict:
+    return provenance.setting()

@@ -1,0 +1,97 @@
+"""What a trained net says of its test images, by protocol and scale: computed once and kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vggbn import evaluate
+from vggbn.machine import provenance
+from vggbn.runs.run import Run, Store, get_run, load_data
+from vggbn.training import train
+from vggbn.training.recipe import Recipe
+
+PROTOCOLS = {
+    "by_batch": evaluate.by_batch,
+    "centre": evaluate.centre,
+    "dense": evaluate.dense,
+    "multi_crop": evaluate.multi_crop,
+}
+
+
+class Posterior(NamedTuple):
+    """Softmax posteriors of the test images, float32 [views, N, classes], and what they are of.
+
+    The views are the image and, where mirroring keeps the label, its mirror image.
+    """
+
+    p_VNK: np.ndarray
+    labels_N: np.ndarray
+    classes: int
+    seconds: float
+    setting: dict[str, Any]
+    data: dict[str, Any]
+
+
+def find_posterior(
+    recipe: Recipe, seed: int, store: Store, protocol: str, side: int
+) -> Posterior | None:
+    """The posterior that today's evaluation code got from the run that lies in the store."""
+    folder = store.folder(recipe, seed)
+    try:
+        record = json.loads((folder / "run.json").read_text())
+        path = _path(folder, protocol, side)
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if str(arrays["of"]) != _of(record):
+                return None
+            p_VNK, labels_N, seconds = (arrays[name] for name in ("p", "labels", "seconds"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    data = record["data"]
+    return Posterior(p_VNK, labels_N, data["classes"], float(seconds), record["setting"], data)
+
+
+def compute_posterior(recipe: Recipe, seed: int, store: Store, protocol: str, side: int) -> None:
+    """Put it where `find_posterior` looks; the net is trained if need be."""
+    run = get_run(recipe, seed, store)
+    dataset = load_data(recipe, seed, store)
+    began = time.perf_counter()
+    p_VNK = PROTOCOLS[protocol](
+        train.static_of(recipe, dataset),
+        run.params,
+        run.stats,
+        dataset.test,
+        run.mean_C,
+        run.std,
+        side=side,
+        mirrored=dataset.flip,
+    )
+    seconds = time.perf_counter() - began
+    _save(store.folder(recipe, seed), run, protocol, side, p_VNK, dataset.test.labels_N, seconds)
+
+
+def _save(folder: Path, run: Run, protocol: str, side: int, p_VNK, labels_N, seconds) -> None:
+    path = _path(folder, protocol, side)
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, p=p_VNK, labels=labels_N, seconds=seconds, of=_of(run.record))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _path(folder: Path, protocol: str, side: int) -> Path:
+    return folder / "posteriors" / f"{protocol}@{side}.npz"
+
+
+def _of(record: dict[str, Any]) -> str:
+    """Which training, and which evaluation code."""
+    return f"{record['id']} {record['finished']} {provenance.evaluation_digest()}"

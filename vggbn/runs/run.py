@@ -1,0 +1,271 @@
+"""A trained run lives once, by recipe id and seed: `get_run` trains it or finds it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from vggbn import data
+from vggbn.data.splits import stratified
+from vggbn.errors import UserError
+from vggbn.evaluate import evaluate
+from vggbn.machine import mesh, provenance
+from vggbn.machine.clock import Clock
+from vggbn.models.inherit import inherit
+from vggbn.runs import arrays as checkpoint
+from vggbn.runs.keeper import kept, owned
+from vggbn.training import train
+from vggbn.training.recipe import Recipe, Static
+
+Report = Callable[[dict], None]
+
+
+class Store(NamedTuple):
+    """Where runs live and data come from; what of it decides no number.
+
+    save_every: seconds between two saved steps of a run. workers: processes that decode a streamed
+    set for a run (0: threads of its own process).
+    """
+
+    runs: Path
+    data_dir: str | None = None
+    save_every: float = 300.0
+    workers: int = 0
+
+    @property
+    def cache(self) -> Path:
+        """What can be made again: decoded data and compiled programs."""
+        return self.runs.parent / "cache"
+
+    def folder(self, recipe: Recipe, seed: int) -> Path:
+        return self.runs / recipe.id / f"seed{seed}"
+
+
+class Run(NamedTuple):
+    """A trained net: its record, its weights and what its training set was standardised by."""
+
+    record: dict[str, Any]
+    params: Any
+    stats: Any
+    mean_C: np.ndarray
+    std: np.ndarray
+
+
+def get_run(
+    recipe: Recipe, seed: int, store: Store, on_report: Report = lambda record: None
+) -> Run:
+    """The run of this recipe and seed by today's code on this device, trained if need be."""
+    train_run(recipe, seed, store, on_report)
+    return mesh.agreed(lambda: load_run(store.folder(recipe, seed)))
+
+
+def load_run(folder: Path) -> Run:
+    """The run saved in `folder`. UserError: no run there, or its files are damaged."""
+    path = Path(folder) / "run.json"
+    try:
+        record = json.loads(path.read_text())
+        missing = {"recipe", "seed", "data"} - record.keys()
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    except FileNotFoundError:
+        raise UserError(f"no run at {folder}: give a folder that holds run.json.") from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); train the run again.") from None
+    weights = checkpoint.load(Path(folder) / "weights")
+    return Run(record, weights["params"], weights["stats"], weights["mean"], weights["std"])
+
+
+def find_record(
+    recipe: Recipe, seed: int, store: Store, setting: dict | None = None
+) -> dict | None:
+    """The record of a finished run made in this setting (code, jaxlib, device, threads).
+
+    setting: None is that of this process, which starts jax; then process 0 looks, for all.
+    """
+    path = store.folder(recipe, seed) / "run.json"
+    if setting:
+        return _find_record(path, setting)
+    setting = provenance.setting()
+    return mesh.agreed(lambda: _find_record(path, setting))
+
+
+def _find_record(path: Path, setting: dict) -> dict | None:
+    try:
+        record = json.loads(path.read_text())
+        return record if record["setting"] == setting else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def train_run(
+    recipe: Recipe, seed: int, store: Store, on_report: Report = lambda record: None
+) -> dict:
+    """Train, evaluate and save one run, or find it; returns its record, which is its run.json.
+
+    on_report hears of every evaluation, and between them of the step and the loss about once a
+    second. A run that was stopped goes on from its last saved step. Preempted: SIGTERM came, and
+    the step is saved.
+    """
+    with owned(recipe, seed, store):
+        return find_record(recipe, seed, store) or _train_run(recipe, seed, store, on_report)
+
+
+def _train_run(recipe: Recipe, seed: int, store: Store, on_report: Report) -> dict:
+    parent = get_run(recipe.parent, seed, store) if recipe.parent else None
+    clock = Clock("load")
+    dataset = load_data(recipe, seed, store)
+    fixed = train.static_of(recipe, dataset)
+    start = train.Reached(_start(recipe, fixed, seed, parent), [], (0, 0.0, 0))
+    with kept(recipe, seed, store, start.state, on_report) as keeper:
+        start = keeper.found() or start
+        clock.to("fit")
+        fit = train.fit(
+            recipe,
+            seed,
+            dataset,
+            **start._asdict(),
+            on_evaluation=on_report,
+            on_step=keeper.reached,
+            workers=store.workers,
+        )
+        clock.to("final")
+        record = {
+            "id": recipe.id,
+            "seed": seed,
+            "recipe": asdict(recipe),
+            **_outcome(recipe, seed, dataset, fixed, fit),
+            "history": fit.history,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(fit.state.params)),
+            "data": _data_facts(dataset),
+            "setting": provenance.setting(),
+            "versions": provenance.versions(),
+            "commit": provenance.commit(),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "seconds": _seconds(fit.seconds, clock.stop()),
+            **keeper.interruptions(),
+        }
+        if mesh.process() == 0:
+            _save(store.folder(recipe, seed), record, fit.state, dataset)
+        keeper.finish()
+    return record
+
+
+def _start(recipe: Recipe, fixed: Static, seed: int, parent: Run | None) -> train.TrainState:
+    """Step 0: new weights, the parent's in their place."""
+    train.train_step(fixed)  # before jax computes anything: see compiling.run_inline
+    state = train.init_state(recipe, fixed, seed)
+    if parent is None:
+        return state
+    trees = inherit(
+        recipe.inherit, (state.params, state.batch_stats), (parent.params, parent.stats)
+    )
+    return state.replace(params=trees[0], batch_stats=trees[1])
+
+
+def _seconds(fit: dict[str, float], run: dict[str, float]) -> dict[str, float]:
+    """Those of `fit`, with loading and final scores; `compile` is that of the whole run."""
+    parts = fit | {name: run[name] for name in ("load", "final", "compile")} | {"all": run["total"]}
+    return {name: round(value, 3) for name, value in parts.items()}
+
+
+def load_data(recipe: Recipe, seed: int, store: Store) -> data.Dataset:
+    """The recipe's data set, cut for this seed where the recipe's split depends on it."""
+    fold = seed if recipe.split == "folds" else 0
+    side = recipe.source_side or recipe.image_size
+    choices = (
+        recipe.split, fold, recipe.damaged, recipe.pixels, recipe.train_size, recipe.loading,
+    )  # fmt: skip
+    return _load(recipe.data, side, recipe.fit, *choices, store)
+
+
+@lru_cache(maxsize=1)
+def _load(
+    name, image_size, fit, split, seed, damaged, pixels, train_size, loading, store
+) -> data.Dataset:
+    return data.load(
+        name,
+        image_size=image_size,
+        fit=fit,
+        split=split,
+        seed=seed,
+        damaged=damaged,
+        pixels=pixels,
+        train_size=train_size,
+        loading=loading,
+        data_dir=store.data_dir,
+        cache_dir=str(store.cache),
+    )
+
+
+def _outcome(recipe, seed, dataset, fixed: Static, fit: train.Fit) -> dict:
+    """status, diverged_at, end_lr, final scores; a diverged run scores what it ended with."""
+    diverged_at = int(fit.state.diverged_at)
+    scores = _final_scores(recipe, seed, dataset, fixed, fit.state)
+    return {
+        "status": "ok" if diverged_at < 0 else f"diverged at step {diverged_at}",
+        "diverged_at": None if diverged_at < 0 else diverged_at,
+        "end_lr": fit.history[-1]["lr"],
+        "final": scores,
+    }
+
+
+def _final_scores(recipe, seed, dataset, fixed, state):
+    """Training images, validation and test with the moving averages, and test with Algorithm 2's
+    statistics."""
+    pixels = train.on_device(dataset)
+    population = train.population_stats(recipe, seed, dataset, state)
+
+    def scores(stats, split):
+        view = train.single_view(recipe, split)
+        return evaluate(fixed, state.params, stats, view, pixels.mean_C, pixels.std)
+
+    fitted = scores(state.batch_stats, _some(dataset.train))
+    validation = scores(state.batch_stats, dataset.validation)
+    test = scores(state.batch_stats, dataset.test)
+    return {
+        "train_accuracy": fitted["accuracy"],
+        "val_accuracy": validation["accuracy"],
+        "test_accuracy": test["accuracy"],
+        "test_top5": test["top5"],
+        "test_loss": test["loss"] if math.isfinite(test["loss"]) else None,
+        "test_n": test["n"],
+        "test_accuracy_population": scores(population, dataset.test)["accuracy"],
+    }
+
+
+FITTED = 2000  # training images that the final score of the fit is taken on
+
+
+def _some(train: data.AnySplit) -> data.AnySplit:
+    return stratified(train, FITTED) if len(train) > FITTED else train
+
+
+def _data_facts(dataset: data.Dataset) -> dict:
+    sizes = {name: len(getattr(dataset, name)) for name in ("train", "validation", "test")}
+    counts_K = np.bincount(dataset.train.labels_N, minlength=len(dataset.classes))
+    return {"name": dataset.name, "note": dataset.note, "digest": dataset.digest, **sizes} | {
+        "classes": len(dataset.classes),
+        "majority": round(float(counts_K.max() / counts_K.sum()), 4),
+    }
+
+
+def _save(folder: Path, record: dict, state: train.TrainState, dataset: data.Dataset) -> None:
+    """Weights first, then the record: a run.json promises that its weights are there."""
+    pixels = train.on_device(dataset)
+    (folder / "run.json").unlink(missing_ok=True)
+    weights = {"params": state.params, "stats": state.batch_stats}
+    weights |= {"mean": np.asarray(pixels.mean_C), "std": np.float32(pixels.std)}
+    checkpoint.save(folder / "weights", weights)
+    part = folder / "run.json.part"
+    part.write_text(json.dumps(record, allow_nan=True) + "\n")
+    os.replace(part, folder / "run.json")
