@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import scipy.special
 
+from tests.test_rank import place
 from vggbn.data import Split
-from vggbn.evaluate import evaluate, predict, single
+from vggbn.evaluate import evaluate, outputs, predict, single
 from vggbn.models import MODELS, Model, Net
 from vggbn.training.recipe import Static
 
-NOT_A_NUMBER = 255  # this grey value is a NaN logit of the fake net
+# These grey values are logits of the fake net that are not finite.
+NOT_FINITE = {255: np.nan, 254: np.inf, 253: -np.inf}
 
 
 def fake(net):
@@ -19,7 +21,10 @@ def fake(net):
     def apply(params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9):
         assert not train
         values_NK = jnp.round(x_NHWC.reshape(x_NHWC.shape[0], -1) * 255)
-        return jnp.where(values_NK == NOT_A_NUMBER, jnp.nan, values_NK / 10), stats
+        logits_NK = values_NK / 10
+        for grey, logit in NOT_FINITE.items():
+            logits_NK = jnp.where(values_NK == grey, logit, logits_NK)
+        return logits_NK, stats
 
     return Model(lambda key, initialiser: ({}, {}), apply)
 
@@ -104,16 +109,31 @@ def test_ties_count_as_wrong():
     assert result["top5"] == 0.5  # of two, but not of ten
 
 
+@pytest.mark.parametrize("grey", NOT_FINITE)
 @pytest.mark.parametrize("where", ["all", "own", "another"])
-def test_nan_logits_count_as_wrong(where):
+def test_an_image_with_a_logit_that_is_not_finite_is_wrong(where, grey):
     pixels_NK = np.tile(np.arange(100, 0, -10), (3, 1))
     label = 0
     columns = {"all": slice(None), "own": 0, "another": 5}[where]
-    pixels_NK[1, columns] = NOT_A_NUMBER
+    pixels_NK[1, columns] = grey
     result = scores(pixels_NK, [label] * 3)
     assert (result["correct"], result["accuracy"], result["n"]) == (2, 2 / 3, 3)
-    assert np.isnan(result["loss"])
-    assert result["top5"] == (1 if where == "another" else 2 / 3)
+    assert result["top5"] == 2 / 3
+    finite = where == "another" and NOT_FINITE[grey] < 0  # a class that is impossible costs nothing
+    assert np.isfinite(result["loss"]) == finite
+
+
+def test_the_jitted_sums_score_as_the_rule_says():
+    rng = np.random.default_rng(4)
+    values = [0, 30, 60, 90, 120, *NOT_FINITE]  # few, so that ties are common
+    often = [*5 * [30], *3 * [1]]
+    pixels_NK = rng.choice(values, (600, 7), p=np.divide(often, sum(often)))
+    labels_N = rng.integers(0, 7, 600)
+    logits_NK = [[NOT_FINITE.get(grey, grey / 10) for grey in row] for row in pixels_NK.tolist()]
+    found = scores(pixels_NK, labels_N)
+    places = [place(row, label) for row, label in zip(logits_NK, labels_N, strict=True)]
+    assert found["correct"] == sum(p < 1 for p in places) > 20
+    assert found["top5"] == np.mean([p < 5 for p in places])
 
 
 def test_top5_of_fewer_classes_is_always_right():
@@ -163,6 +183,16 @@ def test_predictions_keep_the_order_and_sum_to_one(n):
     expected = scipy.special.softmax(pixels_NK / 10, axis=1)
     np.testing.assert_allclose(probabilities, expected, rtol=1e-4)
     assert (probabilities.argmax(1) == labels_N).sum() == scores(pixels_NK, labels_N)["correct"]
+
+
+def test_outputs_are_the_logits_and_their_softmax():
+    pixels_NK, labels_N = random_split(251)
+    split = split_of(pixels_NK, labels_N)
+    found = outputs(static(), {}, {}, split, np.zeros(1, np.float32), np.float32(1))
+    np.testing.assert_allclose(found.logits_NK, pixels_NK / 10, rtol=1e-6)
+    np.testing.assert_allclose(
+        found.p_NK, scipy.special.softmax(found.logits_NK, axis=1), rtol=1e-5
+    )
 
 
 # --- a real net ----------------------------------------------------------------------------------

@@ -64,3 +64,12 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         gallery.main([str(tmp_path)])
     assert "no run at" in capsys.readouterr().err
+
+
+def test_a_net_that_ties_takes_an_image_for_no_class(run, monkeypatch):
+    trained = runs.load_run(run)
+    dataset = runs.load_data(RECIPE, 0, runs.Store(run.parent.parent))
+    maps = {"tie": np.full((2, 2, 10), 0.1), "three": np.tile(np.eye(10)[3], (2, 2, 1))}
+    for found, name in (("tie", "no class"), ("three", dataset.classes[3])):
+        monkeypatch.setattr(gallery, "score_map", lambda *_, found=found: maps[found])
+        assert f"taken for {name}</h2>" in gallery._test_image(trained, RECIPE, dataset, 0)

@@ -13,13 +13,14 @@ import numpy as np
 
 from vggbn.data import AnySplit, Dataset, load
 from vggbn.errors import Parser, UserError, exit_with, unknown
-from vggbn.evaluate import predict
+from vggbn.evaluate import choice_N, outputs, scores
 from vggbn.runs import run as runs
 from vggbn.runs.keeper import best
 from vggbn.training import train
 from vggbn.training.recipe import Recipe
 
 SPLITS = ("train", "validation", "test")
+NONE = "(none)"  # the column of images for which the net has chosen no class
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -63,15 +64,16 @@ def _run(args: argparse.Namespace) -> None:
     _refuse_other_shape(run, dataset)
     split = train.single_view(recipe, getattr(dataset, args.split))
     fixed = train.static_of(recipe, dataset)
+    runs.refuse_other_weights(run, fixed, args.run)
     params, stats = run.params, run.stats
     if args.best:
         step, state = best(args.run, train.init_state(recipe, fixed, run.record["seed"]))
         params, stats = state.params, state.batch_stats
         print(f"the weights of step {step}, the best on validation")
-    p_NK = predict(fixed, params, stats, split, run.mean_C, run.std)
+    logits_NK, p_NK = outputs(fixed, params, stats, split, run.mean_C, run.std)
     print(f"{len(split)} images of {dataset.note}, {args.split} split")
-    print(report(p_NK, split, dataset.classes))
-    write_predictions(args.csv, p_NK, split, dataset.classes)
+    print(report(logits_NK, split, dataset.classes))
+    write_predictions(args.csv, logits_NK, p_NK, split, dataset.classes)
     print(f"predictions: {args.csv}")
 
 
@@ -86,38 +88,43 @@ def _refuse_other_shape(run: runs.Run, dataset: Dataset) -> None:
         )
 
 
-def confusion(p_NK: np.ndarray, split: AnySplit) -> np.ndarray:
-    """counts [true class, predicted class], int."""
-    K = p_NK.shape[1]
-    pairs = split.labels_N.astype(np.int64) * K + p_NK.argmax(1)
-    return np.bincount(pairs, minlength=K * K).reshape(K, K)
+def confusion(logits_NK: np.ndarray, split: AnySplit) -> np.ndarray:
+    """counts [true class, predicted class], int [K, K + 1]: the last column is no prediction."""
+    K = logits_NK.shape[1]
+    counts = np.zeros((K, K + 1), int)
+    np.add.at(counts, (split.labels_N, choice_N(logits_NK)), 1)  # NO_CLASS is the last column
+    return counts
 
 
-def report(p_NK: np.ndarray, split: AnySplit, classes: tuple[str, ...]) -> str:
-    """Top-1, top-5, balanced accuracy (mean recall over classes present), confusion matrix."""
-    counts_KK = confusion(p_NK, split)
-    present = counts_KK.sum(1) > 0
-    recall = counts_KK.diagonal()[present] / counts_KK.sum(1)[present]
-    own_N = p_NK[np.arange(len(split)), split.labels_N]
-    top5 = ((p_NK > own_N[:, None]).sum(1) < 5).mean()
+def report(logits_NK: np.ndarray, split: AnySplit, classes: tuple[str, ...]) -> str:
+    """Top-1, top-5, balanced accuracy (mean recall over classes present), confusion matrix.
+
+    By `rank_N`, as in a run's record. No prediction is a column where there are such images.
+    """
+    found = scores(logits_NK, split.labels_N, len(classes))
+    counts = confusion(logits_NK, split)
+    names = (*classes, NONE) if counts[:, -1].any() else classes
     width = max(6, *map(len, classes)) + 1
     rows = [
-        f"top-1              {100 * counts_KK.trace() / len(split):6.2f} %",
-        f"top-5              {100 * top5:6.2f} %",
-        f"balanced accuracy  {100 * recall.mean():6.2f} %",
+        f"top-1              {100 * found['accuracy']:6.2f} %",
+        f"top-5              {100 * found['top5']:6.2f} %",
+        f"balanced accuracy  {100 * found['balanced']:6.2f} %",
         "",
-        "true \\ predicted".ljust(width + 6) + "".join(f"{name:>{width}s}" for name in classes),
+        "true \\ predicted".ljust(width + 6) + "".join(f"{name:>{width}s}" for name in names),
     ]
-    for name, row in zip(classes, counts_KK, strict=True):
+    for name, row in zip(classes, counts[:, : len(names)], strict=True):
         rows.append(name.ljust(width + 6) + "".join(f"{count:{width}d}" for count in row))
+    if NONE in names:
+        rows.append(f"{NONE}: no prediction, for the best classes tie or a score is not finite")
     return "\n".join(rows)
 
 
-def write_predictions(path: Path, p_NK: np.ndarray, split: AnySplit, classes) -> None:
-    """CSV: index, true class, predicted class, then the probability of each class."""
+def write_predictions(path: Path, logits_NK, p_NK, split: AnySplit, classes) -> None:
+    """CSV: index, true class, predicted class (empty: none), then the probability of each class."""
+    names = [*classes, ""]  # NO_CLASS is the last
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "true", "predicted", *classes])
-        for i, (label, p_K) in enumerate(zip(split.labels_N, p_NK, strict=True)):
-            row = [f"{p:.6g}" for p in p_K]
-            writer.writerow([i, classes[label], classes[int(p_K.argmax())], *row])
+        rows = zip(split.labels_N, choice_N(logits_NK), p_NK, strict=True)
+        for i, (label, choice, p_K) in enumerate(rows):
+            writer.writerow([i, names[label], names[choice], *(f"{p:.6g}" for p in p_K)])

@@ -22,6 +22,7 @@ from vggbn.data.pixels.jitter import random_scale_crop
 from vggbn.data.pixels.scale import grid_corners, rescale
 from vggbn.data.stream import training_batches
 from vggbn.errors import Parser, UserError, exit_with
+from vggbn.evaluate import choice_N
 from vggbn.machine import compiling
 from vggbn.models import MODELS
 from vggbn.runs import run as runs
@@ -54,6 +55,7 @@ def _run(args: argparse.Namespace) -> None:
     recipe = Recipe.from_dict(run.record["recipe"])
     store = runs.Store(args.run.parents[1], args.data_dir)
     dataset = runs.load_data(recipe, run.record["seed"], store)
+    runs.refuse_other_weights(run, train.static_of(recipe, dataset), args.run)
     write_gallery(args.out, run, dataset, images=args.images)
     print(args.out)
 
@@ -88,8 +90,8 @@ def _net(recipe: Recipe, dataset: data.Dataset):
 def _test_image(run: runs.Run, recipe: Recipe, dataset: data.Dataset, row: int) -> str:
     x_HWC = rescale(dataset.test.image(row), recipe.test_side)
     map_hwK = score_map(run, recipe, dataset, x_HWC)
-    label, found = int(dataset.test.labels_N[row]), int(map_hwK.mean((0, 1)).argmax())
-    names = dataset.classes
+    label, found = int(dataset.test.labels_N[row]), choice_N(map_hwK.mean((0, 1))[None])[0]
+    names = [*dataset.classes, "no class"]  # NO_CLASS is the last
     cells = f"{map_hwK.shape[0]}×{map_hwK.shape[1]} cells"
     return (
         f"<section><h2>Test image {row}: {escape(names[label])}, taken for "

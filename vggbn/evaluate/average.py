@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vggbn.evaluate.rank import rank_N
+
 
 def mean_posterior(posteriors: Sequence[np.ndarray]) -> np.ndarray:
     """The mean p_NK, float32, of several p_VNK or p_NK of the same images.
@@ -28,22 +30,20 @@ def mean_posterior(posteriors: Sequence[np.ndarray]) -> np.ndarray:
 def scores(p_NK: np.ndarray, labels_N: np.ndarray, classes: int) -> dict:
     """{accuracy, top5, balanced, n, correct}; correct is [N] bool, balanced the mean recall.
 
-    The mean is over the classes that are present. Ties count against the net, and NaN is always
-    wrong, as in `evaluate`: a constant net is not right.
+    p_NK: posteriors or logits; what is right is what `rank_N` says, as in `evaluate`. The mean is
+    over the classes that are present.
     """
     labels_N = np.asarray(labels_N)
     if p_NK.shape != (len(labels_N), classes):
         raise ValueError(f"p_NK is {p_NK.shape}, not {(len(labels_N), classes)}")
-    own_N = p_NK[np.arange(len(labels_N)), labels_N]
-    rank_N = (~(p_NK < own_N[:, None])).sum(1) - 1
-    rank_N = np.where(np.isnan(own_N), classes + 5, rank_N)
-    correct_N = rank_N < 1
+    ranks_N = rank_N(p_NK, labels_N)
+    correct_N = ranks_N < 1
     present_K = np.bincount(labels_N, minlength=classes)
     right_K = np.bincount(labels_N[correct_N], minlength=classes)
     recall = right_K[present_K > 0] / present_K[present_K > 0]
     return {
         "accuracy": float(correct_N.mean()),
-        "top5": float((rank_N < 5).mean()),
+        "top5": float((ranks_N < 5).mean()),
         "balanced": float(recall.mean()),
         "n": len(labels_N),
         "correct": correct_N,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 
 from vggbn.data import AnySplit, LazySplit
 from vggbn.data.pixels.augment import standardise
+from vggbn.evaluate.rank import rank_N
 from vggbn.evaluate.shared import prepared
 from vggbn.machine import compiling, mesh
 from vggbn.models import MODELS
@@ -22,7 +24,8 @@ BATCH = 250
 
 
 def evaluate(fixed, params, stats, split: AnySplit, mean_C, std) -> dict[str, float]:
-    """{accuracy, top5, loss, correct, n} over the whole split. Loss is the mean cross-entropy.
+    """{accuracy, top5, loss, correct, n} over the whole split. Loss is the mean cross-entropy; what
+    is right is what `rank_N` says of the logits.
 
     fixed is the run's Static (its model and net); mean_C and std are those of its training set.
     """
@@ -43,12 +46,24 @@ def evaluate(fixed, params, stats, split: AnySplit, mean_C, std) -> dict[str, fl
 
 def predict(fixed, params, stats, split: AnySplit, mean_C, std) -> np.ndarray:
     """Softmax probabilities [len(split), classes], float32, in the split's order."""
-    probability, net = _probabilities(fixed.model, fixed.net), mesh.replicate((params, stats))
-    parts = [
-        np.asarray(probability(*net, mesh.share_out(images_NHWC, axis=0), mean_C, std))[mask_N]
-        for images_NHWC, _, mask_N in padded_batches(split)
-    ]
-    return np.concatenate(parts)
+    return outputs(fixed, params, stats, split, mean_C, std).p_NK
+
+
+class Outputs(NamedTuple):
+    """What a net says of images: logits and their softmax, float32 [N, classes]."""
+
+    logits_NK: np.ndarray
+    p_NK: np.ndarray
+
+
+def outputs(fixed, params, stats, split: AnySplit, mean_C, std) -> Outputs:
+    """The net's logits and posteriors of the whole split, in its order."""
+    of_batch, net = _outputs(fixed.model, fixed.net), mesh.replicate((params, stats))
+    parts = []
+    for images_NHWC, _, mask_N in padded_batches(split):
+        found = of_batch(*net, mesh.share_out(images_NHWC, axis=0), mean_C, std)
+        parts.append([np.asarray(array_NK)[mask_N] for array_NK in found])
+    return Outputs(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def padded_batches(split: AnySplit) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -87,12 +102,9 @@ def _sums(model: str, net) -> Callable:
     @compiling.jit
     def sums(params, stats, images_NHWC, labels_N, mask_N, mean_C, std):
         logits_NK = _logits(model, net, params, stats, images_NHWC, mean_C, std)
-        own_N = jnp.take_along_axis(logits_NK, labels_N[:, None], axis=1)
-        # Ties count against the net, and NaN logits are always wrong: a constant net is not right.
-        rank_N = (~(logits_NK < own_N)).sum(axis=1) - 1
-        rank_N = jnp.where(jnp.isnan(own_N[:, 0]), logits_NK.shape[1] + 5, rank_N)
+        ranks_N = rank_N(logits_NK, labels_N)
         loss_N = cross_entropy(logits_NK, labels_N)
-        per_example = (rank_N < 1, rank_N < 5, loss_N, jnp.ones_like(loss_N))
+        per_example = (ranks_N < 1, ranks_N < 5, loss_N, jnp.ones_like(loss_N))
         found = jnp.stack([jnp.where(mask_N, value, 0.0).sum() for value in per_example])
         return mesh.keep_replicated(found)
 
@@ -100,10 +112,10 @@ def _sums(model: str, net) -> Callable:
 
 
 @lru_cache
-def _probabilities(model: str, net) -> Callable:
+def _outputs(model: str, net) -> Callable:
     @compiling.jit
-    def probabilities(params, stats, images_NHWC, mean_C, std):
+    def both(params, stats, images_NHWC, mean_C, std):
         logits_NK = _logits(model, net, params, stats, images_NHWC, mean_C, std)
-        return mesh.keep_replicated(jax.nn.softmax(logits_NK))
+        return mesh.keep_replicated((logits_NK, jax.nn.softmax(logits_NK)))
 
-    return probabilities
+    return both

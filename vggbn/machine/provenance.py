@@ -24,6 +24,7 @@ NUMERIC = (
     "training",
     "evaluate/activations.py",
     "evaluate/shared.py",
+    "evaluate/rank.py",
     "evaluate/single.py",
     "evaluate/watch.py",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import zipfile
@@ -13,6 +12,7 @@ import numpy as np
 
 from vggbn import evaluate
 from vggbn.machine import provenance
+from vggbn.runs.record import find_own_record
 from vggbn.runs.run import Run, Store, get_run, load_data
 from vggbn.training import train
 from vggbn.training.recipe import Recipe
@@ -44,9 +44,10 @@ def find_posterior(
 ) -> Posterior | None:
     """The posterior that today's evaluation code got from the run that lies in the store."""
     folder = store.folder(recipe, seed)
+    record, path = find_own_record(folder, recipe, seed), _path(folder, protocol, side)
+    if record is None:
+        return None
     try:
-        record = json.loads((folder / "run.json").read_text())
-        path = _path(folder, protocol, side)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if str(arrays["of"]) != _of(record):
                 return None

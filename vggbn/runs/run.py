@@ -21,9 +21,11 @@ from vggbn.errors import UserError
 from vggbn.evaluate import evaluate
 from vggbn.machine import mesh, provenance
 from vggbn.machine.clock import Clock
+from vggbn.models import MODELS
 from vggbn.models.inherit import inherit
 from vggbn.runs import arrays as checkpoint
 from vggbn.runs.keeper import kept, owned
+from vggbn.runs.record import find_own_record, read_record
 from vggbn.training import train
 from vggbn.training.recipe import Recipe, Static
 
@@ -71,18 +73,27 @@ def get_run(
 
 def load_run(folder: Path) -> Run:
     """The run saved in `folder`. UserError: no run there, or its files are damaged."""
-    path = Path(folder) / "run.json"
+    record, path = read_record(folder), Path(folder) / "weights"
+    weights = checkpoint.load(path)
     try:
-        record = json.loads(path.read_text())
-        missing = {"recipe", "seed", "data"} - record.keys()
-        if missing:
-            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-    except FileNotFoundError:
-        raise UserError(f"no run at {folder}: give a folder that holds run.json.") from None
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); train the run again.") from None
-    weights = checkpoint.load(Path(folder) / "weights")
-    return Run(record, weights["params"], weights["stats"], weights["mean"], weights["std"])
+        return Run(record, *(weights[name] for name in ("params", "stats", "mean", "std")))
+    except (KeyError, TypeError, IndexError):
+        raise UserError(f"{path} holds no weights of a run; train the run again.") from None
+
+
+def refuse_other_weights(run: Run, fixed: Static, folder: Path) -> None:
+    """UserError, if the weights in `folder` are not of the shapes of its recipe's net."""
+    init = MODELS[fixed.model](fixed.net).init
+    own = jax.eval_shape(lambda key: init(key, "glorot"), jax.random.key(0))
+    found, expected = (
+        jax.tree.map(lambda leaf: tuple(leaf.shape), trees)
+        for trees in ((run.params, run.stats), own)
+    )
+    if found != expected:
+        raise UserError(
+            f"the weights in {Path(folder) / 'weights'} are not those of its recipe; train the run "
+            "again."
+        )
 
 
 def find_record(
@@ -92,19 +103,15 @@ def find_record(
 
     setting: None is that of this process, which starts jax; then process 0 looks, for all.
     """
-    path = store.folder(recipe, seed) / "run.json"
     if setting:
-        return _find_record(path, setting)
+        return _find_record(recipe, seed, store, setting)
     setting = provenance.setting()
-    return mesh.agreed(lambda: _find_record(path, setting))
+    return mesh.agreed(lambda: _find_record(recipe, seed, store, setting))
 
 
-def _find_record(path: Path, setting: dict) -> dict | None:
-    try:
-        record = json.loads(path.read_text())
-        return record if record["setting"] == setting else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _find_record(recipe: Recipe, seed: int, store: Store, setting: dict) -> dict | None:
+    record = find_own_record(store.folder(recipe, seed), recipe, seed)
+    return record if record and record["setting"] == setting else None
 
 
 def train_run(

@@ -210,6 +210,9 @@ def _gradient(fixed: Static) -> Callable:
         logits, stats = model.apply(
             params, stats, x_NHWC, train=True, key=key, dropout=hyper.dropout, decay=decay
         )
+        # Unlike `rank_N`: a tie counts for the first class and NaN for class 0. It decides nothing,
+        # and constant or diverged nets alone have such logits. By another rule the step would be
+        # another program, and no published run could be compared with a new one.
         right = (logits.argmax(-1) == labels_N).sum()
         return cross_entropy(logits, labels_N).mean(), (right, stats)
 
