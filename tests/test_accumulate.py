@@ -260,7 +260,7 @@ def test_three_steps_with_bn_over_parts_equal_the_formulas(digits):
         velocity = jax.tree.map(lambda v, g: recipe.momentum * v + g, velocity, grads)
         params = jax.tree.map(lambda w, v: w - recipe.lr * v, params, velocity)
         own = [np.mean([part[i] for part in each], axis=0) for i in (2, 3)]
-        now = min(decay, step / (step + 1))  # norm.warm_decay
+        now = min(decay, step / (step + 1))  # moving.warm_decay
         moving = own if moving is None else [
             now * old + (1 - now) * new for old, new in zip(moving, own, strict=True)
         ]  # fmt: skip
