@@ -805,7 +805,7 @@ def main() -> int:
     args = parser.parse_args()
     if os.environ.get(CHILD) != str(args.threads):
         restart("benchmarks.cliffs", CHILD, args.threads)
-    compiling.run_inline()  # otherwise every call would wait for another thread
+    compiling.tune_process()  # otherwise every call would wait for another thread
     every, ops = nets(), [] if args.nets_only else grid()
     pieces = [
         Piece(fitted(op, NET_GFLOP), side, which)

@@ -28,7 +28,8 @@ class Side(NamedTuple):
 
 
 def ours(case: Case, precision: str) -> Side:
-    """This suite's net, BN, loss and SGD, compiled as its training step is."""
+    """This suite's net, BN, loss and SGD, compiled as its training step is, in a tuned process."""
+    compiling.tune_process()
     net = Net(
         image=(case.side, case.side, case.channels),
         classes=case.classes,

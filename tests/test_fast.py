@@ -676,6 +676,7 @@ def test_a_program_runs_in_the_thread_that_calls_it_and_keeps_its_memory():
         "import resource\n"
         "import jax.numpy as jnp\n"
         "from vggbn.machine import compiling\n"
+        "compiling.tune_process()\n"
         "f = compiling.jit(lambda x, y: jnp.outer(x, x) @ y)\n"
         "x, y = jnp.ones(5000), jnp.ones((5000, 16))\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

@@ -14,6 +14,7 @@ import numpy as np
 from vggbn.data import AnySplit, Dataset, load
 from vggbn.errors import Parser, UserError, exit_with, unknown
 from vggbn.evaluate import choice_N, outputs, scores
+from vggbn.machine import compiling
 from vggbn.runs import run as runs
 from vggbn.runs.keeper import best
 from vggbn.training import train
@@ -25,6 +26,7 @@ NONE = "(none)"  # the column of images for which the net has chosen no class
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 a mistake of the user's."""
+    compiling.tune_process()
     exit_with(lambda: _run(_parser().parse_args(argv)))
 
 

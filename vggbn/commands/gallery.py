@@ -38,6 +38,7 @@ figcaption{font-size:.85rem;max-width:22rem} img{image-rendering:auto;max-width:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 a mistake of the user's."""
+    compiling.tune_process()
     exit_with(lambda: _run(_parser().parse_args(argv)))
 
 

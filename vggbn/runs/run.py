@@ -169,7 +169,6 @@ def _train_run(recipe: Recipe, seed: int, store: Store, on_report: Report) -> di
 
 def _start(recipe: Recipe, fixed: Static, seed: int, parent: Run | None) -> train.TrainState:
     """Step 0: new weights, the parent's in their place."""
-    train.train_step(fixed)  # before jax computes anything: see compiling.run_inline
     state = train.init_state(recipe, fixed, seed)
     if parent is None:
         return state

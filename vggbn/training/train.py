@@ -31,8 +31,8 @@ from vggbn.machine import compiling, mesh
 from vggbn.machine.clock import Clock
 from vggbn.models import MODELS
 from vggbn.nn import batch_norm as norm
-from vggbn.nn.batch_norm import warm_decay
 from vggbn.nn.layers import cross_entropy
+from vggbn.nn.moving import warm_decay
 from vggbn.training import optim
 from vggbn.training.accumulate import accumulated
 from vggbn.training.recipe import Recipe, Static, static
@@ -309,7 +309,7 @@ def fit(
     clock = Clock("data")
     fixed = static_of(recipe, dataset)
     most = 1 if dataset.streamed else TOGETHER.get(fixed.model, 1)
-    advance = _advance(fixed, most)  # before jax computes anything: see compiling.run_inline
+    advance = _advance(fixed, most)
     data = on_device(dataset)
     clock.to("python")
     state = mesh.replicate(init_state(recipe, fixed, seed) if state is None else state)
