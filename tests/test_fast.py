@@ -397,11 +397,12 @@ def net_gradient(net, compiled_by):
     """(loss and gradient, operations of the program) of a tanh VGG-A at random weights."""
     model, rng = MODELS["vgg_a"](net), np.random.default_rng(5)
     init = jax.jit(lambda key: model.init(key, "he"))
-    params, stats = init(jax.random.key(3, impl="rbg"))
+    variables = init(jax.random.key(3, impl="rbg"))
+    params, stats = variables["params"], variables["batch_stats"]
     x, labels = rng.normal(size=(64, *net.image)).astype(np.float32), np.arange(64) % 5
 
     def loss(params, x):
-        logits, new = model.apply(params, stats, x, train=True)
+        logits, new = model.apply({"params": params, "batch_stats": stats}, x, train=True)
         return layers.cross_entropy(logits, labels).mean(), new
 
     run = compiled_by(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))

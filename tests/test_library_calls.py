@@ -9,7 +9,6 @@ import pytest
 from vggbn.evaluate import evaluate
 from vggbn.machine import compiling
 from vggbn.runs.run import Store, get_run, load_data
-from vggbn.training import train
 from vggbn.training.recipe import Recipe
 
 MLP = Recipe(
@@ -46,8 +45,7 @@ def test_training_and_evaluating_change_nothing_of_the_process(tmp_path, mallopt
     store = Store(tmp_path / "runs")
     run = get_run(MLP, 0, store)
     dataset = load_data(MLP, 0, store)
-    fixed = train.static_of(MLP, dataset)
-    evaluate(fixed, run.params, run.stats, dataset.test, run.mean_C, run.std)
+    evaluate(run.trained, dataset.test)
     assert state_of_the_process() == before
     assert mallopts == []
 
