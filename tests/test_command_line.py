@@ -330,7 +330,7 @@ def stop_after_a_row(out, stop):
     try:
         assert any(ROW.match(text) for text in started.stdout), started.stderr.read()
         stop(started)
-        _, err = started.communicate(timeout=120)  # till the last worker has closed its end
+        _, err = started.communicate(timeout=600)  # till the last worker has closed its end
     finally:
         started.kill()
     return started.returncode, err

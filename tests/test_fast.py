@@ -672,7 +672,10 @@ def test_memory_is_kept_from_step_to_step():
 
 
 def test_a_program_runs_in_the_thread_that_calls_it_and_keeps_its_memory():
-    """100 MB between two products: ready at once, without fresh pages; jax's threads do neither."""
+    """100 MB between two products, ten times: ready at once, no fresh pages.
+
+    jax's threads do neither; on a busy machine one may be done before it is asked for.
+    """
     code = (
         "import resource\n"
         "import jax.numpy as jnp\n"
@@ -682,11 +685,12 @@ def test_a_program_runs_in_the_thread_that_calls_it_and_keeps_its_memory():
         "x, y = jnp.ones(5000), jnp.ones((5000, 16))\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(10): f(x, y).block_until_ready()\n"
-        "before = faults()\n"
-        "result = f(x, y)\n"
-        "ready = result.is_ready()\n"
-        "result.block_until_ready()\n"
-        "print(int(ready), faults() - before)\n"
+        "before, ready = faults(), []\n"
+        "for _ in range(10):\n"
+        "    result = f(x, y)\n"
+        "    ready.append(result.is_ready())\n"
+        "    result.block_until_ready()\n"
+        "print(sum(ready), faults() - before)\n"
     )
 
     def ready_and_faults(**settings):
@@ -703,7 +707,9 @@ def test_a_program_runs_in_the_thread_that_calls_it_and_keeps_its_memory():
 
     ready, ours = ready_and_faults()
     later, theirs = ready_and_faults(JAX_CPU_ENABLE_ASYNC_DISPATCH="true")
-    assert (ready, later) == (1, 0)
+    assert ready == 10 > later, (
+        "a busy machine may let a thread of jax's finish first, now and then"
+    )
     if compiling.keep_memory() and sys.platform == "linux":
         assert ours < theirs / 4
 
