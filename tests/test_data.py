@@ -636,7 +636,7 @@ def test_the_cache_is_used_until_something_changes(tmp_path, monkeypatch):
     load_folder(root, cache_dir=str(cache))
     load_folder(root, cache_dir=str(cache), fit="pad")
     assert len(reads) == 4
-    assert not list(cache.glob("*.tmp"))
+    assert not list(cache.glob("*.part"))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "altered", "text"])

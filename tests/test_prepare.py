@@ -211,7 +211,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(archives, tmp_path, monke
     partial = out / "imagenet2012.partial"
     before = {path: path.stat().st_ino for path in (partial / "5.1.0").iterdir()}
     assert len(before) == 3
-    assert list(partial.glob("*.tmp"))
+    assert list(partial.glob("*.part"))
     written = []
     monkeypatch.setattr(
         shards, "_write_shard", lambda s, *rest, write=shards._write_shard: (

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vggbn import files
 from vggbn.data import AnySplit, Dataset, load
 from vggbn.errors import Parser, UserError, exit_with, unknown
 from vggbn.evaluate import choice_N, outputs, scores
@@ -122,7 +123,7 @@ def report(logits_NK: np.ndarray, split: AnySplit, classes: tuple[str, ...]) -> 
 def write_predictions(path: Path, logits_NK, p_NK, split: AnySplit, classes) -> None:
     """CSV: index, true class, predicted class (empty: none), then the probability of each class."""
     names = [*classes, ""]  # NO_CLASS is the last
-    with open(path, "w", newline="") as file:
+    with files.whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "true", "predicted", *classes])
         rows = zip(split.labels_N, choice_N(logits_NK), p_NK, strict=True)

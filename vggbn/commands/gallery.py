@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn import data
+from vggbn import data, files
 from vggbn.data.pixels.augment import standardise
 from vggbn.data.pixels.jitter import random_scale_crop
 from vggbn.data.pixels.scale import grid_corners, rescale
@@ -78,9 +78,7 @@ def write_gallery(path: Path, run: runs.Run, dataset: data.Dataset, *, images: i
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    files.write(path, text)
 
 
 def _net(recipe: Recipe, dataset: data.Dataset):

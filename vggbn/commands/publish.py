@@ -11,6 +11,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from vggbn import files
 from vggbn.claims import results
 from vggbn.errors import UserError
 from vggbn.experiment.exact import read_computed
@@ -46,7 +47,7 @@ def _run(args: argparse.Namespace) -> int:
             print("RESULTS.md is not what results/ says: run `make report`.", file=sys.stderr)
             return 1
     else:
-        PAGE.write_text(page())
+        files.write(PAGE, page())
         print(PAGE)
     return 0
 

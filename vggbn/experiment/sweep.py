@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
+from vggbn import files
 from vggbn.claims.stats import smoothed
 from vggbn.errors import UserError
 from vggbn.experiment.design import Sweep
@@ -128,6 +128,4 @@ def _shared(records: list[dict]) -> dict:
 
 def _write(plan: Plan, record: dict) -> None:
     plan.folder.mkdir(parents=True, exist_ok=True)
-    part = plan.sweep_path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(part, plan.sweep_path)
+    files.write(plan.sweep_path, json.dumps(record, indent=1) + "\n")

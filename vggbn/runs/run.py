@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vggbn import data
+from vggbn import data, files
 from vggbn.data.splits import stratified
 from vggbn.errors import UserError
 from vggbn.evaluate import evaluate
@@ -273,6 +272,4 @@ def _save(folder: Path, record: dict, state: train.TrainState, dataset: data.Dat
     weights = {"params": state.params, "stats": state.batch_stats}
     weights |= {"mean": np.asarray(pixels.mean_C), "std": np.float32(pixels.std)}
     checkpoint.save(folder / "weights", weights)
-    part = folder / "run.json.part"
-    part.write_text(json.dumps(record, allow_nan=True) + "\n")
-    os.replace(part, folder / "run.json")
+    files.write(folder / "run.json", json.dumps(record, allow_nan=True) + "\n")
