@@ -81,7 +81,9 @@ def test_the_primary_data_decide_and_another_set_is_no_second_chance():
 
 @pytest.mark.parametrize("holds, state", [(True, "measured"), (False, "contradicted")])
 def test_a_computation_that_fails_is_a_fault(holds, state):
-    claim = ExactClaim("BN-5", "", "", "", lambda: (holds, "why"), measured=True)
+    claim = ExactClaim(
+        id="BN-5", sentence="", criterion="", paper="", check=lambda: (holds, "why"), measured=True
+    )
     experiment = ledger.experiments()[0]
     row = ledger._computed(claim, experiment)
     assert row.state == state

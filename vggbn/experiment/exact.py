@@ -15,7 +15,7 @@ from vggbn.machine.provenance import commit, device, versions
 from vggbn.report import Picture
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExactClaim:
     """A sentence of a paper and the computation that decides it: check() -> (it holds, detail).
 
@@ -25,8 +25,8 @@ class ExactClaim:
     id: str
     sentence: str
     criterion: str
-    paper: str
     check: Callable[[], tuple[bool, str]]
+    paper: str = ""
     measured: bool = False
 
     def judged(self) -> Judgement:
