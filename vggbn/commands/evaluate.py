@@ -1,4 +1,6 @@
-"""`python -m vggbn.evaluate RUN DATA`: score a trained net and write its predictions.
+"""Score a trained net and write its predictions.
+
+    python -m vggbn evaluate RUN DATA [--split test] [--best]
 
 RUN is a folder that holds run.json, such as out/runs/<id>/seed0. DATA is named as in an experiment.
 """
@@ -30,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m vggbn.evaluate", description=__doc__)
+    parser = Parser(prog="python -m vggbn evaluate", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained run")
     parser.add_argument(
         "data", metavar="DATA", help="mnist5k, digits, canvas, a TFDS name, folder:PATH"

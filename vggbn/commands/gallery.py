@@ -1,4 +1,6 @@
-"""What a net of many scales sees, as one page: `python -m vggbn.gallery RUN`.
+"""Show what a net of many scales sees, as one page.
+
+    python -m vggbn gallery RUN [--out gallery.html]
 
 For a few test images: the dense score map over the whole image, the places of the 25 crops, and
 what scale jitter makes of a training image. RUN is a folder that holds run.json.
@@ -42,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m vggbn.gallery", description=__doc__)
+    parser = Parser(prog="python -m vggbn gallery", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained run")
     parser.add_argument("--data-dir", help="folder of prepared sets and image folders")
     parser.add_argument("--images", type=int, default=4, help="how many test images")

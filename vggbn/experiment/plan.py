@@ -11,12 +11,11 @@ from vggbn.claims import results
 from vggbn.claims.results import Results
 from vggbn.data.readers.embedded import EMBEDDED
 from vggbn.errors import UserError, unknown
+from vggbn.experiment.checkout import PUBLISHED
 from vggbn.experiment.design import Experiment, Size
 from vggbn.experiment.views import View
 from vggbn.training import recipe as recipes
 from vggbn.training.recipe import Recipe
-
-PUBLISHED = Path(__file__).parents[2] / "results"  # the committed results of this checkout
 
 
 class Plan(NamedTuple):
@@ -125,11 +124,15 @@ def edited(base: Recipe, edits: Mapping[str, Any]) -> Recipe:
 
 def label(base: Recipe, experiment: Experiment, edits: Mapping[str, Any] | None) -> str:
     """The data set as part of a file name, with the user's edits: other numbers, other folder."""
-    name = base.data
-    if name.startswith("folder:"):
-        name = Path(name.removeprefix("folder:").rstrip("/")).name
     extra = [f"{k}={v}" for k, v in sorted((edits or {}).items())]
-    return ",".join([name, *extra]).replace("/", "_")
+    return ",".join([data_label(base.data), *extra]).replace("/", "_")
+
+
+def data_label(name: str) -> str:
+    """A data set's name without the place where it lies: photos of folder:some/photos/."""
+    if not name.startswith("folder:"):
+        return name
+    return Path(name.removeprefix("folder:").rstrip("/")).name
 
 
 def _names(only, arms, variants) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from vggbn.claims.results import MissingRuns, Results
 from vggbn.claims.stats import Judgement
+from vggbn.experiment.checkout import in_checkout
 from vggbn.experiment.plan import Plan, read_sweep, variant_edits
 from vggbn.report import Curve, Report
 from vggbn.training import recipe as recipes
@@ -114,6 +115,13 @@ def _notes(plan: Plan, results: Results) -> list[str]:
 def _sweep_note(plan: Plan) -> list[str]:
     """Where the rates come from, if not from one sweep of the arms' own length on this data."""
     record = read_sweep(plan)
+    if plan.experiment.sweep is None:
+        return ["The learning rates are the experiment's own: none were searched."]
+    if record is None and not in_checkout():
+        return [
+            "Whether the learning rates were tuned on this data at this size is not known here: "
+            "the records of sweeps lie in results/ of a checkout, not in an installed package."
+        ]
     if record is None:
         return [
             "The learning rates were not tuned on this data at this size: they are the defaults of "
