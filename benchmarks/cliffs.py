@@ -46,7 +46,7 @@ from vggbn.experiment.design import Experiment
 from vggbn.experiment.plan import make_plan, size_names
 from vggbn.machine import compiling
 from vggbn.machine.provenance import commit, setting, versions
-from vggbn.models import MODELS, Net
+from vggbn.models import Net, build
 from vggbn.nn import fast, layers
 from vggbn.training.recipe import static
 
@@ -223,17 +223,17 @@ def traced(name: str, model: str, net: Net, batch: int) -> Traced:
 
         return patch.object(layers, kind, record)
 
-    def apply(params, stats, x_NHWC):
-        return built.apply(params, stats, x_NHWC, train=True)[0]
+    def apply(variables, x_NHWC):
+        return built.apply(variables, x_NHWC, train=True)[0]
 
-    built = MODELS[model](net)
-    state = jax.eval_shape(lambda: built.init(jax.random.key(0), "he"))
+    built = build(replace(net, model=model))
+    variables = jax.eval_shape(lambda: built.init(jax.random.key(0), "he"))
     shadows = [shadow(kind, getattr(layers, kind)) for kind in OURS]
     for each in shadows:
         each.start()
     try:
         x = jax.ShapeDtypeStruct((batch, *net.image), jnp.float32)
-        left = str(jax.make_jaxpr(apply)(*state, x))
+        left = str(jax.make_jaxpr(apply)(variables, x))
     finally:
         for each in shadows:
             each.stop()
@@ -270,7 +270,7 @@ def experiment_nets() -> Iterator[tuple[str, str, Net, int]]:
                     fixed = static(recipe, image=image, classes=10, flip=False)
                     # What has no operation that is measured here is left out: fewer nets to trace.
                     net = replace(fixed.net, norm="none", activation="relu", precision="float32")
-                    yield label(fixed.model, net, fixed.batch), fixed.model, net, fixed.batch
+                    yield label(net.model, net, fixed.batch), net.model, net, fixed.batch
 
 
 GREY = ("mnist5k", "digits")
@@ -805,7 +805,7 @@ def main() -> int:
     args = parser.parse_args()
     if os.environ.get(CHILD) != str(args.threads):
         restart("benchmarks.cliffs", CHILD, args.threads)
-    compiling.run_inline()  # otherwise every call would wait for another thread
+    compiling.tune_process()  # otherwise every call would wait for another thread
     every, ops = nets(), [] if args.nets_only else grid()
     pieces = [
         Piece(fitted(op, NET_GFLOP), side, which)

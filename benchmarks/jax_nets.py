@@ -13,7 +13,7 @@ import optax
 from benchmarks import cases
 from benchmarks.cases import Case, Contestant
 from vggbn.machine import compiling
-from vggbn.models import MODELS, Net
+from vggbn.models import Net, build
 from vggbn.nn import layers
 from vggbn.training import optim
 
@@ -28,8 +28,10 @@ class Side(NamedTuple):
 
 
 def ours(case: Case, precision: str) -> Side:
-    """This suite's net, BN, loss and SGD, compiled as its training step is."""
+    """This suite's net, BN, loss and SGD, compiled as its training step is, in a tuned process."""
+    compiling.tune_process()
     net = Net(
+        model=f"vgg_{case.config.lower()}",
         image=(case.side, case.side, case.channels),
         classes=case.classes,
         norm="batch",
@@ -38,9 +40,11 @@ def ours(case: Case, precision: str) -> Side:
         bn_eps=case.eps,
         precision=precision,
     )
-    model = MODELS[f"vgg_{case.config.lower()}"](net)
+    model = build(net)
     return Side(
-        lambda params, stats, x: model.apply(params, stats, x, train=True, decay=case.decay),
+        lambda params, stats, x: model.apply(
+            {"params": params, "batch_stats": stats}, x, train=True, decay=case.decay
+        ),
         lambda logits, labels: layers.cross_entropy(logits, labels).mean(),
         optim.sgd(case.lr, case.l2, case.momentum),
         compiling.jit,

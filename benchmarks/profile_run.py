@@ -72,7 +72,7 @@ def _give_up(job, text: str) -> None:
 def _train(payload, report) -> dict:
     """In the worker."""
     recipe, store, began = payload
-    compiling.run_inline()
+    compiling.tune_process()
     compile_cache.use(store.cache)
     provenance.setting()  # starts the device
     started = time.time()

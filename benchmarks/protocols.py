@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -20,12 +21,11 @@ import numpy as np
 
 from vggbn.data import Split
 from vggbn.errors import Parser
-from vggbn.evaluate import centre, dense, multi_crop
+from vggbn.evaluate import Trained, centre, dense, multi_crop
 from vggbn.evaluate.shared import CROPS
 from vggbn.forecast.compiled import plain_forms
 from vggbn.machine.provenance import commit, setting
-from vggbn.models import MODELS, Net
-from vggbn.training.recipe import Static
+from vggbn.models import Net, build
 
 CROP, SIDES, SCALES, SOURCE = 64, (64, 73, 110, 146), (73, 110, 146), 146
 SHAPES = ((146, 195), (195, 146), (146, 219))  # (height, width) of the images, in turn
@@ -69,20 +69,19 @@ def split_of(n: int) -> Split:
 
 def report(model: str, split: Split, rounds: int) -> str:
     """What each protocol costs, in single views."""
-    params, stats = MODELS[model](NET).init(jax.random.key(0), "he")
-    fixed = Static(model, NET, batch=32, crop_pad=0, flip=True, l2_on="kernels")
-    args = (fixed, params, stats)
-    moments = (np.float32([0.5] * 3), np.float32(0.25))
+    net = replace(NET, model=model)
+    variables = build(net).init(jax.random.key(0), "he")
+    trained = Trained(net, variables, np.float32([0.5] * 3), np.float32(0.25))
 
     def single():
-        centre(*args, split, *moments, side=SCALES[0], mirrored=False)
+        centre(trained, split, side=SCALES[0], mirrored=False)
 
     def whole(side):
-        dense(*args, split, *moments, side=side, mirrored=False)
+        dense(trained, split, side=side, mirrored=False)
 
     def many():
         for side in SCALES:
-            multi_crop(*args, split, *moments, side=side, mirrored=True)
+            multi_crop(trained, split, side=side, mirrored=True)
 
     protocols = {f"dense at {side}": lambda side=side: whole(side) for side in SIDES}
     protocols["150 crops"] = many
@@ -97,7 +96,7 @@ def report(model: str, split: Split, rounds: int) -> str:
     ]
     for name, found in ratios.items():
         side = int(name.split()[-1]) if name.startswith("dense") else 0
-        work = work_of(fixed, split, side) if side else 150
+        work = work_of(net, split, side) if side else 150
         shares = [ratio / work for ratio in found]
         lines.append(
             f"| {name} | {median(found):.2f} | {median(shares):.2f} of {work:.2f} "
@@ -128,20 +127,20 @@ def race(base: Callable, others: dict[str, Callable], rounds: int):
     return 1e3 * median(bases), ratios
 
 
-def work_of(fixed: Static, split: Split, side: int) -> float:
+def work_of(net: Net, split: Split, side: int) -> float:
     """The operations of `dense` for a mean image, in those of a single crop."""
     from vggbn.evaluate.dense import buckets, stride  # the package has a function of that name
 
-    model = MODELS[fixed.model](fixed.net)
-    params, stats = jax.eval_shape(lambda key: model.init(key, "he"), jax.random.key(0))
+    model = build(net)
+    variables = jax.eval_shape(lambda key: model.init(key, "he"), jax.random.key(0))
 
     def operations(function: Callable, height: int, width: int) -> float:
         x_NHWC = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-        return jax.jit(function).lower(params, stats, x_NHWC).cost_analysis()["flops"]
+        return jax.jit(function).lower(variables, x_NHWC).cost_analysis()["flops"]
 
     with plain_forms():
-        crop = operations(lambda p, s, x: model.apply(p, s, x, train=False)[0], CROP, CROP)
-        found = buckets(split, side, stride(fixed.model, fixed.net))
+        crop = operations(lambda v, x: model.apply(v, x, train=False)[0], CROP, CROP)
+        found = buckets(split, side, stride(net))
         total = sum(len(r) * operations(model.score_map, *shape) for shape, r in found.items())
     return total / crop / len(split)
 

@@ -125,21 +125,24 @@ def both_forms():
     from jax import numpy as jnp
 
     from vggbn.machine import compiling
-    from vggbn.models import MODELS, Net
+    from vggbn.models import Net, build
     from vggbn.models.folded import fold_net
 
-    net = Net((32, 32, 3), 10, norm="batch", norm_fc=True, width=BASE.width, fc=BASE.fc)
-    model = MODELS[BASE.model](net)
-    params, stats = model.init(jax.random.key(0), "he")
+    bn = {"norm": "batch", "norm_fc": True}
+    net = Net((32, 32, 3), 10, model=BASE.model, **bn, width=BASE.width, fc=BASE.fc)
+    model = build(net)
+    variables = model.init(jax.random.key(0), "he")
+    params = variables["params"]
     # The last layer starts at zero.
     params["fc3"] = jax.tree.map(lambda a: a + jnp.arange(a.size).reshape(a.shape), params["fc3"])
     x_NHWC = jax.random.normal(jax.random.key(1), (128, *net.image))
-    _, stats = model.apply(params, stats, x_NHWC, train=True, decay=0.0)
+    _, stats = model.apply(variables, x_NHWC, train=True, decay=0.0)
+    variables = {"params": params, "batch_stats": stats}
     apply = compiling.jit(partial(model.apply, train=False))
-    folded = fold_net(net, params, stats)
+    folded = fold_net(net, variables)
     return x_NHWC, {
-        "normed": lambda x_NHWC: jnp.asarray(apply(params, stats, x_NHWC)[0]),
-        "folded": lambda x_NHWC: jnp.asarray(apply(folded, {}, x_NHWC)[0]),
+        "normed": lambda x_NHWC: jnp.asarray(apply(variables, x_NHWC)[0]),
+        "folded": lambda x_NHWC: jnp.asarray(apply(folded, x_NHWC)[0]),
     }
 
 

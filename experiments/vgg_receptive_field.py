@@ -56,7 +56,7 @@ def model(config: str, net: Net):
 def shapes(config: str, net: Net):
     """The shapes of its parameters; nothing is allocated."""
     init = model(config, net).init
-    return jax.eval_shape(lambda key: init(key, "he")[0], jax.random.key(0))
+    return jax.eval_shape(lambda key: init(key, "he")["params"], jax.random.key(0))
 
 
 # --- V-1: Table 2 --------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def measured_field(config: str, net: Net, image: int = IMAGE) -> tuple[int, int]
     ramps = [y[:, None] + x[None] for y in (up, up[::-1]) for x in (up, up[::-1])]
 
     def middle(x_NHWC):
-        y_NHWC = apply(params, {}, x_NHWC)
+        y_NHWC = apply({"params": params, "batch_stats": {}}, x_NHWC)
         return y_NHWC[:, y_NHWC.shape[1] // 2, y_NHWC.shape[2] // 2].sum()
 
     gradient_NHWC = compiling.jit(jax.grad(middle))(np.stack(ramps)[..., None].astype(np.float32))
@@ -239,7 +239,7 @@ def effective_field(config: str, draws: int, *, image: int = 304, batch: int = 4
     apply = model(config, net).score_map
 
     def centre(params, x_NHWC):
-        y_NHWC = apply(params, {}, x_NHWC)
+        y_NHWC = apply({"params": params, "batch_stats": {}}, x_NHWC)
         return y_NHWC[:, y_NHWC.shape[1] // 2, y_NHWC.shape[2] // 2].sum()
 
     gradient, total_HW = compiling.jit(jax.grad(centre, argnums=1)), np.zeros((image, image))

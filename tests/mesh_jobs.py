@@ -14,8 +14,9 @@ from vggbn.machine import mesh
 from vggbn.models import MODELS, Net
 from vggbn.nn.layers import cross_entropy
 from vggbn.runs import run as runs
-from vggbn.training import train
+from vggbn.training import loop
 from vggbn.training.recipe import Recipe
+from vggbn.training.task import Task
 
 SMALL = Recipe(
     data="digits", image_size=8, batch=32, steps=3, evaluations=1, lr=0.1, lr_every=100.0
@@ -41,7 +42,7 @@ def fitted(name: str, steps: int):
     recipe = replace(NETS[name], steps=steps)
     stored = recipe.loading == "memory"
     dataset = runs.load_data(recipe, 0, runs.Store(Path("runs"))) if stored else photographs()
-    state = train.fit(recipe, 0, dataset).state
+    state = loop.fit(Task.of(recipe, 0, dataset)).state
     for leaf in jax.tree.leaves(state):
         assert leaf.sharding.is_fully_replicated and len(leaf.devices()) == mesh.devices()
     return state.params, state.batch_stats
@@ -61,14 +62,17 @@ def float64(norm: str, groups: int = 1, steps: int = 50):
               precision="float64", bn_groups=groups)  # fmt: skip
     model = MODELS["vgg_a"](net)
     wide = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), tree)  # noqa: E731
-    params, stats = mesh.replicate(wide(model.init(jax.random.key(0), "he")))
+    variables = mesh.replicate(wide(model.init(jax.random.key(0), "he")))
+    params, stats = variables["params"], variables["batch_stats"]
     rng = np.random.default_rng(0)
     x_NHWC, labels_N = rng.normal(size=(96, 16, 16, 3)), rng.integers(0, 5, 96)
 
     @jax.jit
     def step(params, stats, rows_N):
         def loss(params):
-            logits, new = model.apply(params, stats, jnp.asarray(x_NHWC)[rows_N], train=True)
+            logits, new = model.apply(
+                {"params": params, "batch_stats": stats}, jnp.asarray(x_NHWC)[rows_N], train=True
+            )
             return cross_entropy(logits, jnp.asarray(labels_N)[rows_N]).mean(), new
 
         grads, new = jax.grad(loss, has_aux=True)(params)

@@ -18,7 +18,7 @@ NETS["longer vgg"] = NETS["vgg"].but(steps=1200, evaluations=120)
 
 def main(out: str, net: str, save_every: str) -> int:
     store = runs.Store(Path(out) / "runs", save_every=float(save_every))
-    compiling.run_inline()
+    compiling.tune_process()
     compile_cache.use(store.cache)
     runs.train_run(NETS[net], 0, store, lambda record: print(record["step"], flush=True))
     return 0

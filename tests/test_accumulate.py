@@ -1,6 +1,7 @@
 """A batch in parts: the whole batch's gradient; BN over each part, by NumPy and by bn_groups."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,14 @@ from vggbn import data
 from vggbn.data import batch_indices, pixel_moments
 from vggbn.errors import UserError
 from vggbn.forecast import compiled as sharded
-from vggbn.models import MODELS, Net
+from vggbn.models import MODELS, Net, Targets
 from vggbn.nn.norms import NORMS
-from vggbn.training import train
+from vggbn.training import feed, loop
 from vggbn.training.accumulate import accumulated
+from vggbn.training.batch import on_device
 from vggbn.training.recipe import Recipe, static
+from vggbn.training.step import TRACES, Hyper, hyper_at, init_state, loss_gradient, train_step
+from vggbn.training.task import Task, keys, static_of
 
 SEED = 3
 MLP = Recipe(
@@ -87,9 +91,9 @@ def test_a_batch_that_cannot_be_cut_is_refused():
 
 @pytest.mark.parametrize("recipe", [MLP, VGG], ids=["mlp", "vgg"])
 def test_without_a_norm_a_run_is_that_of_the_whole_batch(digits, recipe):
-    whole = train.fit(recipe, SEED, digits)
-    parts = train.fit(recipe.but(accumulate=4), SEED, digits)
-    start = train.init_state(recipe, train.static_of(recipe, digits), SEED)
+    whole = loop.fit(Task.of(recipe, SEED, digits))
+    parts = loop.fit(Task.of(recipe.but(accumulate=4), SEED, digits))
+    start = init_state(recipe, static_of(recipe, digits), SEED)
     assert deviation(start.params, whole.state.params) > 0.01, "the run moves the weights"
     assert deviation(parts.state.params, whole.state.params) < 2e-5
     assert int(parts.state.correct) == int(whole.state.correct) > 0
@@ -100,23 +104,35 @@ def test_without_a_norm_a_run_is_that_of_the_whole_batch(digits, recipe):
 
 def net_64(model: str, **fields):
     """(its Static, params, stats, images, labels) in float64; within `enable_x64`."""
-    net = Net((8, 8, 2), 5, fc=6, hidden=2, width=1 / 32, precision="float64", **fields)
+    size = {"fc": 6, "hidden": 2, "width": 1 / 32}
+    net = Net((8, 8, 2), 5, model=model, **size, precision="float64", **fields)
     fixed = static(Recipe(model=model, batch=24), image=net.image, classes=5, flip=False)
     init = jax.jit(lambda key: MODELS[model](net).init(key, "he"))
-    trees = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), init(jax.random.key(0, impl="rbg")))
+    variables = init(jax.random.key(0, impl="rbg"))
+    variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
+    trees = variables["params"], variables["batch_stats"]
     rng = np.random.default_rng(1)
     x_NHWC = jnp.asarray(rng.normal(size=(24, *net.image)))
     return fixed._replace(net=net), *trees, x_NHWC, jnp.asarray(rng.integers(0, 5, 24))
 
 
 def gradient_of(fixed, parts: int = 1, groups: int = 1):
-    """train's own, jitted: (params, stats, x, labels, key, hyper, decay)."""
+    """The step's own, jitted: gradient(params, stats, x, labels, key, hyper, decay)."""
     net = replace(fixed.net, bn_groups=groups)
-    return jax.jit(train._gradient(fixed._replace(net=net, accumulate=parts)))
+    return jax.jit(partial(gradient, fixed._replace(net=net, accumulate=parts)))
 
 
-def hyper(dropout: float = 0.0) -> train.Hyper:
-    return train.hyper_at(Recipe(dropout=dropout), 0, [])
+def gradient(fixed, params, stats, x_NHWC, labels_N, key, hyper, decay):
+    """((loss, number of right ones, stats), gradients of params)."""
+    variables, targets = {"params": params, "batch_stats": stats}, Targets(labels_N)
+    (loss, new, grads), right = loss_gradient(
+        fixed, variables, x_NHWC, targets, key, hyper.dropout, decay
+    )
+    return (loss, right, new), grads
+
+
+def hyper(dropout: float = 0.0) -> Hyper:
+    return hyper_at(Recipe(dropout=dropout), 0, [])
 
 
 def sgd_64(gradient, params, stats, x_NHWC, labels_N, *, steps: int = 5, decay: float = 0.7):
@@ -171,15 +187,15 @@ def test_in_float64_a_vgg_with_bn_over_parts_is_that_of_groups():
 def with_rows_of_parts(monkeypatch, parts: int) -> None:
     """Batches whose equal slices are the parts."""
     rows = strided(parts, MLP.batch)
-    monkeypatch.setattr(train, "batch_indices", lambda *a, **k: batch_indices(*a, **k)[rows])
+    monkeypatch.setattr(feed, "batch_indices", lambda *a, **k: batch_indices(*a, **k)[rows])
 
 
 def test_a_run_with_bn_and_its_population_are_those_of_groups(digits, monkeypatch):
     recipe = MLP.but(norm="batch", steps=12)  # from step 9 on bn_decay counts, not warm_decay
 
     def trained(recipe):
-        state = train.fit(recipe, SEED, digits).state
-        return state, train.population_stats(recipe, SEED, digits, state)
+        state = loop.fit(Task.of(recipe, SEED, digits)).state
+        return state, loop.population_stats(Task.of(recipe, SEED, digits), state)
 
     parts, parts_population = trained(recipe.but(accumulate=3))
     whole, whole_population = trained(recipe)
@@ -199,8 +215,8 @@ def test_a_run_with_bn_and_its_population_are_those_of_groups(digits, monkeypatc
 
 def test_population_statistics_of_one_net_are_those_of_groups(digits, monkeypatch):
     recipe = MLP.but(norm="batch")
-    state = train.init_state(recipe, train.static_of(recipe, digits), SEED)
-    of = lambda recipe: train.population_stats(recipe, SEED, digits, state)  # noqa: E731
+    state = init_state(recipe, static_of(recipe, digits), SEED)
+    of = lambda recipe: loop.population_stats(Task.of(recipe, SEED, digits), state)  # noqa: E731
     parts, whole = of(recipe.but(accumulate=4)), of(recipe)
     with_rows_of_parts(monkeypatch, 4)
     assert deviation(parts, of(recipe.but(bn_groups=4))) < 1e-5 < 1e-2 < deviation(parts, whole)
@@ -241,7 +257,7 @@ def part_64(params, x, labels, eps):
 def test_three_steps_with_bn_over_parts_equal_the_formulas(digits):
     parts, decay = 3, 0.6
     recipe = MLP.but(norm="batch", hidden=1, accumulate=parts, bn_decay=decay)
-    state = train.init_state(recipe, train.static_of(recipe, digits), SEED)
+    state = init_state(recipe, static_of(recipe, digits), SEED)
     first = params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state.params)
     velocity, loss_sum, moving = jax.tree.map(np.zeros_like, params), 0.0, None
     pixel_mean, pixel_std = pixel_moments(digits.train)
@@ -260,11 +276,11 @@ def test_three_steps_with_bn_over_parts_equal_the_formulas(digits):
         velocity = jax.tree.map(lambda v, g: recipe.momentum * v + g, velocity, grads)
         params = jax.tree.map(lambda w, v: w - recipe.lr * v, params, velocity)
         own = [np.mean([part[i] for part in each], axis=0) for i in (2, 3)]
-        now = min(decay, step / (step + 1))  # norm.warm_decay
+        now = min(decay, step / (step + 1))  # moving.warm_decay
         moving = own if moving is None else [
             now * old + (1 - now) * new for old, new in zip(moving, own, strict=True)
         ]  # fmt: skip
-    state = train.fit(recipe, SEED, digits, stop=3).state
+    state = loop.fit(Task.of(recipe, SEED, digits), stop=3).state
     assert float(state.loss_sum) == pytest.approx(loss_sum, rel=1e-5)
     np.testing.assert_allclose(
         state.batch_stats["norm_fc1"]["mean"], moving[0], rtol=1e-4, atol=1e-5
@@ -284,8 +300,8 @@ def test_three_steps_with_bn_over_parts_equal_the_formulas(digits):
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_norm_trains_in_parts(digits, norm):
     recipe = replace(MLP, norm=norm, hidden=1, accumulate=2, steps=3)
-    start = train.init_state(recipe, train.static_of(recipe, digits), SEED)
-    state = train.fit(recipe, SEED, digits).state
+    start = init_state(recipe, static_of(recipe, digits), SEED)
+    state = loop.fit(Task.of(recipe, SEED, digits)).state
     assert jax.tree.structure(state) == jax.tree.structure(start)
     for old, new in zip(jax.tree.leaves(start), jax.tree.leaves(state), strict=True):
         assert (new.dtype, new.shape) == (old.dtype, old.shape) and np.isfinite(new).all()
@@ -300,7 +316,9 @@ def test_moving_averages_take_one_step_a_batch(norm):
         fixed, params, stats, x_NHWC, labels_N = net_64("mlp", norm=norm)
         old = jax.tree.map(lambda leaf: 3 * leaf + 0.5, stats)
         apply = jax.jit(
-            lambda x: MODELS["mlp"](fixed.net).apply(params, old, x, train=True, decay=0.0)
+            lambda x: MODELS["mlp"](fixed.net).apply(
+                {"params": params, "batch_stats": old}, x, train=True, decay=0.0
+            )
         )
         own = [apply(x_NHWC[part::4])[1] for part in range(4)]
         expected = jax.tree.map(lambda a, *b: 0.7 * a + 0.3 * np.mean(b, axis=0), old, *own)
@@ -333,13 +351,13 @@ def test_each_part_has_its_own_draws_of_dropout():
 
 def test_another_step_has_other_draws(digits):
     recipe = VGG.but(dropout=0.5, crop_pad=0, distortion=0.0, accumulate=2)
-    fixed, on_device = train.static_of(recipe, digits), train.on_device(digits)
+    fixed, held = static_of(recipe, digits), on_device(digits)
     rows = np.arange(recipe.batch, dtype=np.int32)
 
     def loss(step):
-        state = train.init_state(recipe, fixed, SEED).replace(step=jnp.int32(step))
-        arguments = (train._keys(SEED)[1], on_device, rows, train.hyper_at(recipe, 0, []))
-        return float(train.train_step(fixed)(state, *arguments).loss_sum)
+        state = init_state(recipe, fixed, SEED).replace(step=jnp.int32(step))
+        arguments = (keys(SEED)[1], held, rows, hyper_at(recipe, 0, []))
+        return float(train_step(fixed)(state, *arguments).loss_sum)
 
     assert loss(0) != loss(1) != loss(2) and loss(1) == loss(1)
 
@@ -351,20 +369,21 @@ def test_each_number_of_parts_is_one_compilation(digits):
     recipes = [MLP.but(fc=14, accumulate=parts) for parts in (2, 3)]
     for recipe in recipes:
         for lr in (0.2, 0.3):
-            train.fit(recipe.but(lr=lr), SEED, digits, stop=2)
-    fixed = [train.static_of(recipe, digits) for recipe in recipes]
-    assert fixed[0] != fixed[1] and [train.TRACES[one] for one in fixed] == [1, 1]
+            loop.fit(Task.of(recipe.but(lr=lr), SEED, digits), stop=2)
+    fixed = [static_of(recipe, digits) for recipe in recipes]
+    assert fixed[0] != fixed[1] and [TRACES[one] for one in fixed] == [1, 1]
 
 
 def test_gradients_in_bfloat16_are_summed_in_float32():
-    net = Net((8, 8, 2), 5, fc=6, hidden=2, norm="batch", precision="bfloat16")
+    net = Net((8, 8, 2), 5, "mlp", fc=6, hidden=2, norm="batch", precision="bfloat16")
     fixed = static(Recipe(model="mlp", batch=24), image=net.image, classes=5, flip=False)
     fixed = fixed._replace(net=net, accumulate=4)
     model = MODELS["mlp"](net)
-    params, stats = jax.jit(lambda key: model.init(key, "he"))(jax.random.key(0, impl="rbg"))
+    variables = jax.jit(lambda key: model.init(key, "he"))(jax.random.key(0, impl="rbg"))
+    params, stats = variables["params"], variables["batch_stats"]
     x_NHWC, labels_N = jnp.ones((24, 8, 8, 2)), jnp.zeros(24, jnp.int32)
     arguments = (params, stats, x_NHWC, labels_N, jax.random.key(0, impl="rbg"), hyper(), 0.9)
-    traced = jax.make_jaxpr(train._gradient(fixed))(*arguments)
+    traced = jax.make_jaxpr(partial(gradient, fixed))(*arguments)
     (loop,) = [each for each in traced.jaxpr.eqns if each.primitive.name == "scan"]
     sums = [variable.aval for variable in loop.outvars]
     assert len(sums) == 2 + len(jax.tree.leaves((params, stats)))

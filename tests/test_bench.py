@@ -77,7 +77,8 @@ def test_the_layers_are_this_suite_s(net):
     image = (case.side, case.side, case.channels)
     description = Net(image, case.classes, norm="batch", width=case.width, fc=case.fc)
     init = MODELS[f"vgg_{case.config.lower()}"](description).init
-    params, _ = jax.eval_shape(lambda key: init(key, "he"), jax.random.key(0))
+    variables = jax.eval_shape(lambda key: init(key, "he"), jax.random.key(0))
+    params = variables["params"]
     kernels = {name: leaf["kernel"].shape for name, leaf in params.items() if "kernel" in leaf}
     assert {layer.name: layer.kernel for layer in cases.layers(case)} == kernels
 

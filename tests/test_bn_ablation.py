@@ -36,8 +36,9 @@ from vggbn.experiment.plan import PUBLISHED, make_plan, variant_edits
 from vggbn.experiment.summary import build_report
 from vggbn.runs import run as runs
 from vggbn.runs.many import compile_key
-from vggbn.training import optim, train
+from vggbn.training import optim
 from vggbn.training.recipe import diff
+from vggbn.training.step import TRACES, train_step
 
 GOLDEN = ROOT / "tests" / "golden"
 RENEW = "RENEW_GOLDEN=1 python -m pytest tests/test_bn_ablation.py -k golden"
@@ -505,10 +506,10 @@ def test_the_train_step_is_traced_once_for_each_architecture(
     edits |= {"fc": 15 + blocks, "steps": 2}  # fc: compilations are kept by net, not by table
     tiny = make_plan(EXPERIMENT, "smoke", out=tmp_path, data="digits", edits=edits)
     assert tuple(tiny.variants) == CORE
-    train.train_step.cache_clear()
-    train.TRACES.clear()
+    train_step.cache_clear()
+    TRACES.clear()
     store = runs.Store(tmp_path / "runs")
     for recipe in tiny.variants.values():
         assert runs.train_run(recipe, 0, store)["history"][-1]["step"] == 2
-    assert len(train.TRACES) == len({compile_key(r) for r in tiny.variants.values()}) == 4
-    assert set(train.TRACES.values()) == {1}
+    assert len(TRACES) == len({compile_key(r) for r in tiny.variants.values()}) == 4
+    assert set(TRACES.values()) == {1}

@@ -1,4 +1,4 @@
-"""docs/bn_in_one_screen.md: its lines are norm.py's, and its program runs."""
+"""docs/bn_in_one_screen.md: its lines are those of the code, and its program runs."""
 
 import re
 import subprocess
@@ -7,7 +7,10 @@ import sys
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "bn_in_one_screen.md").read_text(encoding="utf-8")
-SOURCE = (ROOT / "vggbn" / "nn" / "batch_norm.py").read_text(encoding="utf-8")
+SOURCE = "\n".join(
+    (ROOT / "vggbn" / "nn" / name).read_text(encoding="utf-8")
+    for name in ("batch_norm.py", "moving.py")
+)
 
 
 def quoted() -> list[str]:
@@ -21,7 +24,7 @@ def quoted() -> list[str]:
     ]
 
 
-def test_every_quoted_line_stands_in_norm_py():
+def test_every_quoted_line_stands_in_the_code():
     lines = {re.sub(r"\s+#.*", "", line).strip() for line in SOURCE.splitlines()}
     found = quoted()
     assert len(found) == 15

@@ -294,7 +294,7 @@ def test_what_slurm_refuses_is_a_sentence(slurm, tmp_path):
         ("--cluster local --cluster-set timeout_min", "takes name=value"),
         ("--cluster local --cluster-set timeout_min=1:00", "whole number of minutes, not '1:00'"),
         ("--cluster-set time=60", "for --cluster slurm or local only"),
-        ("--cluster local --jobs 0", "--jobs must be 1 or more"),
+        ("--cluster local --jobs 0", "--jobs 0 is this process"),
     ],
 )
 def test_a_mistake_gets_a_sentence(flags, words, tmp_path):

@@ -64,7 +64,7 @@ MISUSE = {
     "negative seeds": ("--seeds -2", ["--seeds must be 1 or more", "-2"]),
     "seeds in words": ("--seeds three", ["--seeds", "'three'", "int"]),
     "decoders": ("--input-workers 2", ["--input-workers is for --distributed only"]),
-    "no processes": ("--jobs 0", ["--jobs must be 1 or more", "0"]),
+    "too few processes": ("--jobs -1", ["--jobs must be 1 or more", "-1"]),
     "unknown log": ("--log tensorbord", ["'tensorbord'", "'tensorboard'", "Valid: csv, tens"]),
     "a batch of all and more": ("--set batch=5000", ["5000", "3500", "between 1 and 3500"]),
     "uneven groups": ("--set bn_groups=5", ["batch 32", "bn_groups=5"]),

@@ -16,7 +16,8 @@ vgg = sys.modules["vggbn.models.vgg"]  # the package has a function of that name
 
 def weights(model, net, seed=0):
     rng = np.random.default_rng(seed)
-    return [random_like(tree, rng) for tree in shapes(model, net)]
+    params, stats = (random_like(tree, rng) for tree in shapes(model, net))
+    return {"params": params, "batch_stats": stats}
 
 
 def images(height, width, channels=3, n=2):
@@ -35,10 +36,10 @@ def assert_close(found, expected, relative=1e-5):
 @pytest.mark.parametrize("model", TABLE_1)
 def test_on_an_image_of_the_crop_s_size_dense_is_the_net(model, image, pools, fields):
     net = small(image, pools=pools, **fields)
-    params, stats = weights(model, net)
+    variables = weights(model, net)
     x_NHWC = images(*image)
-    dense = jax.jit(MODELS[model](net).score_map)(params, stats, x_NHWC)
-    logits, _ = MODELS[model](net).apply(params, stats, x_NHWC, train=False)
+    dense = jax.jit(MODELS[model](net).score_map)(variables, x_NHWC)
+    logits, _ = MODELS[model](net).apply(variables, x_NHWC, train=False)
     assert_close(dense, logits[:, None, None])
 
 
@@ -48,7 +49,9 @@ def test_on_an_image_of_the_crop_s_size_dense_is_the_net(model, image, pools, fi
 def test_the_map_of_the_papers_net_has_the_papers_size(side, cells):
     x_NHWC = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     score_map = MODELS["vgg_d"](PAPER).score_map
-    found = jax.eval_shape(score_map, *shapes("vgg_d", PAPER), x_NHWC)
+    found = jax.eval_shape(
+        score_map, {"params": shapes("vgg_d", PAPER)[0], "batch_stats": {}}, x_NHWC
+    )
     assert found.shape == (1, cells, cells, 1000)
 
 
@@ -79,10 +82,10 @@ def unpadded(request, monkeypatch):
 
 
 def test_without_padding_dense_is_the_net_on_crops_a_stride_apart(unpadded):
-    model, (params, stats) = unpadded
+    model, variables = unpadded
     x_NHWC = images(40, 44)
-    dense = jax.jit(model.score_map)(params, stats, x_NHWC)
-    apply = jax.jit(lambda x: model.apply(params, stats, x, train=False)[0])
+    dense = jax.jit(model.score_map)(variables, x_NHWC)
+    apply = jax.jit(lambda x: model.apply(variables, x, train=False)[0])
     expected = crops_slid_over(apply, x_NHWC, CROP, STRIDE)
     assert expected.shape[1:3] == (3, 5)
     assert_close(dense, expected)
@@ -90,10 +93,10 @@ def test_without_padding_dense_is_the_net_on_crops_a_stride_apart(unpadded):
 
 def test_with_padding_dense_differs_from_crops():
     net = small((24, 24, 3), pools=3)
-    params, stats = weights("vgg_a", net)
+    variables = weights("vgg_a", net)
     x_NHWC = images(32, 40)
-    dense = MODELS["vgg_a"](net).score_map(params, stats, x_NHWC)
-    apply = lambda x: MODELS["vgg_a"](net).apply(params, stats, x, train=False)[0]  # noqa: E731
+    dense = MODELS["vgg_a"](net).score_map(variables, x_NHWC)
+    apply = lambda x: MODELS["vgg_a"](net).apply(variables, x, train=False)[0]  # noqa: E731
     crops = crops_slid_over(apply, x_NHWC, 24, 8)
     assert dense.shape == crops.shape == (2, 2, 3, 6)
     assert np.abs(dense - crops).max() > 0.01 * np.ptp(crops)

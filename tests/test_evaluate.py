@@ -7,8 +7,8 @@ import scipy.special
 from tests.test_rank import place
 from vggbn.data import Split
 from vggbn.evaluate import evaluate, outputs, predict, single
+from vggbn.evaluate.trained import Trained
 from vggbn.models import MODELS, Model, Net
-from vggbn.training.recipe import Static
 
 # These grey values are logits of the fake net that are not finite.
 NOT_FINITE = {255: np.nan, 254: np.inf, 253: -np.inf}
@@ -18,15 +18,15 @@ def fake(net):
     """A net whose logits are the pixels, in tenths: the tests write them as images."""
     import jax.numpy as jnp
 
-    def apply(params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9):
+    def apply(variables, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9):
         assert not train
         values_NK = jnp.round(x_NHWC.reshape(x_NHWC.shape[0], -1) * 255)
         logits_NK = values_NK / 10
         for grey, logit in NOT_FINITE.items():
             logits_NK = jnp.where(values_NK == grey, logit, logits_NK)
-        return logits_NK, stats
+        return logits_NK, {}
 
-    return Model(lambda key, initialiser: ({}, {}), apply)
+    return Model(lambda key, initialiser: {}, apply)
 
 
 @pytest.fixture(autouse=True)
@@ -34,9 +34,9 @@ def fake_net(monkeypatch):
     monkeypatch.setitem(MODELS, "fake", fake)
 
 
-def static(classes=10):
-    net = Net(image=(1, classes, 1), classes=classes)
-    return Static("fake", net, batch=32, crop_pad=0, flip=False, l2_on="kernels")
+def trained(classes=10, mean=0.0, std=1.0):
+    net = Net(image=(1, classes, 1), classes=classes, model="fake")
+    return Trained(net, {}, np.float32([mean]), np.float32(std))
 
 
 def split_of(pixels_NK, labels_N) -> Split:
@@ -46,8 +46,7 @@ def split_of(pixels_NK, labels_N) -> Split:
 
 def scores(pixels_NK, labels_N):
     split = split_of(pixels_NK, labels_N)
-    fixed = static(split.images_NHWC.shape[2])
-    return evaluate(fixed, {}, {}, split, np.zeros(1, np.float32), np.float32(1))
+    return evaluate(trained(split.images_NHWC.shape[2]), split)
 
 
 def random_split(n, classes=10, seed=0):
@@ -163,10 +162,10 @@ def test_pixels_are_standardised_by_the_training_sets_moments():
     # (x/255 - mean)/std is 10 times the pixel for mean = 0, std = 0.1: the fake net rounds it
     pixels_NK, labels_N = random_split(5)
     split = split_of(pixels_NK // 10, labels_N)
-    stretched = predict(static(), {}, {}, split, np.zeros(1, np.float32), np.float32(0.1))
+    stretched = predict(trained(std=0.1), split)
     expected = scipy.special.softmax(pixels_NK // 10 * 10 / 10, axis=1)
     np.testing.assert_allclose(stretched, expected, rtol=1e-4)
-    shifted = predict(static(), {}, {}, split, np.float32([1 / 255]), np.float32(0.1))
+    shifted = predict(trained(mean=1 / 255, std=0.1), split)
     np.testing.assert_allclose(shifted, expected, rtol=1e-4)  # softmax ignores a shift
 
 
@@ -177,7 +176,7 @@ def test_pixels_are_standardised_by_the_training_sets_moments():
 def test_predictions_keep_the_order_and_sum_to_one(n):
     pixels_NK, labels_N = random_split(n)
     split = split_of(pixels_NK, labels_N)
-    probabilities = predict(static(), {}, {}, split, np.zeros(1, np.float32), np.float32(1))
+    probabilities = predict(trained(), split)
     assert probabilities.shape == (n, 10) and probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     expected = scipy.special.softmax(pixels_NK / 10, axis=1)
@@ -188,7 +187,7 @@ def test_predictions_keep_the_order_and_sum_to_one(n):
 def test_outputs_are_the_logits_and_their_softmax():
     pixels_NK, labels_N = random_split(251)
     split = split_of(pixels_NK, labels_N)
-    found = outputs(static(), {}, {}, split, np.zeros(1, np.float32), np.float32(1))
+    found = outputs(trained(), split)
     np.testing.assert_allclose(found.logits_NK, pixels_NK / 10, rtol=1e-6)
     np.testing.assert_allclose(
         found.p_NK, scipy.special.softmax(found.logits_NK, axis=1), rtol=1e-5
@@ -199,7 +198,7 @@ def test_outputs_are_the_logits_and_their_softmax():
 
 
 def test_a_real_net_is_evaluated_with_its_stored_statistics():
-    net = Net(image=(1, 4, 1), classes=3, fc=5, norm="batch", activation="tanh")
+    net = Net((1, 4, 1), 3, "mlp", fc=5, norm="batch", activation="tanh")
     rng = np.random.default_rng(0)
     layer = lambda i, o: {"kernel": rng.normal(size=(i, o)).astype(np.float32)}  # noqa: E731
     params = {"fc1": layer(4, 5), "fc2": layer(5, 5), "fc3": layer(5, 5), "fc4": layer(5, 3)}
@@ -210,8 +209,9 @@ def test_a_real_net_is_evaluated_with_its_stored_statistics():
         params[f"norm_fc{i}"] = {"scale": draw(), "bias": draw()}
         stats[f"norm_fc{i}"] = {"mean": draw(), "var": draw()}
     split = split_of(rng.integers(0, 256, (7, 4)), rng.integers(0, 3, 7))
-    fixed = Static("mlp", net, 32, 0, False, "kernels")
-    ours = predict(fixed, params, stats, split, np.float32([0.4]), np.float32(0.3))
+    variables = {"params": params, "batch_stats": stats}
+    own = Trained(net, variables, np.float32([0.4]), np.float32(0.3))
+    ours = predict(own, split)
     x = (split.images_NHWC.reshape(7, 4) / 255 - 0.4) / 0.3
     for i in (1, 2, 3):
         own, moments = params[f"norm_fc{i}"], stats[f"norm_fc{i}"]
@@ -221,7 +221,5 @@ def test_a_real_net_is_evaluated_with_its_stored_statistics():
     logits = x @ params["fc4"]["kernel"] + params["fc4"]["bias"]
     np.testing.assert_allclose(ours, scipy.special.softmax(logits, axis=1), rtol=1e-4)
     # one example alone has the same probabilities as among others
-    alone = predict(
-        fixed, params, stats, split.take(np.array([3])), np.float32([0.4]), np.float32(0.3)
-    )
+    alone = predict(own, split.take(np.array([3])))
     np.testing.assert_allclose(alone[0], ours[3], rtol=1e-6)

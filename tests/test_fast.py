@@ -397,11 +397,12 @@ def net_gradient(net, compiled_by):
     """(loss and gradient, operations of the program) of a tanh VGG-A at random weights."""
     model, rng = MODELS["vgg_a"](net), np.random.default_rng(5)
     init = jax.jit(lambda key: model.init(key, "he"))
-    params, stats = init(jax.random.key(3, impl="rbg"))
+    variables = init(jax.random.key(3, impl="rbg"))
+    params, stats = variables["params"], variables["batch_stats"]
     x, labels = rng.normal(size=(64, *net.image)).astype(np.float32), np.arange(64) % 5
 
     def loss(params, x):
-        logits, new = model.apply(params, stats, x, train=True)
+        logits, new = model.apply({"params": params, "batch_stats": stats}, x, train=True)
         return layers.cross_entropy(logits, labels).mean(), new
 
     run = compiled_by(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
@@ -676,6 +677,7 @@ def test_a_program_runs_in_the_thread_that_calls_it_and_keeps_its_memory():
         "import resource\n"
         "import jax.numpy as jnp\n"
         "from vggbn.machine import compiling\n"
+        "compiling.tune_process()\n"
         "f = compiling.jit(lambda x, y: jnp.outer(x, x) @ y)\n"
         "x, y = jnp.ones(5000), jnp.ones((5000, 16))\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

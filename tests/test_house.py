@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import statistics
 import subprocess
 import sys
 from functools import cache
@@ -119,11 +120,12 @@ def test_plain_packages_need_few_libraries(name):
     assert outside <= PLAIN[_part(name)], f"{name} imports {outside - PLAIN[_part(name)]}"
 
 
-@pytest.mark.parametrize("name", LIBRARY)
+PACKAGES = [n for n, p in LIBRARY.items() if p.name == "__init__.py" and n != "vggbn"]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
 def test_no_two_rooms_of_a_package_import_each_other(name):
     """A folder inside a package is a room of it."""
-    if LIBRARY[name].name != "__init__.py" or name == "vggbn":
-        pytest.skip("no package")
     room = lambda module: module.removeprefix(f"{name}.").partition(".")[0]  # noqa: E731
     inside = {m: p for m, p in LIBRARY.items() if m.startswith(f"{name}.")}
     arrows = {
@@ -211,6 +213,18 @@ def test_every_public_name_says_what_it_is(name):
         and not ast.get_docstring(node)
     ]
     assert not silent, f"{name}: no docstring on {', '.join(silent)}"
+
+
+def test_functions_are_short():
+    functions = [
+        (node.end_lineno - node.lineno + 1, f"{name}.{node.name}")
+        for name, path in LIBRARY.items()
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    lengths = [length for length, _ in functions]
+    assert max(lengths) <= 60, max(functions)
+    assert statistics.median(lengths) <= 8
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

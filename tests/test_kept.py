@@ -11,8 +11,9 @@ from vggbn.machine import provenance
 from vggbn.runs import keeper as kept
 from vggbn.runs import run as runs
 from vggbn.runs import saved_steps
-from vggbn.training import train
 from vggbn.training.recipe import Recipe
+from vggbn.training.step import init_state
+from vggbn.training.task import static_of
 
 TINY = Recipe(
     data="digits", image_size=8, model="mlp", fc=8, norm="batch", steps=192, evaluations=3, lr=0.02,
@@ -134,7 +135,7 @@ def test_reports_tell_the_step_and_the_mean_loss_since_the_last(store, monkeypat
 
 def test_a_state_survives_its_names(store):
     dataset = runs.load_data(TINY, 0, store)
-    state = train.init_state(TINY, train.static_of(TINY, dataset), 0)
+    state = init_state(TINY, static_of(TINY, dataset), 0)
     again = kept._tree(kept._arrays(state), state)
     assert jax.tree.structure(again) == jax.tree.structure(state)
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(state), strict=True):

@@ -18,8 +18,8 @@ from vggbn.data.splits import stratified
 from vggbn.errors import UserError
 from vggbn.evaluate import centre, dense, evaluate, predict
 from vggbn.evaluate.single import padded_batches
+from vggbn.evaluate.trained import Trained
 from vggbn.models import MODELS, Net
-from vggbn.training.recipe import Static
 
 # TFDS and what it imports use names that Python will drop.
 pytestmark = [
@@ -189,26 +189,25 @@ def _sampled_rows(split, n):
 # --- evaluation ----------------------------------------------------------------------------------
 
 NET = Net((32, 32, 3), classes=2, width=1 / 16, fc=8, pools=3)
-FIXED = Static("vgg_a", NET, batch=8, crop_pad=0, flip=True, l2_on="kernels")
 PIXELS = (np.float32([0.5, 0.5, 0.4]), np.float32(0.25))
 
 
 @pytest.fixture(scope="module")
 def net():
     init = jax.jit(lambda key: MODELS["vgg_a"](NET).init(key, "he"))
-    params, stats = init(jax.random.key(1, impl="rbg"))
-    return FIXED, params, stats
+    variables = init(jax.random.key(1, impl="rbg"))
+    return Trained(NET, variables, *PIXELS)
 
 
 def test_a_net_scores_a_streamed_split_as_the_split(clothes, net):
     held, lazy = (found.test for found in both(f"folder:{clothes}", image_size=32))
-    assert evaluate(*net, lazy, *PIXELS) == evaluate(*net, held, *PIXELS)
+    assert evaluate(net, lazy) == evaluate(net, held)
     views = [centre_view(split.test, 36, 32) for split in both(f"folder:{clothes}", **WHOLE)]
     assert isinstance(views[1], LazySplit)
     same_images(views[1], views[0])
-    p_NK = predict(*net, views[1], *PIXELS)
+    p_NK = predict(net, views[1])
     assert np.ptp(p_NK[:, 0]) > 0.01
-    np.testing.assert_array_equal(p_NK, predict(*net, views[0], *PIXELS))
+    np.testing.assert_array_equal(p_NK, predict(net, views[0]))
 
 
 @pytest.mark.parametrize("protocol", [dense, centre])

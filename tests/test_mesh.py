@@ -1,4 +1,4 @@
-"""The same numbers on one device and on eight: V-15, and what BN averages over (D5)."""
+"""The same numbers on one device and on eight: V-15, and what BN averages over."""
 
 import os
 import socket
@@ -15,7 +15,8 @@ from tests.mesh_jobs import NETS
 from vggbn.errors import UserError
 from vggbn.machine import mesh
 from vggbn.runs import run as runs
-from vggbn.training import train
+from vggbn.training import loop
+from vggbn.training.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def test_a_part_that_cannot_be_shared_out_evenly_is_refused(monkeypatch):
     recipe = NETS["parts"].but(batch=16)
     dataset = runs.load_data(recipe, 0, runs.Store(Path("runs")))
     with pytest.raises(UserError, match="part of 4 cannot be shared out evenly over 8 devices"):
-        train.fit(recipe, 0, dataset)
+        loop.fit(Task.of(recipe, 0, dataset))
 
 
 def test_on_one_device_nothing_is_shared_out():

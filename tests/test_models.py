@@ -44,7 +44,8 @@ TABLE_1 = {
 def shapes(model: str, net: Net):
     """(params, stats) as shapes."""
     init = MODELS[model](net).init
-    return jax.eval_shape(lambda key: init(key, "he"), jax.random.key(0))
+    variables = jax.eval_shape(lambda key: init(key, "he"), jax.random.key(0))
+    return variables["params"], variables["batch_stats"]
 
 
 def size(tree) -> int:
@@ -141,7 +142,7 @@ def test_forward_pass_at_224_equals_keras(model, theirs, monkeypatch):
     expected_tree = shapes(model, PAPER)[0]
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, expected_tree)
     apply = jax.jit(MODELS[model](PAPER).apply, static_argnames="train")
-    logits = np.asarray(apply(params, {}, x_NHWC, train=False)[0])
+    logits = np.asarray(apply({"params": params, "batch_stats": {}}, x_NHWC, train=False)[0])
     assert logits.shape == (2, 1000)
     # relative to what tells the two images apart, so that a net that ignores its input fails
     assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected[0] - expected[1]).max()
@@ -289,7 +290,7 @@ def test_forward_pass_equals_a_numpy_net(model, net):
 
     def check(train):
         expected = reference(net, params_64, stats_64, x_64, train=train)
-        logits, new_stats = apply(params, stats, x_NHWC, train=train)
+        logits, new_stats = apply({"params": params, "batch_stats": stats}, x_NHWC, train=train)
         assert np.abs(logits - expected).max() <= 1e-4 * np.ptp(expected, axis=0).max()
         return new_stats
 
@@ -308,9 +309,14 @@ def test_a_tap_hears_what_every_hidden_layer_takes_and_makes(model, after):
     params, stats = (random_like(tree, rng) for tree in shapes(model, net))
     x_NHWC = rng.normal(0, 1, (3, *net.image)).astype(np.float32)
     tap = lambda layer, what, x: heard.update({(layer, what): np.asarray(x, np.float64)})  # noqa: E731
-    silent = MODELS[model](net).apply(params, stats, x_NHWC, train=False)[0]
+    silent = MODELS[model](net).apply(
+        {"params": params, "batch_stats": stats}, x_NHWC, train=False
+    )[0]
     np.testing.assert_array_equal(
-        MODELS[model](net).apply(params, stats, x_NHWC, train=False, tap=tap)[0], silent
+        MODELS[model](net).apply(
+            {"params": params, "batch_stats": stats}, x_NHWC, train=False, tap=tap
+        )[0],
+        silent,
     )
     hidden = [name for name in params if not name.startswith("norm") and "bias" not in params[name]]
     assert set(heard) == {(name, what) for name in hidden for what in ("u", "sum", "input")}
@@ -330,7 +336,9 @@ def test_a_lrn_without_its_lrn_would_be_a():
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, shapes("vgg_a_lrn", net)[0])
     x_NHWC = np.full((1, 8, 8, 1), 3, np.float32)
     a, a_lrn = (
-        jax.jit(partial(MODELS[model](net).apply, train=False))(params, {}, x_NHWC)[0]
+        jax.jit(partial(MODELS[model](net).apply, train=False))(
+            {"params": params, "batch_stats": {}}, x_NHWC
+        )[0]
         for model in ("vgg_a", "vgg_a_lrn")
     )
     assert np.abs(a - a_lrn).max() > 0.01
@@ -349,7 +357,9 @@ def head():
     params["fc3"]["kernel"] = np.eye(64, dtype=np.float32)
     apply = jax.jit(MODELS["vgg_a"](net).apply, static_argnames="train")
     x_NHWC = np.ones((64, 8, 8, 1), np.float32)
-    return lambda **kw: np.asarray(apply(params, {}, x_NHWC, **kw)[0], np.float64)
+    return lambda **kw: np.asarray(
+        apply({"params": params, "batch_stats": {}}, x_NHWC, **kw)[0], np.float64
+    )
 
 
 def sigmoid(x):
@@ -392,7 +402,9 @@ def test_the_mlp_has_no_dropout():
     params = random_like(shapes("mlp", net)[0], np.random.default_rng(0))
     x_NHWC = np.ones((2, 4, 4, 1), np.float32)
     one, other = (
-        MODELS["mlp"](net).apply(params, {}, x_NHWC, train=True, key=key, dropout=0.9)[0]
+        MODELS["mlp"](net).apply(
+            {"params": params, "batch_stats": {}}, x_NHWC, train=True, key=key, dropout=0.9
+        )[0]
         for key in (None, jax.random.key(0))
     )
     np.testing.assert_array_equal(one, other)
@@ -404,7 +416,8 @@ def test_the_mlp_has_no_dropout():
 def test_initial_weights():
     net = small((8, 8, 1), norm="batch")
     key = jax.random.key(5, impl="rbg")  # threefry compiles for seconds a shape
-    params, stats = jax.jit(lambda key: MODELS["mlp"](net).init(key, "he"))(key)
+    variables = jax.jit(lambda key: MODELS["mlp"](net).init(key, "he"))(key)
+    params, stats = variables["params"], variables["batch_stats"]
     kernels = [layer["kernel"] for layer in params.values() if "kernel" in layer]
     for kernel in kernels:
         std = np.sqrt(2 / np.prod(kernel.shape[:-1]))

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import types
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -19,8 +20,16 @@ import pytest
 from jax.test_util import check_grads
 
 import vggbn.nn.batch_norm
+import vggbn.nn.moving
 from tests.conftest import ROOT
-from vggbn.nn.batch_norm import batch_norm, batch_norm_init, fold, population_stats, warm_decay
+from vggbn.nn.batch_norm import (
+    batch_norm,
+    batch_norm_init,
+    fold,
+    normalise_by,
+    population_stats,
+)
+from vggbn.nn.moving import warm_decay
 
 EPS = 1e-5
 PRECISE = np.finfo(np.longdouble).eps < 1e-18  # not on every machine
@@ -384,7 +393,49 @@ CHECKS = [
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_norm_passes(check):
-    check(vggbn.nn.batch_norm)
+    check(types.SimpleNamespace(**(vars(vggbn.nn.moving) | vars(vggbn.nn.batch_norm))))
+
+
+# --- another estimator of mean and variance -----------------------------------------------------
+
+
+def textbook_moments(x, weight):
+    """Mean and biased variance by numpy's own reductions, without a weight."""
+    over = tuple(range(1, x.ndim - 1))
+    m = jnp.full((x.shape[0],) + (1,) * (x.ndim - 1), np.prod(x.shape[1:-1]), x.dtype)
+    mean, var = x.mean(over, keepdims=True), x.var(over, keepdims=True)
+    return mean, jnp.zeros_like(mean), var, m
+
+
+def second_moments(x, weight):
+    """Of an RMS norm: nothing is subtracted."""
+    zero, _, _, m = textbook_moments(0 * x, weight)
+    return zero, zero, (x * x).mean(tuple(range(1, x.ndim - 1)), keepdims=True), m
+
+
+def test_an_estimator_s_gradient_is_autodiff_s_and_for_the_paper_s_the_paper_s():
+    rng = np.random.default_rng(3)
+    x, dy = rng.normal(2, 3, (2, 12, 5))
+    params = {"scale": rng.uniform(0.5, 2, 5), "bias": rng.normal(size=5)}
+    _, stats = batch_norm_init(5)
+    with jax.enable_x64(True):
+        run = lambda x, params, **how: batch_norm(x, params, stats, train=True, groups=2, **how)[0]  # noqa: E731
+        other = partial(run, normalise=normalise_by(textbook_moments))
+        for ours, theirs in zip(
+            jax.vjp(run, x, params)[1](dy), jax.vjp(other, x, params)[1](dy), strict=True
+        ):
+            jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9), ours, theirs)
+
+
+def test_an_estimator_of_one_s_own_is_what_normalises_and_what_the_averages_follow():
+    x = np.random.default_rng(4).normal(2, 3, (12, 5)).astype(np.float32)
+    params, stats = batch_norm_init(5)
+    how = {"normalise": normalise_by(second_moments), "decay": 0.0, "unbiased": False, "eps": 0.0}
+    y, seen = batch_norm(x, params, stats, train=True, **how)
+    second_C = (x.astype(np.float64) ** 2).mean(0)
+    np.testing.assert_allclose(y, x / np.sqrt(second_C), rtol=1e-5)
+    np.testing.assert_allclose(seen["var"], second_C, rtol=1e-5)
+    assert not seen["mean"].any()
 
 
 # --- 204 random shapes, dtypes and offsets ------------------------------------------------------

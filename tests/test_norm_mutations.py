@@ -1,4 +1,5 @@
-"""Broken copies of nn/batch_norm.py, one edit each: every one must fail a check of test_norm.py."""
+"""Broken copies of BN and its moving averages, one edit each: every one must fail a check of
+test_norm.py."""
 
 import ast
 import types
@@ -7,9 +8,16 @@ from pathlib import Path
 import pytest
 
 import vggbn.nn.batch_norm
+import vggbn.nn.moving
 from tests.test_norm import CHECKS
 
-SOURCE = Path(vggbn.nn.batch_norm.__file__).read_text(encoding="utf-8")
+MOVING, NORM = (
+    Path(module.__file__).read_text(encoding="utf-8")
+    for module in (vggbn.nn.moving, vggbn.nn.batch_norm)
+)
+IMPORTS = "from vggbn.nn.moving import cut_into_groups, mean_over_groups, step_averages\n"
+# One module of both: what the one imports of the other is there already.
+SOURCE = MOVING + NORM.replace("from __future__ import annotations\n", "").replace(IMPORTS, "")
 
 MUTANTS = {  # name: (the text in norm.py, what stands there instead)
     # the moving averages
@@ -21,9 +29,12 @@ MUTANTS = {  # name: (the text in norm.py, what stands there instead)
     "averages take the biased variance": ("    if unbiased:", "    if False:"),
     "m/(m-1) without being asked for": ("    if unbiased:", "    if True:"),
     "m/(m-1) of one value": ("jnp.maximum(m_G - 1, 1)", "(m_G - 1)"),
-    "averages of the first group": ("mean_GC.mean(0, where=filled_G1)", "mean_GC[0]"),
-    "averages over empty groups": ("var_GC.mean(0, where=filled_G1)", "var_GC.mean(0)"),
-    "padding alone moves the averages": ("partial(jnp.where, mask.any())", "lambda new, _: new"),
+    "averages of the first group": (
+        "lambda a_G: a_G.mean(0), stats_G",
+        "lambda a_G: a_G[0], stats_G",
+    ),
+    "averages over empty groups": ("a_G.mean(0, where=wide(a_G))", "a_G.mean(0)"),
+    "padding alone moves the averages": ("jnp.where(filled_G.any(), new, old)", "new"),
     "warm decay remembers the start": (
         "jnp.minimum(decay, step / (step + 1))",
         "jnp.minimum(decay, (step + 1) / (step + 2))",

@@ -126,7 +126,7 @@ def test_the_setting_of_a_worker_is_known_without_starting_one(monkeypatch):
     events = Events(lambda *_: None, lambda job, answer: found.append(answer), pytest.fail)
     run_jobs([Job("setting", 0, None)], train_many._setting, events, workers=1)
     monkeypatch.setattr(provenance, "device", pytest.fail)
-    assert train_many.worker_setting(pool.Engine(pytest.fail, 1, here=True)) == found[0]
+    assert train_many.worker_setting(pool.Engine(pytest.fail, 1, here=True, threads=1)) == found[0]
     assert found[0]["threads"] == 1
 
 

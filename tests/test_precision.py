@@ -15,8 +15,11 @@ from vggbn.models import MODELS, Net
 from vggbn.nn import norms
 from vggbn.nn.layers import cross_entropy
 from vggbn.runs import run as runs
-from vggbn.training import train
+from vggbn.training import loop
+from vggbn.training.batch import on_device
 from vggbn.training.recipe import Recipe
+from vggbn.training.step import TRACES, hyper_at, init_state, train_step
+from vggbn.training.task import Task, keys, static_of
 
 SEED = 1
 MLP = Recipe(
@@ -46,7 +49,7 @@ def digits():
 
 
 def initial(model, net, initialiser="glorot"):
-    """(params, stats); XLA's own generator and one program, since compiling is what takes time."""
+    """Variables; XLA's own generator and one program, since compiling is what takes time."""
     key = jax.random.key(0, impl="rbg")
     return jax.jit(lambda key: MODELS[model](net).init(key, initialiser))(key)
 
@@ -62,7 +65,7 @@ def float32_alone(tree) -> bool:
 @pytest.mark.parametrize("model", SMOOTH)
 def test_gradients_are_those_of_float32_within_a_few_percent(model):
     net = SMOOTH[model]
-    params, stats = initial(model, net)
+    variables = initial(model, net)
     rng = np.random.default_rng(0)
     x_NHWC = rng.standard_normal((16, *net.image), dtype=np.float32)
     labels_N = rng.integers(0, 6, 16)
@@ -71,9 +74,10 @@ def test_gradients_are_those_of_float32_within_a_few_percent(model):
         apply = MODELS[model](replace(net, precision=precision)).apply
 
         def loss(params):
-            return cross_entropy(apply(params, stats, x_NHWC, train=True)[0], labels_N).mean()
+            outputs, _ = apply(variables | {"params": params}, x_NHWC, train=True)
+            return cross_entropy(outputs, labels_N).mean()
 
-        return jax.jit(jax.grad(loss))(params)
+        return jax.jit(jax.grad(loss))(variables["params"])
 
     exact, rounded = gradient("float32"), gradient("bfloat16")
     assert float32_alone(rounded)
@@ -84,11 +88,11 @@ def test_gradients_are_those_of_float32_within_a_few_percent(model):
 
 def first_step(dataset, recipe):
     """(the jitted step, its arguments at step 0)."""
-    fixed, on_device = train.static_of(recipe, dataset), train.on_device(dataset)
+    fixed, held = static_of(recipe, dataset), on_device(dataset)
     rows = batch_indices(SEED, 0, n=len(dataset.train), batch=recipe.batch, shuffle="fresh")
-    state = train.init_state(recipe, fixed, SEED)
-    hyper = train.hyper_at(recipe, 0, [])
-    return train.train_step(fixed), (state, train._keys(SEED)[1], on_device, rows, hyper)
+    state = init_state(recipe, fixed, SEED)
+    hyper = hyper_at(recipe, 0, [])
+    return train_step(fixed), (state, keys(SEED)[1], held, rows, hyper)
 
 
 def lowered(dataset, recipe) -> str:
@@ -163,8 +167,8 @@ def test_each_precision_is_one_compilation(digits):
     recipes = [MLP.but(fc=20), MLP.but(fc=20, precision="float32")]
     for recipe in [r.but(lr=lr) for r in recipes for lr in (0.1, 0.2)]:
         lowered(digits, recipe)
-    fixed = [train.static_of(recipe, digits) for recipe in recipes]
-    assert fixed[0] != fixed[1] and [train.TRACES[one] for one in fixed] == [1, 1]
+    fixed = [static_of(recipe, digits) for recipe in recipes]
+    assert fixed[0] != fixed[1] and [TRACES[one] for one in fixed] == [1, 1]
 
 
 # --- where float32 matters -----------------------------------------------------------------------
@@ -174,9 +178,9 @@ def test_running_statistics_are_float32_sums_of_bfloat16_activations(monkeypatch
     seen = []
     monkeypatch.setitem(norms.NORMS, "batch", spying(norms.NORMS["batch"], seen))
     net = Net((8, 8, 1), 10, fc=8, norm="batch", precision="bfloat16")
-    params, stats = initial("mlp", net, "he")
+    variables = initial("mlp", net, "he")
     x_NHWC = np.random.default_rng(0).normal(50, 1, (256, 8, 8, 1)).astype(np.float32)
-    _, stats = MODELS["mlp"](net).apply(params, stats, x_NHWC, train=True, decay=0.0)
+    _, stats = MODELS["mlp"](net).apply(variables, x_NHWC, train=True, decay=0.0)
     assert [x.dtype for x in seen] == [jnp.bfloat16] * 3
     for i, x in enumerate(seen, 1):
         exact, own = np.asarray(x, np.float64), stats[f"norm_fc{i}"]
@@ -199,8 +203,8 @@ def test_logits_and_loss_are_float32(model, train_mode):
     net = Net((4, 4, 1), 50, fc=16, width=1 / 16, precision="bfloat16")
 
     def outputs(key, x_NHWC):
-        params, stats = MODELS[model](net).init(key, "he")
-        logits, _ = MODELS[model](net).apply(params, stats, x_NHWC, train=train_mode)
+        variables = MODELS[model](net).init(key, "he")
+        logits, _ = MODELS[model](net).apply(variables, x_NHWC, train=train_mode)
         return logits, cross_entropy(logits, jnp.zeros(64, jnp.int32))
 
     x_NHWC = np.random.default_rng(0).standard_normal((64, *net.image), dtype=np.float32)
@@ -226,7 +230,7 @@ def test_bfloat16_learns_and_can_be_evaluated(tmp_path, monkeypatch, capsys):
     assert abs(final["bfloat16"] - final["float32"]) < 0.05
     run = runs.get_run(MLP, SEED, store)
     assert run.record["recipe"]["precision"] == "bfloat16"
-    assert float32_alone((run.params, run.stats))
+    assert float32_alone(run.trained.variables)
     with pytest.raises(SystemExit) as done:
         evaluate_main([str(store.folder(MLP, SEED)), "digits"])
     assert done.value.code == 0
@@ -236,5 +240,5 @@ def test_bfloat16_learns_and_can_be_evaluated(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_a_convolutional_net_learns_in_bfloat16(digits):
     recipe = VGG.but(norm_fc=True, dropout=0.0, width=1 / 16, steps=300)
-    fit = train.fit(recipe, SEED, digits)
+    fit = loop.fit(Task.of(recipe, SEED, digits))
     assert fit.history[-1]["val_accuracy"] > 0.75  # chance is 0.1, float32 reaches 0.83 to 0.9

@@ -1,6 +1,7 @@
 """Dense and multi-crop evaluation against plain loops over the net itself, and their averages."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,14 +14,13 @@ from vggbn.data.pixels.scale import rescale
 from vggbn.errors import UserError
 from vggbn.evaluate import centre, dense, mean_posterior, multi_crop, scores
 from vggbn.evaluate import shared as batches
+from vggbn.evaluate.trained import Trained
 from vggbn.models import MODELS
-from vggbn.training.recipe import Static
 
 modules = {name: sys.modules[f"vggbn.evaluate.{name}"] for name in ("dense", "multi_crop")}
 CROP, STRIDE = 16, 4
 NET = small((CROP, CROP, 3), pools=2, norm="batch")
 MEAN_C, STD = np.float32([0.4, 0.5, 0.6]), np.float32(0.25)
-FIXED = Static("vgg_a", NET, batch=32, crop_pad=0, flip=True, l2_on="kernels")
 SIZES = ((20, 30), (30, 20), (20, 20), (20, 30), (26, 20), (20, 30), (30, 21))
 
 
@@ -30,7 +30,7 @@ def weights():
     params, stats = (random_like(tree, rng) for tree in shapes("vgg_a", NET))
     # Logits apart by about one: posteriors that are all 0 or 1 would hide what is averaged.
     params["fc3"]["kernel"] = params["fc3"]["kernel"] / 20
-    return params, stats
+    return {"params": params, "batch_stats": stats}
 
 
 def split_of(sizes, seed=0) -> Split:
@@ -54,17 +54,17 @@ def standard(x_HWC):
 
 def scores_of(weights, x_HWC):
     """The score map [h, w, K] of one uint8 image."""
-    return np.asarray(MODELS["vgg_a"](NET).score_map(*weights, standard(x_HWC)))[0]
+    return np.asarray(MODELS["vgg_a"](NET).score_map(weights, standard(x_HWC)))[0]
 
 
 def posterior_of(weights, crop_HWC):
-    logits, _ = MODELS["vgg_a"](NET).apply(*weights, standard(crop_HWC), train=False)
+    logits, _ = MODELS["vgg_a"](NET).apply(weights, standard(crop_HWC), train=False)
     return scipy.special.softmax(np.asarray(logits)[0])
 
 
 def run(protocol, weights, split, **options):
     options = {"side": 20, "mirrored": False} | options
-    return protocol(FIXED, *weights, split, MEAN_C, STD, **options)
+    return protocol(Trained(NET, weights, MEAN_C, STD), split, **options)
 
 
 def assert_close(found, expected, tolerance=1e-5):
@@ -196,13 +196,13 @@ def test_no_more_programs_than_shapes_and_one_for_crops(weights, monkeypatch):
         module._posteriors.cache_clear()
     split = split_of([*SIZES, (20, 29), (20, 31)])  # 30, 29 and 31 are all cut to 28
     run(dense, weights, split)
-    program = modules["dense"]._posteriors("vgg_a", NET, False, "scores")
+    program = modules["dense"]._posteriors(NET, False, "scores")
     assert program._cache_size() == 4  # 20x28, 28x20, 20x20, 24x20: one batch size each
     run(dense, weights, split)
     assert program._cache_size() == 4
     for side in (16, 20, 23):
         run(multi_crop, weights, split, side=side)
-    assert modules["multi_crop"]._posteriors("vgg_a", NET, False)._cache_size() == 1
+    assert modules["multi_crop"]._posteriors(NET, False)._cache_size() == 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 9, 33, 64, 65, 100, 1000])
@@ -230,7 +230,8 @@ def test_refusals(weights):
         with pytest.raises(UserError, match="side=15 is smaller than the net's crop of 16"):
             run(protocol, weights, split, side=15)
     with pytest.raises(UserError, match="mlp cannot be slid"):
-        dense(FIXED._replace(model="mlp"), *weights, split, MEAN_C, STD, side=20, mirrored=False)
+        mlp = Trained(replace(NET, model="mlp"), weights, MEAN_C, STD)
+        dense(mlp, split, side=20, mirrored=False)
     with pytest.raises(UserError, match="unknown average 'score'"):
         run(dense, weights, split, average="score")
 

@@ -167,11 +167,12 @@ def constant(net):
     """Both classes get the same logit, whatever the image and the weights."""
 
     def init(key, initialiser, scale=1.0):
-        return {"fc4": {"kernel": jnp.ones(())}}, {}
+        return {"params": {"fc4": {"kernel": jnp.ones(())}}, "batch_stats": {}}
 
-    def apply(params, stats, x_NHWC, *, train, **_):
-        logits_NK = jnp.zeros((len(x_NHWC), net.classes)) * params["fc4"]["kernel"]
-        return logits_NK + 0 * x_NHWC.sum((1, 2, 3))[:, None], stats
+    def apply(variables, x_NHWC, *, train, **_):
+        kernel = variables["params"]["fc4"]["kernel"]
+        logits_NK = jnp.zeros((len(x_NHWC), net.classes)) * kernel
+        return logits_NK + 0 * x_NHWC.sum((1, 2, 3))[:, None], {}
 
     return Model(init, apply)
 

@@ -10,12 +10,16 @@ import pytest
 from tests.test_accumulate import deviation, gradient_of, hyper, net_64
 from vggbn import data
 from vggbn.evaluate import activations, evaluate
+from vggbn.evaluate.trained import Trained
 from vggbn.evaluate.watch import WATCHES
 from vggbn.forecast import compiled as sharded
 from vggbn.machine import compiling
 from vggbn.models import MODELS, Net
-from vggbn.training import train
+from vggbn.training import loop
+from vggbn.training.batch import on_device
 from vggbn.training.recipe import Recipe, static
+from vggbn.training.step import TRACES, init_state
+from vggbn.training.task import Task, static_of
 
 SEED = 3
 MLP = Recipe(
@@ -52,16 +56,16 @@ def test_gradients_and_statistics_are_the_same_in_float64(model, parts):
 
 @pytest.mark.parametrize("recipe", [MLP, VGG], ids=["mlp", "vgg"])
 def test_a_run_is_the_same_within_rounding(digits, recipe):
-    fixed = [train.static_of(each, digits) for each in (recipe, recipe.but(remat=True))]
-    kept = train.fit(recipe, SEED, digits)
-    found = train.fit(recipe.but(remat=True), SEED, digits)
-    start = train.init_state(recipe, fixed[0], SEED)
+    fixed = [static_of(each, digits) for each in (recipe, recipe.but(remat=True))]
+    kept = loop.fit(Task.of(recipe, SEED, digits))
+    found = loop.fit(Task.of(recipe.but(remat=True), SEED, digits))
+    start = init_state(recipe, fixed[0], SEED)
     assert deviation(start.params, kept.state.params) > 0.01, "the run moves the weights"
     assert deviation(found.state.params, kept.state.params) < 1e-4
     assert deviation(found.state.batch_stats, kept.state.batch_stats) < 1e-4
     for ours, theirs in zip(found.history, kept.history, strict=True):
         assert list(ours.values()) == pytest.approx(list(theirs.values()), rel=1e-4)
-    assert fixed[0] != fixed[1] and [train.TRACES[each] for each in fixed] == [1, 1]
+    assert fixed[0] != fixed[1] and [TRACES[each] for each in fixed] == [1, 1]
 
 
 # --- what is kept --------------------------------------------------------------------------------
@@ -70,13 +74,15 @@ def test_a_run_is_the_same_within_rounding(digits, recipe):
 def kept_maps(model: str, net: Net) -> list[tuple[int, ...]]:
     """Shapes, of 7 images, of all that the backward pass of a training step is handed."""
 
-    def backward(params, stats, x_NHWC):
-        apply = lambda params: MODELS[model](net).apply(params, stats, x_NHWC, train=True)[0]  # noqa: E731
-        return jax.vjp(apply, params)[1]
+    def backward(variables, x_NHWC):
+        def apply(params):
+            return MODELS[model](net).apply(variables | {"params": params}, x_NHWC, train=True)[0]
 
-    trees = jax.eval_shape(lambda: MODELS[model](net).init(jax.random.key(0), "he"))
+        return jax.vjp(apply, variables["params"])[1]
+
+    variables = jax.eval_shape(lambda: MODELS[model](net).init(jax.random.key(0), "he"))
     x_NHWC = jax.ShapeDtypeStruct((7, *net.image), jnp.float32)
-    leaves = jax.tree.leaves(jax.eval_shape(backward, *trees, x_NHWC))
+    leaves = jax.tree.leaves(jax.eval_shape(backward, variables, x_NHWC))
     return sorted(leaf.shape for leaf in leaves if 7 in leaf.shape[:2])
 
 
@@ -114,12 +120,14 @@ def test_a_compiled_step_of_a_deep_net_needs_less_memory():
 
 @pytest.mark.parametrize("recipe", [MLP, VGG], ids=["mlp", "vgg"])
 def test_a_tap_hears_what_it_hears_without(digits, recipe):
-    fixed = train.static_of(recipe, digits)
-    state, pixels = train.init_state(recipe, fixed, SEED), train.on_device(digits)
-    of = (state.params, state.batch_stats, digits.test.images_NHWC[:20])
-    moments = (pixels.mean_C, pixels.std)
-    kept = activations(fixed, *of, *moments, train=True)
-    found = activations(again(fixed), *of, *moments, train=True)
+    fixed = static_of(recipe, digits)
+    state, pixels = init_state(recipe, fixed, SEED), on_device(digits)
+    trained = [
+        Trained(each.net, state.variables, pixels.mean_C, pixels.std)
+        for each in (fixed, again(fixed))
+    ]
+    images_NHWC = digits.test.images_NHWC[:20]
+    kept, found = (activations(each, images_NHWC, train=True) for each in trained)
     assert list(found) == list(kept) and len(found) > 8
     assert deviation(dict(found), dict(kept)) < 1e-5
 
@@ -127,22 +135,23 @@ def test_a_tap_hears_what_it_hears_without(digits, recipe):
 @pytest.mark.parametrize("watched", WATCHES)
 def test_a_net_is_watched_while_it_trains(digits, watched):
     recipe = MLP.but(watch=watched, steps=2)
-    records = [train.fit(r, SEED, digits).history[0] for r in (recipe, recipe.but(remat=True))]
+    records = [
+        loop.fit(Task.of(r, SEED, digits)).history[0] for r in (recipe, recipe.but(remat=True))
+    ]
     kept, found = (record[watched] for record in records)
     assert deviation(found, kept) < 2e-3  # they are rounded to four digits
 
 
 def test_evaluation_and_score_maps_are_the_same(digits):
-    fixed = train.static_of(VGG, digits)
-    state, pixels = train.init_state(VGG, fixed, SEED), train.on_device(digits)
-    of = (state.params, state.batch_stats)
+    fixed = static_of(VGG, digits)
+    state, pixels = init_state(VGG, fixed, SEED), on_device(digits)
     scores = [
-        evaluate(each, *of, digits.test, pixels.mean_C, pixels.std)
+        evaluate(Trained(each.net, state.variables, pixels.mean_C, pixels.std), digits.test)
         for each in (fixed, again(fixed))
     ]
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
     x_NHWC = np.random.default_rng(0).normal(size=(2, 12, 10, 1)).astype(np.float32)
     maps = [MODELS[VGG.model](net).score_map for net in (fixed.net, again(fixed).net)]
     np.testing.assert_allclose(
-        *(score_map(*of, x_NHWC) for score_map in maps), rtol=1e-4, atol=1e-5
+        *(score_map(state.variables, x_NHWC) for score_map in maps), rtol=1e-4, atol=1e-5
     )

@@ -10,7 +10,7 @@ from vggbn.errors import UserError
 from vggbn.runs import posteriors
 from vggbn.runs import record as run_record
 from vggbn.runs import run as runs
-from vggbn.training import train
+from vggbn.training import loop
 from vggbn.training.recipe import Recipe
 
 TINY = Recipe(
@@ -177,7 +177,7 @@ def test_what_is_not_this_run_s_record_is_trained_again_and_then_found(store, re
         found = runs.train_run(OTHER, 0, store)
         assert (found["id"], found["seed"]) == (OTHER.id, 0)
         with monkeypatch.context() as patch:
-            patch.setattr(train, "fit", None)  # not called
+            patch.setattr(loop, "fit", None)  # not called
             assert runs.train_run(OTHER, 0, store) == found
 
 

@@ -11,7 +11,7 @@ from vggbn.errors import UserError
 from vggbn.evaluate import evaluate
 from vggbn.machine import provenance
 from vggbn.runs import run as runs
-from vggbn.training import train
+from vggbn.training import loop
 from vggbn.training.recipe import Recipe
 
 TINY = Recipe(
@@ -44,7 +44,7 @@ def no_training(monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("this run is there already")
 
-    monkeypatch.setattr(train, "fit", refuse)
+    monkeypatch.setattr(loop, "fit", refuse)
 
 
 def test_the_record_says_what_was_done(run, store):
@@ -53,7 +53,7 @@ def test_the_record_says_what_was_done(run, store):
     assert record["id"] == TINY.id and record["seed"] == 0
     assert Recipe(**record["recipe"]) == TINY
     assert record["status"] == "ok" and record["diverged_at"] is None
-    assert [line["step"] for line in record["history"]] == train.evaluation_steps(TINY)
+    assert [line["step"] for line in record["history"]] == loop.evaluation_steps(TINY)
     assert record["end_lr"] == pytest.approx(TINY.lr)
     assert record["final"]["test_n"] == record["data"]["test"] == 360
     assert record["data"]["classes"] == 10
@@ -63,7 +63,9 @@ def test_the_record_says_what_was_done(run, store):
     assert set(seconds) == {*parts, "total", "all"}
     assert seconds["all"] == pytest.approx(sum(seconds[part] for part in parts), abs=0.01)
     assert min(seconds.values()) >= 0
-    leaves = sum(np.size(v) for layer in run.params.values() for v in layer.values())
+    leaves = sum(
+        np.size(v) for layer in run.trained.variables["params"].values() for v in layer.values()
+    )
     assert record["parameters"] == leaves
 
 
@@ -74,8 +76,8 @@ def test_a_run_is_trained_once(run, store, no_training):
 
 
 def test_compilation_is_counted_wherever_it_comes_up_and_once(store, monkeypatch):
-    fits, fit = [], train.fit
-    monkeypatch.setattr(train, "fit", lambda *a, **k: fits.append(fit(*a, **k)) or fits[-1])
+    fits, fit = [], loop.fit
+    monkeypatch.setattr(loop, "fit", lambda *a, **k: fits.append(fit(*a, **k)) or fits[-1])
     first, second = (runs.train_run(TINY.but(fc=9), s, store)["seconds"] for s in (0, 1))
     assert first["compile"] > fits[0].seconds["compile"] > 0, "the final scores compile as well"
     assert second["compile"] == 0
@@ -95,10 +97,9 @@ def test_a_run_made_in_another_setting_is_not_found(run, store, monkeypatch, fie
 
 def test_the_saved_weights_score_what_the_record_says(run, store):
     dataset, final = runs.load_data(TINY, 0, store), run.record["final"]
-    fixed = train.static_of(TINY, dataset)
 
     def accuracy(split):
-        return evaluate(fixed, run.params, run.stats, split, run.mean_C, run.std)["accuracy"]
+        return evaluate(run.trained, split)["accuracy"]
 
     assert accuracy(dataset.test) == final["test_accuracy"]
     assert accuracy(dataset.validation) == final["val_accuracy"]

@@ -23,8 +23,10 @@ from vggbn.data.readers import tfds as tfds_source
 from vggbn.errors import UserError
 from vggbn.evaluate import evaluate
 from vggbn.runs import run as runs
-from vggbn.training import train
+from vggbn.training import loop
+from vggbn.training.batch import on_device
 from vggbn.training.recipe import Recipe
+from vggbn.training.task import Task
 
 # TFDS and what it imports use names that Python will drop.
 pytestmark = [
@@ -91,7 +93,7 @@ def clothes(sets) -> Dataset:
 
 @pytest.fixture(scope="module")
 def straight(clothes):
-    return train.fit(JITTER, SEED, clothes)
+    return loop.fit(Task.of(JITTER, SEED, clothes))
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +137,8 @@ def nothing_left_behind():
 
 def test_a_run_by_scale_jitter_learns_and_its_history_is_complete(clothes):
     recipe = JITTER.but(steps=300, dropout=0.0)
-    found = train.fit(recipe, SEED, clothes)
-    assert [r["step"] for r in found.history] == train.evaluation_steps(recipe)
+    found = loop.fit(Task.of(recipe, SEED, clothes))
+    assert [r["step"] for r in found.history] == loop.evaluation_steps(recipe)
     assert int(found.state.step) == 300 and int(found.state.diverged_at) == -1
     assert found.history[-1]["train_loss"] < 0.75 * found.history[0]["train_loss"]
     assert found.history[-1]["train_accuracy"] > 0.65
@@ -145,12 +147,8 @@ def test_a_run_by_scale_jitter_learns_and_its_history_is_complete(clothes):
 def test_scores_are_those_of_the_set_in_memory(clothes, straight, sets):
     held = data_of(JITTER, sets, loading="memory")
     assert clothes.streamed and not held.streamed
-    net = (straight.state.params, straight.state.batch_stats)
-    pixels = train.on_device(held)
-    scores = evaluate(
-        train.static_of(JITTER, clothes), *net, train.single_view(JITTER, held.validation),
-        pixels.mean_C, pixels.std,
-    )  # fmt: skip
+    trained = loop.trained(Task.of(JITTER, SEED, held), straight.state.variables)
+    scores = evaluate(trained, loop.single_view(JITTER, held.validation))
     last = straight.history[-1]
     assert (last["val_loss"], last["val_accuracy"]) == (scores["loss"], scores["accuracy"])
 
@@ -159,8 +157,8 @@ def test_scores_are_those_of_the_set_in_memory(clothes, straight, sets):
 def test_who_decodes_changes_no_bit(clothes, straight, workers):
     decoders = set()
     with nothing_left_behind():
-        found = train.fit(
-            JITTER, SEED, clothes, workers=workers,
+        found = loop.fit(
+            Task.of(JITTER, SEED, clothes), workers=workers,
             on_step=lambda step, reached: decoders.update(multiprocessing.active_children()),
         )  # fmt: skip
     assert len(decoders) == workers
@@ -171,7 +169,7 @@ def test_who_decodes_changes_no_bit(clothes, straight, workers):
 def test_a_prepared_set_trains_as_the_folder_it_was_made_of(sets, straight):
     recipe = JITTER.but(data="clothes")
     store = runs.Store(sets / "out" / "runs", str(sets / "tfds"))
-    found = train.fit(recipe, SEED, runs.load_data(recipe, SEED, store))
+    found = loop.fit(Task.of(recipe, SEED, runs.load_data(recipe, SEED, store)))
     assert_same(found.state, straight.state)
     assert found.history == straight.history
 
@@ -182,7 +180,9 @@ def test_a_kept_run_is_that_of_the_loop(sets, straight):
     assert record["status"] == "ok" and record["recipe"]["loading"] == "stream"
     assert record["history"] == straight.history
     assert record["final"]["test_n"] == 2 * SIZES["test"]
-    assert_same(runs.load_run(store.folder(JITTER, SEED)).params, straight.state.params)
+    assert_same(
+        runs.load_run(store.folder(JITTER, SEED)).trained.variables["params"], straight.state.params
+    )
 
 
 class Stop(Exception):
@@ -200,8 +200,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(clothes, straight, at, 
             raise Stop
 
     with nothing_left_behind(), pytest.raises(Stop):
-        train.fit(JITTER, SEED, clothes, on_step=stop, workers=workers)
-    found = train.fit(JITTER, SEED, clothes, **kept[0]._asdict(), workers=workers)
+        loop.fit(Task.of(JITTER, SEED, clothes), on_step=stop, workers=workers)
+    found = loop.fit(Task.of(JITTER, SEED, clothes), **kept[0]._asdict(), workers=workers)
     assert_same(found.state, straight.state)
     assert found.history == straight.history
 
@@ -209,7 +209,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(clothes, straight, at, 
 def test_a_run_that_diverges_ends_at_once_and_leaves_nothing_behind(clothes):
     recipe = JITTER.but(lr=1e30, norm="none", norm_fc=False, steps=400)
     with nothing_left_behind():
-        found = train.fit(recipe, SEED, clothes)
+        found = loop.fit(Task.of(recipe, SEED, clothes))
     assert 0 <= int(found.state.diverged_at) < int(found.state.step) < 400
 
 
@@ -218,11 +218,11 @@ def test_a_damaged_image_ends_the_run_by_its_name(sets, tmp_path, workers):
     shutil.copytree(sets / "photos", tmp_path / "photos")
     file = sorted((tmp_path / "photos" / "clothes" / "train" / "hat").iterdir())[0]
     dataset = data_of(JITTER, tmp_path)
-    train.on_device(dataset)  # the pixel statistics have passed
+    on_device(dataset)  # the pixel statistics have passed
     file.write_bytes(file.read_bytes()[:2000])
     named = pytest.raises(UserError, match=f"{file.name} cannot be read as an image")
     with nothing_left_behind(), named:
-        train.fit(JITTER, SEED, dataset, workers=workers)
+        loop.fit(Task.of(JITTER, SEED, dataset), workers=workers)
 
 
 # --- beside a set in memory ----------------------------------------------------------------------
@@ -230,14 +230,14 @@ def test_a_damaged_image_ends_the_run_by_its_name(sets, tmp_path, workers):
 
 def test_images_of_one_size_train_as_they_do_in_memory(cifar):
     """The same batches, crops, mirror images and colours."""
-    held, lazy = (train.fit(PAD, SEED, dataset) for dataset in cifar)
+    held, lazy = (loop.fit(Task.of(PAD, SEED, dataset)) for dataset in cifar)
     assert_same(lazy.state, held.state)
     assert lazy.history == held.history
 
 
 def test_population_statistics_are_those_of_the_set_in_memory(cifar):
-    state = train.fit(PAD, SEED, cifar[0]).state
-    held, lazy = (train.population_stats(PAD, SEED, dataset, state) for dataset in cifar)
+    state = loop.fit(Task.of(PAD, SEED, cifar[0])).state
+    held, lazy = (loop.population_stats(Task.of(PAD, SEED, dataset), state) for dataset in cifar)
     assert_same(lazy, held)
 
 

@@ -12,10 +12,13 @@ import pytest
 from tests.conftest import ROOT
 from vggbn import data
 from vggbn.data import Dataset, batch_indices, pixel_moments
-from vggbn.models import MODELS
+from vggbn.models import build
 from vggbn.runs import arrays as checkpoint
-from vggbn.training import train
+from vggbn.training import loop
+from vggbn.training.batch import on_device
 from vggbn.training.recipe import Recipe
+from vggbn.training.step import TRACES, hyper_at, init_state, train_step
+from vggbn.training.task import Task, keys, static_of
 
 SEED = 3
 BASE = Recipe(data="digits", image_size=8, steps=20, evaluations=3)
@@ -47,7 +50,7 @@ def digits():
 @pytest.fixture(scope="module")
 def straight(digits):
     """The uninterrupted run of VGG: 20 steps."""
-    return train.fit(VGG, SEED, digits)
+    return loop.fit(Task.of(VGG, SEED, digits))
 
 
 def assert_same(ours, expected):
@@ -97,8 +100,8 @@ def as_64(tree):
 
 
 def test_three_steps_equal_the_formulas(digits):
-    fixed = train.static_of(MLP, digits)
-    first = as_64(train.init_state(MLP, fixed, SEED).params)
+    fixed = static_of(MLP, digits)
+    first = as_64(init_state(MLP, fixed, SEED).params)
     params, loss_sum, correct = first, 0.0, 0
     velocity = jax.tree.map(np.zeros_like, params)
     for step in range(3):
@@ -109,7 +112,7 @@ def test_three_steps_equal_the_formulas(digits):
             grads[layer]["kernel"] += MLP.l2 * params[layer]["kernel"]  # and not the bias
         velocity = jax.tree.map(lambda v, g: MLP.momentum * v + g, velocity, grads)
         params = jax.tree.map(lambda w, v: w - MLP.lr * v, params, velocity)
-    state = train.fit(MLP, SEED, digits, stop=3).state
+    state = loop.fit(Task.of(MLP, SEED, digits), stop=3).state
     assert int(state.step) == 3 and int(state.diverged_at) == -1
     assert float(state.loss_sum) == pytest.approx(loss_sum, rel=1e-5)
     assert float(state.correct) == correct
@@ -124,13 +127,13 @@ def test_three_steps_equal_the_formulas(digits):
 def test_early_statistics_are_the_mean_of_the_batches_seen(digits):
     # warm_decay: the starting mean 0 and variance 1 are forgotten at the first step
     recipe = MLP.but(norm="batch", lr=1e-30, l2=0.0, momentum=0.0)
-    fixed = train.static_of(recipe, digits)
-    kernel = np.asarray(train.init_state(recipe, fixed, SEED).params["fc1"]["kernel"], np.float64)
+    fixed = static_of(recipe, digits)
+    kernel = np.asarray(init_state(recipe, fixed, SEED).params["fc1"]["kernel"], np.float64)
     state, moments = None, []
     for step in range(3):
         x, _ = batch_64(recipe, digits, step)
         moments.append(((x @ kernel).mean(0), (x @ kernel).var(0, ddof=1)))
-        state = train.fit(recipe, SEED, digits, state=state, stop=step + 1).state
+        state = loop.fit(Task.of(recipe, SEED, digits), state=state, stop=step + 1).state
         mean, var = (np.mean(values, axis=0) for values in zip(*moments, strict=True))
         own = state.batch_stats["norm_fc1"]
         np.testing.assert_allclose(own["mean"], mean, rtol=1e-4, atol=1e-5)
@@ -145,10 +148,10 @@ def test_a_step_trains_on_the_batch_of_its_seed_step_and_shuffling(digits, shuff
     )
     still = MLP.but(lr=1e-30, l2=0.0)
     recipe = still if shuffle == still.shuffle else still.but(shuffle=shuffle)
-    params = as_64(train.init_state(recipe, train.static_of(recipe, small), SEED).params)
+    params = as_64(init_state(recipe, static_of(recipe, small), SEED).params)
     state, losses, before = None, [], 0.0
     for step in range(8):  # two epochs
-        state = train.fit(recipe, SEED, small, state=state, stop=step + 1).state
+        state = loop.fit(Task.of(recipe, SEED, small), state=state, stop=step + 1).state
         losses.append(float(state.loss_sum) - before)
         before = float(state.loss_sum)
     expected = [mlp_64(params, *batch_64(recipe, small, step))[0] for step in range(8)]
@@ -161,7 +164,7 @@ def test_a_step_trains_on_the_batch_of_its_seed_step_and_shuffling(digits, shuff
 
 
 def test_variants_that_differ_in_numbers_share_one_trace(digits, straight):
-    fixed = train.static_of(VGG, digits)
+    fixed = static_of(VGG, digits)
     variants = [
         VGG.but(lr=0.7),
         VGG.but(l2=0.0),
@@ -174,18 +177,18 @@ def test_variants_that_differ_in_numbers_share_one_trace(digits, straight):
     ]
     seen = [straight.state.params]
     for recipe in variants:
-        assert train.static_of(recipe, digits) == fixed
-        reached = train.fit(recipe, SEED, digits, stop=3).state.params
+        assert static_of(recipe, digits) == fixed
+        reached = loop.fit(Task.of(recipe, SEED, digits), stop=3).state.params
         assert all(differ(reached, other) for other in seen), "the number does not reach the step"
         seen.append(reached)
-    assert train.TRACES[fixed] == 1
+    assert TRACES[fixed] == 1
 
 
 def test_another_architecture_has_its_own_trace(digits):
     every_leaf = MLP.but(l2_on="all")
-    states = [train.fit(recipe, SEED, digits, stop=2).state for recipe in (MLP, every_leaf)]
+    states = [loop.fit(Task.of(recipe, SEED, digits), stop=2).state for recipe in (MLP, every_leaf)]
     assert differ(states[0].params["fc1"]["bias"], states[1].params["fc1"]["bias"])
-    assert train.TRACES[train.static_of(every_leaf, digits)] == 1
+    assert TRACES[static_of(every_leaf, digits)] == 1
 
 
 # --- restarts ------------------------------------------------------------------------------------
@@ -211,7 +214,7 @@ assert train.TRACES[train.static_of(VGG, digits)] == 1
 
 
 def test_twenty_steps_equal_thirteen_a_new_process_and_seven_more(digits, straight, tmp_path):
-    part = train.fit(VGG, SEED, digits, stop=13)
+    part = loop.fit(Task.of(VGG, SEED, digits), stop=13)
     assert [record["step"] for record in part.history] == [7, 13]
     checkpoint.save(tmp_path / "part", part.state)
     (tmp_path / "part.json").write_text(json.dumps(part.history))
@@ -225,8 +228,8 @@ def test_twenty_steps_equal_thirteen_a_new_process_and_seven_more(digits, straig
 
 
 def test_a_restart_in_the_middle_of_an_interval_changes_no_weight(digits, straight):
-    part = train.fit(VGG, SEED, digits, stop=11)
-    rest = train.fit(VGG, SEED, digits, state=part.state, history=part.history)
+    part = loop.fit(Task.of(VGG, SEED, digits), stop=11)
+    rest = loop.fit(Task.of(VGG, SEED, digits), state=part.state, history=part.history)
     assert_same(rest.state, straight.state)
     assert [record["step"] for record in rest.history] == [7, 13, 20]
     assert [r["val_loss"] for r in rest.history] == [r["val_loss"] for r in straight.history]
@@ -234,25 +237,25 @@ def test_a_restart_in_the_middle_of_an_interval_changes_no_weight(digits, straig
 
 def test_a_plateau_schedule_resumes_from_the_history(digits):
     stale = [{"val_accuracy": 0.5}, {"val_accuracy": 0.4}, {"val_accuracy": 0.4}]
-    rates = [float(train.hyper_at(VGG, 5, stale[:n]).lr) for n in range(4)]
+    rates = [float(hyper_at(VGG, 5, stale[:n]).lr) for n in range(4)]
     assert rates == [np.float32(0.02 * drop) for drop in (1, 1, 0.5, 0.25)]
     history = [{"step": n, **record} for n, record in enumerate(stale)]
-    resumed = train.fit(VGG, SEED, digits, history=history, stop=10)
+    resumed = loop.fit(Task.of(VGG, SEED, digits), history=history, stop=10)
     assert resumed.history[:3] == history
     assert resumed.history[3]["step"] == 7 and resumed.history[3]["lr"] == rates[3]
 
 
 def test_hyper_holds_the_recipes_numbers():
-    hyper = train.hyper_at(VGG.but(l2=0.03, momentum=0.7, dropout=0.2, bn_decay=0.8), 0, [])
+    hyper = hyper_at(VGG.but(l2=0.03, momentum=0.7, dropout=0.2, bn_decay=0.8), 0, [])
     numbers = {"lr": 0.02, "l2": 0.03, "momentum": 0.7, "dropout": 0.2, "decay": 0.8}
     numbers |= {"distortion": 0.2, "scale_min": 0, "scale_max": 0}
     assert hyper._asdict() == {name: np.float32(value) for name, value in numbers.items()}
     assert all(value.dtype == np.float32 for value in hyper[:-2])
     whole = {"fit": "whole", "source_side": 9, "scale_min": 8, "scale_max": 12}
-    scales = train.hyper_at(BASE.but(**whole), 0, [])[-2:]
+    scales = hyper_at(BASE.but(**whole), 0, [])[-2:]
     assert scales == (8, 12) and all(value.dtype == np.int32 for value in scales)
     falling = MLP.but(schedule="exponential", lr_every=2.5, lr_factor=0.5)
-    rates = [float(train.hyper_at(falling, step, []).lr) for step in (0, 2, 3, 5)]
+    rates = [float(hyper_at(falling, step, []).lr) for step in (0, 2, 3, 5)]
     assert rates == [0.5, 0.5, 0.25, 0.125]
 
 
@@ -261,22 +264,22 @@ def test_hyper_holds_the_recipes_numbers():
 
 def test_evaluation_steps_are_log_spaced_and_end_at_the_last_step():
     recipe = BASE.but(steps=1000, evaluations=5)
-    assert train.evaluation_steps(recipe) == [10, 32, 100, 316, 1000]
+    assert loop.evaluation_steps(recipe) == [10, 32, 100, 316, 1000]
     for steps, evaluations in ((1200, 25), (370_000, 25), (11, 25), (10, 25), (3, 25), (1, 2)):
-        spaced = train.evaluation_steps(Recipe(steps=steps, evaluations=evaluations))
+        spaced = loop.evaluation_steps(Recipe(steps=steps, evaluations=evaluations))
         assert spaced[-1] == steps and spaced[0] == min(10, steps)
         assert spaced == sorted(set(spaced)) and len(spaced) <= evaluations
-    assert len(train.evaluation_steps(Recipe(steps=370_000))) == 25
+    assert len(loop.evaluation_steps(Recipe(steps=370_000))) == 25
 
 
 def test_a_plateau_is_judged_at_even_steps():
     recipe = BASE.but(schedule="plateau", steps=1000, evaluations=4)
-    assert train.evaluation_steps(recipe) == [250, 500, 750, 1000]
-    assert train.evaluation_steps(recipe.but(steps=2)) == [1, 2]
+    assert loop.evaluation_steps(recipe) == [250, 500, 750, 1000]
+    assert loop.evaluation_steps(recipe.but(steps=2)) == [1, 2]
 
 
 def test_the_last_step_is_evaluated_even_if_only_one_is():
-    assert train.evaluation_steps(BASE.but(steps=1000, evaluations=1)) == [1000]
+    assert loop.evaluation_steps(BASE.but(steps=1000, evaluations=1)) == [1000]
 
 
 def test_records_hold_means_since_the_record_before(digits, straight):
@@ -297,7 +300,7 @@ def test_records_hold_means_since_the_record_before(digits, straight):
 def test_the_loss_falls_and_the_net_learns(digits):
     seen = []
     recipe = MLP.but(steps=300, lr=0.05, evaluations=4)
-    fit = train.fit(recipe, SEED, digits, on_evaluation=seen.append)
+    fit = loop.fit(Task.of(recipe, SEED, digits), on_evaluation=seen.append)
     assert seen == fit.history
     losses = [record["train_loss"] for record in fit.history]
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] / 4
@@ -314,41 +317,41 @@ def test_the_loss_falls_and_the_net_learns(digits):
 def test_a_diverging_run_stops_and_names_its_first_bad_step(digits):
     # l2·lr = 1e4: the weights grow by that at every step, until they overflow
     recipe = MLP.but(lr=1e6, steps=200, evaluations=6)
-    fixed, on_device = train.static_of(recipe, digits), train.on_device(digits)
-    state, key = train.init_state(recipe, fixed, SEED), train._keys(SEED)[1]
-    step_fn, bad = train.train_step(fixed), []
+    fixed, held = static_of(recipe, digits), on_device(digits)
+    state, key = init_state(recipe, fixed, SEED), keys(SEED)[1]
+    step_fn, bad = train_step(fixed), []
     for step in range(30):
         rows = batch_indices(SEED, step, n=len(digits.train), batch=recipe.batch, shuffle="fresh")
         state = state.replace(loss_sum=np.float32(0))  # so that each step shows its own loss
-        state = step_fn(state, key, on_device, rows, train.hyper_at(recipe, step, []))
+        state = step_fn(state, key, held, rows, hyper_at(recipe, step, []))
         if not np.isfinite(state.loss_sum):
             bad.append(step)
     assert bad and 0 < bad[0] < 29, "the test wants a run that breaks on its way"
     assert int(state.diverged_at) == bad[0]
-    fit = train.fit(recipe, SEED, digits)
-    due = [step for step in train.evaluation_steps(recipe) if step > bad[0]]
+    fit = loop.fit(Task.of(recipe, SEED, digits))
+    due = [step for step in loop.evaluation_steps(recipe) if step > bad[0]]
     assert int(fit.state.diverged_at) == bad[0]
     assert int(fit.state.step) == fit.history[-1]["step"] == due[0] < recipe.steps
     assert all(np.isfinite(r["train_loss"]) for r in fit.history if r["step"] <= bad[0])
     assert not np.isfinite(fit.history[-1]["train_loss"])
-    healthy = train.fit(recipe.but(lr=0.01), SEED, digits, stop=10)
+    healthy = loop.fit(Task.of(recipe.but(lr=0.01), SEED, digits), stop=10)
     assert int(healthy.state.diverged_at) == -1
 
 
 def test_steps_of_one_program_are_the_steps_one_by_one(digits):
     """Across the ends of programs and evaluations, and from a state that ends within one."""
-    most = train.TOGETHER["mlp"]
+    most = loop.TOGETHER["mlp"]
     recipe = MLP.but(norm="batch", steps=2 * most + 5, schedule="exponential", lr_every=3, lr=0.05)
-    fixed, on_device = train.static_of(recipe, digits), train.on_device(digits)
-    state, key = train.init_state(recipe, fixed, SEED), train._keys(SEED)[1]
+    fixed, held = static_of(recipe, digits), on_device(digits)
+    state, key = init_state(recipe, fixed, SEED), keys(SEED)[1]
     for step in range(recipe.steps):
         rows = batch_indices(SEED, step, n=len(digits.train), batch=recipe.batch, shuffle="fresh")
-        hyper = train.hyper_at(recipe, step, [])
-        state = train.train_step(fixed)(state, key, on_device, rows, hyper)
-    together = train.fit(recipe, SEED, digits).state
-    part = train.fit(recipe, SEED, digits, stop=most + 3).state
+        hyper = hyper_at(recipe, step, [])
+        state = train_step(fixed)(state, key, held, rows, hyper)
+    together = loop.fit(Task.of(recipe, SEED, digits)).state
+    part = loop.fit(Task.of(recipe, SEED, digits), stop=most + 3).state
     assert int(part.step) == most + 3
-    assert_same(train.fit(recipe, SEED, digits, state=part).state, together)
+    assert_same(loop.fit(Task.of(recipe, SEED, digits), state=part).state, together)
     assert int(together.step) == recipe.steps and int(together.correct) == int(state.correct)
     for ours, theirs in zip(
         jax.tree.leaves(together.params), jax.tree.leaves(state.params), strict=True
@@ -358,9 +361,9 @@ def test_steps_of_one_program_are_the_steps_one_by_one(digits):
 
 def test_initial_kernels_of_hidden_layers_are_scaled_and_nothing_else(digits):
     for recipe in (MLP, VGG):
-        fixed = train.static_of(recipe, digits)
-        one = train.init_state(recipe, fixed, SEED).params
-        ten = train.init_state(recipe.but(init_scale=10), fixed, SEED).params
+        fixed = static_of(recipe, digits)
+        one = init_state(recipe, fixed, SEED).params
+        ten = init_state(recipe.but(init_scale=10), fixed, SEED).params
         last = max(name for name in one if name.startswith("fc"))
         hidden = {name for name in one if "kernel" in one[name]} - {last}
         for name in hidden:
@@ -372,9 +375,9 @@ def test_initial_kernels_of_hidden_layers_are_scaled_and_nothing_else(digits):
 
 
 def test_another_draw_changes_weights_and_batches_and_keeps_the_data(digits):
-    fixed = train.static_of(MLP, digits)
+    fixed = static_of(MLP, digits)
     assert MLP.stream(4) == 4 != MLP.but(draw=1).stream(4)
-    one, other = (train.init_state(r, fixed, SEED).params for r in (MLP, MLP.but(draw=1)))
+    one, other = (init_state(r, fixed, SEED).params for r in (MLP, MLP.but(draw=1)))
     assert differ(one["fc1"], other["fc1"])
     n = len(digits.train)
     rows = [
@@ -382,7 +385,7 @@ def test_another_draw_changes_weights_and_batches_and_keeps_the_data(digits):
         for r in (MLP, MLP.but(draw=1))
     ]
     assert (rows[0] != rows[1]).any()
-    fits = [train.fit(r, SEED, digits, stop=2).state for r in (MLP, MLP.but(draw=1))]
+    fits = [loop.fit(Task.of(r, SEED, digits), stop=2).state for r in (MLP, MLP.but(draw=1))]
     assert float(fits[0].loss_sum) != float(fits[1].loss_sum)
 
 
@@ -390,22 +393,22 @@ def test_another_draw_changes_weights_and_batches_and_keeps_the_data(digits):
 
 
 def test_a_seed_decides_everything(digits, straight):
-    assert_same(train.fit(VGG, SEED, digits).state, straight.state)
-    other = train.fit(VGG, SEED + 1, digits, stop=1).state
-    same = train.fit(VGG, SEED, digits, stop=1).state
+    assert_same(loop.fit(Task.of(VGG, SEED, digits)).state, straight.state)
+    other = loop.fit(Task.of(VGG, SEED + 1, digits), stop=1).state
+    same = loop.fit(Task.of(VGG, SEED, digits), stop=1).state
     assert differ(other.params, same.params)
     assert int(other.correct) != int(same.correct) or float(other.loss_sum) != float(same.loss_sum)
 
 
 def test_what_is_drawn_at_a_step_depends_on_seed_and_step(digits):
-    fixed, on_device = train.static_of(VGG, digits), train.on_device(digits)
+    fixed, held = static_of(VGG, digits), on_device(digits)
     rows = np.arange(VGG.batch, dtype=np.int32)
 
     def loss(seed, step):
         """Of the same weights on the same images: crops, colours and dropout alone differ."""
-        state = train.init_state(VGG, fixed, SEED).replace(step=jax.numpy.int32(step))
-        key, hyper = train._keys(seed)[1], train.hyper_at(VGG, 0, [])
-        return float(train.train_step(fixed)(state, key, on_device, rows, hyper).loss_sum)
+        state = init_state(VGG, fixed, SEED).replace(step=jax.numpy.int32(step))
+        key, hyper = keys(seed)[1], hyper_at(VGG, 0, [])
+        return float(train_step(fixed)(state, key, held, rows, hyper).loss_sum)
 
     losses = [loss(SEED, 0), loss(SEED, 1), loss(SEED, 2), loss(SEED + 1, 0)]
     assert len(set(losses)) == 4
@@ -416,9 +419,10 @@ def test_what_is_drawn_at_a_step_depends_on_seed_and_step(digits):
 def test_paired_arms_start_from_the_same_weights(digits, recipe):
     def kernels(**edits):
         arm = recipe.but(**edits) if edits else recipe
-        fixed = train.static_of(arm, digits)
+        fixed = static_of(arm, digits)
         # without jit: all arms have the same shapes, and so share what is compiled
-        params, _ = MODELS[fixed.model](fixed.net).init(train._keys(SEED)[0], arm.init)
+        variables = build(fixed.net).init(keys(SEED)[0], arm.init)
+        params = variables["params"]
         return {name: p["kernel"] for name, p in params.items() if "kernel" in p}
 
     other = "none" if recipe.norm == "batch" else "batch"
@@ -433,15 +437,13 @@ def test_paired_arms_start_from_the_same_weights(digits, recipe):
 
 def test_a_run_starts_from_its_seeds_weights(digits):
     def kernel(recipe, seed):
-        return train.init_state(recipe, train.static_of(recipe, digits), seed).params["fc1"][
-            "kernel"
-        ]
+        return init_state(recipe, static_of(recipe, digits), seed).params["fc1"]["kernel"]
 
     first = kernel(MLP, SEED)
     assert_same(kernel(MLP.but(lr=0.1), SEED), first)
     assert differ(kernel(MLP, SEED + 1), first)
     assert differ(kernel(MLP.but(init="glorot"), SEED), first)
-    state = train.init_state(MLP, train.static_of(MLP, digits), SEED)
+    state = init_state(MLP, static_of(MLP, digits), SEED)
     assert (int(state.step), float(state.loss_sum), int(state.diverged_at)) == (0, 0.0, -1)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state))
 
@@ -451,7 +453,7 @@ def test_a_run_starts_from_its_seeds_weights(digits):
 
 def test_population_statistics_are_the_float64_average(digits):
     recipe = MLP.but(norm="batch", steps=5, population_batches=4)
-    state = train.fit(recipe, SEED, digits).state
+    state = loop.fit(Task.of(recipe, SEED, digits)).state
     params, moments = as_64(state.params), []
     for step in range(5, 9):  # fresh batches that follow the last step's
         h, _ = batch_64(recipe, digits, step, shuffle="fresh")
@@ -463,7 +465,7 @@ def test_population_statistics_are_the_float64_average(digits):
             h = np.tanh(h * params[f"norm_fc{i}"]["scale"] + params[f"norm_fc{i}"]["bias"])
         moments.append(own)
     expected = jax.tree.map(lambda *values: np.mean(values, axis=0), *moments)
-    found = train.population_stats(recipe, SEED, digits, state)
+    found = loop.population_stats(Task.of(recipe, SEED, digits), state)
     assert jax.tree.structure(found) == jax.tree.structure(state.batch_stats)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # noqa: E731
     jax.tree.map(close, found, expected)
@@ -472,9 +474,15 @@ def test_population_statistics_are_the_float64_average(digits):
 
 def test_population_statistics_leave_the_state_alone_and_follow_the_seed(digits, straight):
     before = jax.tree.map(np.array, straight.state)
-    found = train.population_stats(VGG.but(population_batches=2), SEED, digits, straight.state)
+    found = loop.population_stats(
+        Task.of(VGG.but(population_batches=2), SEED, digits), straight.state
+    )
     assert_same(straight.state, before)
-    again = train.population_stats(VGG.but(population_batches=2), SEED, digits, straight.state)
+    again = loop.population_stats(
+        Task.of(VGG.but(population_batches=2), SEED, digits), straight.state
+    )
     assert_same(found, again)
-    more = train.population_stats(VGG.but(population_batches=3), SEED, digits, straight.state)
+    more = loop.population_stats(
+        Task.of(VGG.but(population_batches=3), SEED, digits), straight.state
+    )
     assert differ(found, more)

@@ -7,9 +7,13 @@ import pytest
 from tests.test_data import options
 from vggbn.data import load
 from vggbn.data.lazy import centre_view
+from vggbn.evaluate import evaluate
 from vggbn.runs import run as runs
-from vggbn.training import train
+from vggbn.training import loop
+from vggbn.training.batch import on_device
 from vggbn.training.recipe import Recipe
+from vggbn.training.step import TRACES, augmented, hyper_at
+from vggbn.training.task import Task, static_of
 
 RECIPE = Recipe(
     data="digits", fit="whole", source_side=16, scale_min=10, scale_max=14, image_size=8, batch=16,
@@ -23,19 +27,19 @@ def digits():
 
 
 def crops(recipe, dataset, seed=0):
-    fixed, data = train.static_of(recipe, dataset), train.on_device(dataset)
+    fixed, data = static_of(recipe, dataset), on_device(dataset)
     indices = np.arange(16, dtype=np.int32)
     key = jax.random.key(seed, impl="rbg")
-    hyper = train.hyper_at(recipe, 0, [])
+    hyper = hyper_at(recipe, 0, [])
     batch = data.take(indices)
-    x_NHWC = jax.jit(train.augmented, static_argnums=0)(fixed, batch, key, hyper)
+    x_NHWC = jax.jit(augmented, static_argnums=0)(fixed, batch, key, hyper)
     return np.asarray(x_NHWC) * np.asarray(data.std) + np.asarray(
         data.mean_C
     )  # back to pixels / 255
 
 
 def test_a_net_is_fed_crops_of_its_own_size(digits):
-    assert train.static_of(RECIPE, digits).net.image == (8, 8, 1)
+    assert static_of(RECIPE, digits).net.image == (8, 8, 1)
     assert crops(RECIPE, digits).shape == (16, 8, 8, 1)
 
 
@@ -52,18 +56,16 @@ def test_scale_and_crop_follow_the_key(digits):
 
 def test_fixed_scale_and_jitter_share_one_compilation(digits):
     for recipe in (RECIPE, RECIPE.but(scale_max=10)):
-        train.fit(recipe, 0, digits)
-    assert train.TRACES[train.static_of(RECIPE, digits)] == 1
+        loop.fit(Task.of(recipe, 0, digits))
+    assert TRACES[static_of(RECIPE, digits)] == 1
 
 
 def test_the_validation_scores_are_those_of_the_centre_view(digits):
-    fit = train.fit(RECIPE, 0, digits)
-    view = train.single_view(RECIPE, digits.validation)
+    fit = loop.fit(Task.of(RECIPE, 0, digits))
+    view = loop.single_view(RECIPE, digits.validation)
     assert np.array_equal(view.images_NHWC, centre_view(digits.validation, 12, 8).images_NHWC)
-    data, fixed = train.on_device(digits), train.static_of(RECIPE, digits)
-    scores = train.evaluate(
-        fixed, fit.state.params, fit.state.batch_stats, view, data.mean_C, data.std
-    )
+    trained = loop.trained(Task.of(RECIPE, 0, digits), fit.state.variables)
+    scores = evaluate(trained, view)
     assert scores["accuracy"] == fit.history[-1]["val_accuracy"]
 
 
@@ -77,8 +79,8 @@ def test_a_run_on_many_scales_is_saved_and_found(tmp_path):
 
 def test_a_plateau_ends_the_run_after_its_last_drop(digits):
     recipe = RECIPE.but(schedule="plateau", lr_every=1.0, lr=1e-12, steps=40, evaluations=20)
-    fit = train.fit(recipe, 0, digits)
+    fit = loop.fit(Task.of(recipe, 0, digits))
     # Nothing is learned: the second to fifth validations are each no better than the first.
     assert [record["step"] for record in fit.history] == [2, 4, 6, 8, 10]
-    assert int(fit.state.step) == 10 and train.is_over(recipe, fit.history)
-    assert not train.is_over(recipe.but(schedule="constant"), fit.history)
+    assert int(fit.state.step) == 10 and loop.is_over(recipe, fit.history)
+    assert not loop.is_over(recipe.but(schedule="constant"), fit.history)

@@ -15,7 +15,6 @@ from vggbn.machine import provenance
 from vggbn.runs import posteriors
 from vggbn.runs import run as runs
 from vggbn.runs.posteriors import compute_posterior, find_posterior
-from vggbn.training import train
 from vggbn.training.recipe import Recipe
 
 A = Recipe(
@@ -47,10 +46,7 @@ def by_hand(store, net, protocol, side):
     recipe = RECIPES[net]
     # as a worker left it: here, with more threads, get_run would train another
     run, dataset = runs.load_run(store.folder(recipe, 0)), runs.load_data(recipe, 0, store)
-    return protocol(
-        train.static_of(recipe, dataset), run.params, run.stats, dataset.test, run.mean_C, run.std,
-        side=side, mirrored=False,
-    )[0]  # fmt: skip
+    return protocol(run.trained, dataset.test, side=side, mirrored=False)[0]
 
 
 def test_a_view_averages_scales_then_protocols_then_nets(store, lines):

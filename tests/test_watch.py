@@ -8,8 +8,9 @@ import pytest
 from vggbn import data
 from vggbn.evaluate import activations, evaluate, watch
 from vggbn.nn.layers import ACTIVATIONS
-from vggbn.training import train
+from vggbn.training import loop
 from vggbn.training.recipe import Recipe
+from vggbn.training.task import Task
 
 MLP = Recipe(
     data="digits", image_size=8, model="mlp", fc=12, activation="sigmoid", norm="batch", steps=30,
@@ -24,30 +25,32 @@ def digits():
 
 
 def net(recipe, digits):
-    """(fit, (fixed, params, stats), (mean, std))."""
-    fit, pixels = train.fit(recipe, 0, digits), train.on_device(digits)
-    fixed = train.static_of(recipe, digits)
-    return fit, (fixed, fit.state.params, fit.state.batch_stats), (pixels.mean_C, pixels.std)
+    """(fit, the trained net)."""
+    task = Task.of(recipe, 0, digits)
+    fit = loop.fit(task)
+    return fit, loop.trained(task, fit.state.variables)
 
 
 # --- activations ---------------------------------------------------------------------------------
 
 
 def test_the_last_layer_s_inputs_give_the_net_s_own_score(digits):
-    _, trained, pixels = net(MLP, digits)
+    _, trained = net(MLP, digits)
     test = digits.test
-    heard = activations(*trained, test.images_NHWC, *pixels)
-    out = trained[1]["fc4"]
+    heard = activations(trained, test.images_NHWC)
+    out = trained.variables["params"]["fc4"]
     z = 1 / (1 + np.exp(-np.float64(heard["fc3", "input"])))
     right = (z @ np.float64(out["kernel"]) + np.float64(out["bias"])).argmax(1) == test.labels_N
-    assert right.mean() == evaluate(*trained, test, *pixels)["accuracy"] > 0.2
+    assert right.mean() == evaluate(trained, test)["accuracy"] > 0.2
 
 
 def test_in_training_mode_batch_norm_centres_and_scales(digits):
-    _, (fixed, params, stats), pixels = net(MLP, digits)
+    _, trained = net(MLP, digits)
     unit = {"scale": np.ones(12, np.float32), "bias": np.zeros(12, np.float32)}
+    params = trained.variables["params"]
     params = params | {name: unit for name in params if name.startswith("norm")}
-    heard = activations(fixed, params, stats, digits.test.images_NHWC, *pixels, train=True)
+    trained = trained._replace(variables=trained.variables | {"params": params})
+    heard = activations(trained, digits.test.images_NHWC, train=True)
     for (_, what), x in heard.items():
         if what == "input":
             np.testing.assert_allclose(x.mean(0), 0, atol=1e-4)
@@ -59,11 +62,11 @@ def test_in_training_mode_batch_norm_centres_and_scales(digits):
 
 @pytest.mark.parametrize("name", watch.WATCHES)
 def test_a_watch_stands_in_the_history_from_the_first_step_on(name, digits):
-    fit, trained, pixels = net(MLP.but(watch=name) if name != "inputs" else MLP, digits)
+    fit, trained = net(MLP.but(watch=name) if name != "inputs" else MLP, digits)
     assert fit.history[0]["step"] == 1 and all(name in record for record in fit.history)
-    expected = watch.WATCHES[name](*trained, digits.validation, *pixels)
+    expected = watch.WATCHES[name](trained, digits.validation)
     assert fit.history[-1][name] == expected
-    unwatched = train.fit(MLP.but(watch="none"), 0, digits).history[0]
+    unwatched = loop.fit(Task.of(MLP.but(watch="none"), 0, digits)).history[0]
     assert name not in unwatched and unwatched["step"] == 10
 
 
@@ -72,8 +75,8 @@ def test_a_watch_stands_in_the_history_from_the_first_step_on(name, digits):
 
 @pytest.mark.parametrize("recipe", [MLP, VGG], ids=["mlp", "vgg"])
 def test_percentiles_are_of_the_last_hidden_layer(recipe, digits):
-    fit, trained, pixels = net(recipe, digits)
-    heard = activations(*trained, digits.validation.images_NHWC[: watch.IMAGES], *pixels)
+    fit, trained = net(recipe, digits)
+    heard = activations(trained, digits.validation.images_NHWC[: watch.IMAGES])
     last = list(dict.fromkeys(layer for layer, _ in heard))[-1]
     x_ND = np.sort(heard[last, "input"].reshape(-1, recipe.fc), axis=0)
     nearest = np.round(np.array(watch.PERCENTILES) / 100 * (len(x_ND) - 1)).astype(int)
@@ -83,10 +86,10 @@ def test_percentiles_are_of_the_last_hidden_layer(recipe, digits):
 
 
 def test_weights_are_euclidean_norms(digits):
-    _, trained, pixels = net(MLP, digits)
-    found = watch.weights(*trained, digits.validation, *pixels)
+    _, trained = net(MLP, digits)
+    found = watch.weights(trained, digits.validation)
     assert list(found) == ["fc1", "fc2", "fc3", "fc4"] and set(found["fc1"]) == {"kernel"}
-    kernel = np.float64(trained[1]["fc2"]["kernel"])
+    kernel = np.float64(trained.variables["params"]["fc2"]["kernel"])
     assert found["fc2"]["kernel"] == pytest.approx(np.sqrt((kernel**2).sum()), rel=1e-3)
 
 
@@ -96,11 +99,12 @@ def test_jacobians_are_jax_s_own(norm, activation, digits):
     """From the inputs of one non-linearity to the next's, both standardised over the images."""
     recipe = MLP.but(norm="none") if norm == "none" else MLP
     recipe = recipe if activation == "sigmoid" else recipe.but(activation=activation)
-    _, (fixed, params, stats), pixels = net(recipe, digits)
-    found = watch.jacobians(fixed, params, stats, digits.validation, *pixels)
+    _, trained = net(recipe, digits)
+    params, stats = trained.variables["params"], trained.variables["batch_stats"]
+    found = watch.jacobians(trained, digits.validation)
     assert list(found) == ["fc2", "fc3"]
     images = digits.validation.images_NHWC[: watch.IMAGES]
-    heard = activations(fixed, params, stats, images, *pixels)
+    heard = activations(trained, images)
     act = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}[activation]
 
     def layer(x_I):
@@ -143,9 +147,9 @@ def test_shapes_of_distributions_are_those_of_the_textbook():
 
 
 def test_gaussianity_is_of_what_layers_take_and_of_their_sums(digits):
-    _, trained, pixels = net(MLP, digits)
-    found = watch.gaussianity(*trained, digits.validation, *pixels)
-    heard = activations(*trained, digits.validation.images_NHWC[: watch.IMAGES], *pixels)
+    _, trained = net(MLP, digits)
+    found = watch.gaussianity(trained, digits.validation)
+    heard = activations(trained, digits.validation.images_NHWC[: watch.IMAGES])
     assert list(found) == ["fc1", "fc2", "fc3"] and set(found["fc1"]) == {"u", "sum"}
     assert found["fc2"]["sum"] == watch.shape_of(heard["fc2", "sum"])
 

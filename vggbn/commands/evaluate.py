@@ -17,10 +17,13 @@ from vggbn import files
 from vggbn.data import AnySplit, Dataset, load
 from vggbn.errors import Parser, UserError, exit_with, unknown
 from vggbn.evaluate import choice_N, outputs, scores
+from vggbn.machine import compiling
 from vggbn.runs import run as runs
 from vggbn.runs.keeper import best
-from vggbn.training import train
+from vggbn.training.loop import single_view
 from vggbn.training.recipe import Recipe
+from vggbn.training.step import init_state
+from vggbn.training.task import static_of
 
 SPLITS = ("train", "validation", "test")
 NONE = "(none)"  # the column of images for which the net has chosen no class
@@ -28,6 +31,7 @@ NONE = "(none)"  # the column of images for which the net has chosen no class
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 a mistake of the user's."""
+    compiling.tune_process()
     exit_with(lambda: _run(_parser().parse_args(argv)))
 
 
@@ -65,15 +69,14 @@ def _run(args: argparse.Namespace) -> None:
         data_dir=args.data_dir,
     )
     _refuse_other_shape(run, dataset)
-    split = train.single_view(recipe, getattr(dataset, args.split))
-    fixed = train.static_of(recipe, dataset)
-    runs.refuse_other_weights(run, fixed, args.run)
-    params, stats = run.params, run.stats
+    split = single_view(recipe, getattr(dataset, args.split))
+    trained = run.trained
     if args.best:
-        step, state = best(args.run, train.init_state(recipe, fixed, run.record["seed"]))
-        params, stats = state.params, state.batch_stats
+        like = init_state(recipe, static_of(recipe, dataset), run.record["seed"])
+        step, state = best(args.run, like)
+        trained = trained._replace(variables=state.variables)
         print(f"the weights of step {step}, the best on validation")
-    logits_NK, p_NK = outputs(fixed, params, stats, split, run.mean_C, run.std)
+    logits_NK, p_NK = outputs(trained, split)
     print(f"{len(split)} images of {dataset.note}, {args.split} split")
     print(report(logits_NK, split, dataset.classes))
     write_predictions(args.csv, logits_NK, p_NK, split, dataset.classes)
@@ -83,10 +86,10 @@ def _run(args: argparse.Namespace) -> None:
 def _refuse_other_shape(run: runs.Run, dataset: Dataset) -> None:
     """The run's net must fit the data: same channels and as many classes."""
     classes, channels = len(dataset.classes), dataset.train.channels
-    if run.record["data"]["classes"] != classes or len(run.mean_C) != channels:
+    if run.record["data"]["classes"] != classes or len(run.trained.mean_C) != channels:
         raise UserError(
             f"the run was trained on {run.record['data']['name']} with "
-            f"{run.record['data']['classes']} classes and {len(run.mean_C)} channel(s); "
+            f"{run.record['data']['classes']} classes and {len(run.trained.mean_C)} channel(s); "
             f"{dataset.name} has {classes} and {channels}: evaluate it on data like its own."
         )
 

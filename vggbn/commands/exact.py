@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vggbn.errors import Parser, UserError, exit_with
 from vggbn.experiment.exact import ExactExperiment
+from vggbn.machine import compiling
 from vggbn.machine.provenance import commit, device, versions
 from vggbn.report import Report, verdict_table, write_html
 
@@ -23,6 +24,7 @@ DRAWS = 12
 def main(experiment: ExactExperiment, argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 all claims hold, 1 one fails, 2 a mistake of the user's."""
     args = sys.argv[1:] if argv is None else argv
+    compiling.tune_process()
     exit_with(lambda: run(experiment, args))
 
 

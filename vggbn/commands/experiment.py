@@ -21,8 +21,8 @@ from vggbn.experiment.summary import build_report
 from vggbn.experiment.sweep import run_sweep
 from vggbn.experiment.view_many import view_many
 from vggbn.forecast.dry_run import dry_run
-from vggbn.jobs import cluster, pool, team
-from vggbn.machine import environment, mesh, provenance
+from vggbn.jobs import cluster, here, pool, team
+from vggbn.machine import compiling, environment, mesh, provenance
 from vggbn.report import verdict_table, write_html
 from vggbn.runs import loggers
 from vggbn.runs import run as runs
@@ -33,6 +33,7 @@ from vggbn.training.recipe import Recipe, parse_edit, shown
 def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a run failed, 2 a mistake of the user's."""
     args = sys.argv[1:] if argv is None else argv
+    compiling.tune_process()
     exit_with(lambda: run(experiment, args), kept="Finished runs are kept")
 
 
@@ -88,19 +89,23 @@ def _carry_out(args: argparse.Namespace, plan: Plan, store: runs.Store, engine: 
 
 
 def _engine(args: argparse.Namespace) -> pool.Engine:
-    """What does the jobs. UserError: --jobs below 1, a flag for other engines, or what
+    """What does the jobs. UserError: --jobs below 0, a flag for other engines, or what
     `cluster.engine` refuses."""
-    if args.jobs is not None and args.jobs < 1:
-        raise UserError(f"--jobs must be 1 or more, not {args.jobs}.")
+    if args.jobs is not None and args.jobs < 0:
+        raise UserError(f"--jobs must be 1 or more, or 0 for this process, not {args.jobs}.")
     if args.input_workers:
         raise UserError(
             "--input-workers is for --distributed only: elsewhere a run's process may start no "
             "others, and its threads decode. Leave it out."
         )
     if args.cluster is not None:
+        if args.jobs == 0:
+            raise UserError("--jobs 0 is this process: leave it or --cluster out.")
         return cluster.engine(args.cluster, args.cluster_set, args.out / "cluster", args.jobs)
     if args.cluster_set:
         raise UserError("--cluster-set is for --cluster slurm or local only: leave it out.")
+    if args.jobs == 0:
+        return here.engine()
     return pool.local(args.jobs or pool.default_workers())
 
 
@@ -150,7 +155,11 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
     add("--only", nargs="+", metavar="VARIANT", help="only these variants")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="edit the baseline")
     add("--out", type=Path, default=Path("out"), help="folder of results and trained runs")
-    add("--jobs", type=int, help="runs at once (default: one a core; one on a GPU or TPU)")
+    add(
+        "--jobs",
+        type=int,
+        help="runs at once (default: one a core; one on a GPU or TPU); 0: in this process, for pdb",
+    )
     add("--cluster", metavar="KIND", help="submit the runs as jobs: slurm, or local to try it")
     add("--cluster-set", nargs="+", default=[], metavar="NAME=VALUE", help="what a job asks for")
     add(

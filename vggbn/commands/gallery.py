@@ -24,12 +24,12 @@ from vggbn.data.pixels.jitter import random_scale_crop
 from vggbn.data.pixels.scale import grid_corners, rescale
 from vggbn.data.stream import training_batches
 from vggbn.errors import Parser, UserError, exit_with
-from vggbn.evaluate import choice_N
+from vggbn.evaluate import Trained, choice_N
 from vggbn.machine import compiling
-from vggbn.models import MODELS
+from vggbn.models import build
 from vggbn.runs import run as runs
-from vggbn.training import train
 from vggbn.training.recipe import Recipe
+from vggbn.training.task import static_of
 
 SHOWN = 256  # pixels of a picture's smaller side on the page
 JITTERED = 8  # crops of one training image
@@ -40,6 +40,7 @@ figcaption{font-size:.85rem;max-width:22rem} img{image-rendering:auto;max-width:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 a mistake of the user's."""
+    compiling.tune_process()
     exit_with(lambda: _run(_parser().parse_args(argv)))
 
 
@@ -57,7 +58,6 @@ def _run(args: argparse.Namespace) -> None:
     recipe = Recipe.from_dict(run.record["recipe"])
     store = runs.Store(args.run.parents[1], args.data_dir)
     dataset = runs.load_data(recipe, run.record["seed"], store)
-    runs.refuse_other_weights(run, train.static_of(recipe, dataset), args.run)
     write_gallery(args.out, run, dataset, images=args.images)
     print(args.out)
 
@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace) -> None:
 def write_gallery(path: Path, run: runs.Run, dataset: data.Dataset, *, images: int = 4) -> None:
     """Write the page, whole or not at all. UserError: the net is not of many scales."""
     recipe = Recipe.from_dict(run.record["recipe"])
-    if recipe.fit != "whole" or MODELS[recipe.model](_net(recipe, dataset)).score_map is None:
+    if recipe.fit != "whole" or build(run.trained.net).score_map is None:
         raise UserError(
             "a gallery is of a net that is trained on images of many scales: choose a run of "
             "vgg_scale_jitter or vgg_dense_eval."
@@ -83,13 +83,9 @@ def write_gallery(path: Path, run: runs.Run, dataset: data.Dataset, *, images: i
     files.write(path, text)
 
 
-def _net(recipe: Recipe, dataset: data.Dataset):
-    return train.static_of(recipe, dataset).net
-
-
 def _test_image(run: runs.Run, recipe: Recipe, dataset: data.Dataset, row: int) -> str:
     x_HWC = rescale(dataset.test.image(row), recipe.test_side)
-    map_hwK = score_map(run, recipe, dataset, x_HWC)
+    map_hwK = score_map(run.trained, x_HWC)
     label, found = int(dataset.test.labels_N[row]), choice_N(map_hwK.mean((0, 1))[None])[0]
     names = [*dataset.classes, "no class"]  # NO_CLASS is the last
     cells = f"{map_hwK.shape[0]}×{map_hwK.shape[1]} cells"
@@ -109,16 +105,16 @@ def _test_image(run: runs.Run, recipe: Recipe, dataset: data.Dataset, row: int) 
     )
 
 
-def score_map(run: runs.Run, recipe: Recipe, dataset: data.Dataset, x_HWC) -> np.ndarray:
+def score_map(trained: Trained, x_HWC) -> np.ndarray:
     """Posteriors [h, w, classes] of the cells of the net's map over a whole image."""
-    net = _net(recipe, dataset)
+    model = build(trained.net)
 
     @compiling.jit
-    def posteriors(params, stats, images_NHWC):
-        x_NHWC = standardise(images_NHWC, jnp.asarray(run.mean_C), run.std)
-        return jax.nn.softmax(MODELS[recipe.model](net).score_map(params, stats, x_NHWC))
+    def posteriors(variables, images_NHWC):
+        x_NHWC = standardise(images_NHWC, jnp.asarray(trained.mean_C), trained.std)
+        return jax.nn.softmax(model.score_map(variables, x_NHWC))  # pyright: ignore
 
-    return np.asarray(posteriors(run.params, run.stats, x_HWC[None])[0])
+    return np.asarray(posteriors(trained.variables, x_HWC[None])[0])
 
 
 def _jitter(recipe: Recipe, dataset: data.Dataset) -> str:
@@ -137,7 +133,7 @@ def _crops(recipe: Recipe, dataset: data.Dataset) -> np.ndarray:
         how = {"seed": 0, "batch": JITTERED, "shuffle": recipe.shuffle, "first": 0, "stop": 1}
         with training_batches(split, **how, crop=crop, scales=scales) as batches:
             return next(batches)[0]
-    key, window = jax.random.key(0, impl="rbg"), train.static_of(recipe, dataset).window
+    key, window = jax.random.key(0, impl="rbg"), static_of(recipe, dataset).window
     crops_NHWC = random_scale_crop(
         key, jnp.asarray(split.images_NHWC), split.sizes_N2, *scales, crop=crop, window=window
     )

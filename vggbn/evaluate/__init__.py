@@ -1,4 +1,4 @@
-"""Evaluation protocols: one protocol = one function on the same params and stats."""
+"""Evaluation protocols: one protocol = one function of a trained net."""
 
 from vggbn.evaluate.activations import activations
 from vggbn.evaluate.average import mean_posterior, scores
@@ -7,8 +7,10 @@ from vggbn.evaluate.dense import dense
 from vggbn.evaluate.multi_crop import centre, multi_crop
 from vggbn.evaluate.rank import choice_N, rank_N
 from vggbn.evaluate.single import evaluate, outputs, predict
+from vggbn.evaluate.trained import Trained
 
 __all__ = [
+    "Trained",
     "activations",
     "by_batch",
     "centre",

@@ -14,13 +14,14 @@ from vggbn.data import AnySplit
 from vggbn.data.permutation import permutation
 from vggbn.errors import UserError
 from vggbn.evaluate.shared import standardised_views
+from vggbn.evaluate.trained import Trained
 from vggbn.machine import compiling
-from vggbn.models import MODELS, Net
+from vggbn.models import Net, build
 
 _KEY = 7  # of the permutation that deals the test images
 
 
-def by_batch(fixed, params, stats, split: AnySplit, mean_C, std, *, side, mirrored) -> np.ndarray:
+def by_batch(trained: Trained, split: AnySplit, *, side, mirrored) -> np.ndarray:
     """Posteriors p_VNK, float32, each batch of `side` images normalised by itself.
 
     The images are dealt into batches at random, always in the same way; the last batch is filled
@@ -31,24 +32,26 @@ def by_batch(fixed, params, stats, split: AnySplit, mean_C, std, *, side, mirror
         raise UserError("images of many scales have no batches: test them by crops or densely.")
     if not 1 <= side <= len(split):
         raise UserError(f"a batch of {side} does not fit {len(split)} test images.")
-    posteriors = _posteriors(fixed.model, replace(fixed.net, bn_groups=1), mirrored)
+    posteriors = _posteriors(replace(trained.net, bn_groups=1), mirrored)
     order_N = permutation(len(split), _KEY)
-    p_VNK = np.empty((1 + mirrored, len(split), fixed.net.classes), np.float32)
+    p_VNK = np.empty((1 + mirrored, len(split), trained.net.classes), np.float32)
     for start in range(0, len(split), side):
         rows = np.take(order_N, np.arange(start, start + side), mode="wrap")
-        found = np.asarray(posteriors(params, stats, split.images(rows), mean_C, std))
+        images_NHWC = split.images(rows)
+        found = posteriors(trained.variables, images_NHWC, trained.mean_C, trained.std)
+        found = np.asarray(found)
         new = len(order_N[start : start + side])
         p_VNK[:, rows[:new]] = found[:, :new]
     return p_VNK
 
 
 @lru_cache
-def _posteriors(model: str, net: Net, mirrored: bool) -> Callable:
+def _posteriors(net: Net, mirrored: bool) -> Callable:
     @compiling.jit
-    def posteriors(params, stats, images_NHWC, mean_C, std):
+    def posteriors(variables, images_NHWC, mean_C, std):
         x_NHWC = standardised_views(images_NHWC, mean_C, std, mirrored=mirrored)
         batches = jnp.split(x_NHWC, 1 + mirrored)
-        logits = [MODELS[model](net).apply(params, stats, x, train=True)[0] for x in batches]
+        logits = [build(net).apply(variables, x, train=True)[0] for x in batches]
         return jax.nn.softmax(jnp.stack(logits))
 
     return posteriors

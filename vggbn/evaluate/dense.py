@@ -13,18 +13,17 @@ from vggbn.data import AnySplit
 from vggbn.data.pixels.scale import rescale, rescaled_size
 from vggbn.errors import UserError, unknown
 from vggbn.evaluate.shared import CROPS, prepared, refuse_small_side, standardised_views
+from vggbn.evaluate.trained import Trained
 from vggbn.machine import compiling
-from vggbn.models import MODELS, Net
+from vggbn.models import Net, build
 
 AVERAGES = ("scores", "posteriors")
 
 
-def dense(
-    fixed, params, stats, split: AnySplit, mean_C, std, *, side, mirrored, average="scores"
-) -> np.ndarray:
+def dense(trained: Trained, split: AnySplit, *, side, mirrored, average="scores") -> np.ndarray:
     """Posteriors p_VNK, float32, of whole images rescaled to smallest side `side`.
 
-    fixed is the run's Static (its model and net). The views V are the image and, where `mirrored`,
+    The views V are the image and, where `mirrored`,
     its mirror image. average: what is averaged over the map before it is a posterior, the class
     scores (logits), or the posteriors of its cells.
 
@@ -35,34 +34,34 @@ def dense(
     Differs: the longer side is cut at the centre to a multiple of the net's stride, never below
     `side`: a cell sees those pixels in part only, and images share a few shapes.
     """
-    model, net = fixed.model, fixed.net
-    if MODELS[model](net).score_map is None:
-        raise UserError(f"{model} cannot be slid over larger images: evaluate it on crops.")
+    net = trained.net
+    if build(net).score_map is None:
+        raise UserError(f"{net.model} cannot be slid over larger images: evaluate it on crops.")
     if average not in AVERAGES:
         raise unknown("average", average, AVERAGES)
     refuse_small_side(net, side)
-    step, views = stride(model, net), 1 + mirrored
-    posteriors = _posteriors(model, net, mirrored, average)
+    step, views = stride(net), 1 + mirrored
+    posteriors = _posteriors(net, mirrored, average)
     p_VNK = np.empty((views, len(split), net.classes), np.float32)
     for shape, rows in buckets(split, side, step).items():
         size = batch_size(len(rows), largest_batch(net, shape, views))
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         image = lambda row, shape=shape: cut(rescale(split.image(row), side), shape)  # noqa: E731
         for batch, images_NHWC in prepared(batches, image, size):
-            found = posteriors(params, stats, images_NHWC, mean_C, std)
+            found = posteriors(trained.variables, images_NHWC, trained.mean_C, trained.std)
             p_VNK[:, batch] = np.asarray(found)[:, : len(batch)]
     return p_VNK
 
 
 @lru_cache
-def stride(model: str, net: Net) -> int:
+def stride(net: Net) -> int:
     """Pixels from one cell of the net's score map to the next."""
     height, width, channels = net.image
-    init, _, score_map = MODELS[model](net)
-    params, stats = jax.eval_shape(lambda key: init(key, "glorot"), jax.random.key(0))
+    model = build(net)
+    variables = jax.eval_shape(lambda key: model.init(key, "glorot"), jax.random.key(0))
     more = 256
     x_NHWC = jax.ShapeDtypeStruct((1, height, width + more, channels), jnp.float32)
-    return more // (jax.eval_shape(score_map, params, stats, x_NHWC).shape[2] - 1)
+    return more // (jax.eval_shape(model.score_map, variables, x_NHWC).shape[2] - 1)  # pyright: ignore
 
 
 def buckets(split: AnySplit, side: int, step: int) -> dict[tuple[int, int], list[int]]:
@@ -97,11 +96,11 @@ def batch_size(n: int, largest: int) -> int:
 
 
 @lru_cache
-def _posteriors(model: str, net: Net, mirrored: bool, average: str) -> Callable:
+def _posteriors(net: Net, mirrored: bool, average: str) -> Callable:
     @compiling.jit
-    def posteriors(params, stats, images_NHWC, mean_C, std):
+    def posteriors(variables, images_NHWC, mean_C, std):
         x_NHWC = standardised_views(images_NHWC, mean_C, std, mirrored=mirrored)
-        map_NhwK = MODELS[model](net).score_map(params, stats, x_NHWC)
+        map_NhwK = build(net).score_map(variables, x_NHWC)  # pyright: ignore
         if average == "scores":
             p_NK = jax.nn.softmax(map_NhwK.mean((1, 2)))
         else:

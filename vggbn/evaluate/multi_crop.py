@@ -11,20 +11,19 @@ import numpy as np
 from vggbn.data import AnySplit
 from vggbn.data.pixels.scale import centre_crop, grid_corners, rescale
 from vggbn.evaluate.shared import CROPS, prepared, refuse_small_side, standardised_views
+from vggbn.evaluate.trained import Trained
 from vggbn.machine import compiling
-from vggbn.models import MODELS, Net
+from vggbn.models import Net, build
 
 
-def multi_crop(
-    fixed, params, stats, split: AnySplit, mean_C, std, *, side, mirrored, grid=5
-) -> np.ndarray:
+def multi_crop(trained: Trained, split: AnySplit, *, side, mirrored, grid=5) -> np.ndarray:
     """Posteriors p_VNK, float32, averaged over grid x grid crops of the net's size.
 
     They are spread evenly over each image of `split` rescaled to smallest side `side`; grid=1 is
     the central crop. The views V are the crops and, where `mirrored`, their mirror images: with
     both, 50 crops a scale, and 150 at the paper's three scales.
     """
-    model, net = fixed.model, fixed.net
+    net = trained.net
     refuse_small_side(net, side)
     crop = max(net.image[:2])
 
@@ -40,29 +39,27 @@ def multi_crop(
     size = max(1, CROPS // (views * grid * grid))  # of images: one compiled shape
     rows = list(range(len(split)))
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-    posteriors = _posteriors(model, net, mirrored)
+    posteriors = _posteriors(net, mirrored)
     p_VNK = np.empty((views, len(split), net.classes), np.float32)
     for batch, images_NGHWC in prepared(batches, crops, size):
-        found = posteriors(params, stats, images_NGHWC, mean_C, std)
+        found = posteriors(trained.variables, images_NGHWC, trained.mean_C, trained.std)
         p_VNK[:, batch] = np.asarray(found)[:, : len(batch)]
     return p_VNK
 
 
-def centre(fixed, params, stats, split: AnySplit, mean_C, std, *, side, mirrored) -> np.ndarray:
+def centre(trained: Trained, split: AnySplit, *, side, mirrored) -> np.ndarray:
     """Posteriors p_VNK of the central crop of images rescaled to smallest side `side`."""
-    return multi_crop(
-        fixed, params, stats, split, mean_C, std, side=side, mirrored=mirrored, grid=1
-    )
+    return multi_crop(trained, split, side=side, mirrored=mirrored, grid=1)
 
 
 @lru_cache
-def _posteriors(model: str, net: Net, mirrored: bool) -> Callable:
+def _posteriors(net: Net, mirrored: bool) -> Callable:
     @compiling.jit
-    def posteriors(params, stats, images_NGHWC, mean_C, std):
+    def posteriors(variables, images_NGHWC, mean_C, std):
         crops = images_NGHWC.shape[1]
         images_MHWC = images_NGHWC.reshape(-1, *images_NGHWC.shape[2:])
         x_MHWC = standardised_views(images_MHWC, mean_C, std, mirrored=mirrored)
-        logits_MK, _ = MODELS[model](net).apply(params, stats, x_MHWC, train=False)
+        logits_MK, _ = build(net).apply(variables, x_MHWC, train=False)
         p_MK = jax.nn.softmax(logits_MK)
         return p_MK.reshape(1 + mirrored, -1, crops, net.classes).mean(2)
 

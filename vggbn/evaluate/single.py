@@ -1,4 +1,4 @@
-"""Single view: every example once, in fixed-size batches, as sums that are divided once (D6)."""
+"""Single view: every example once, in fixed-size batches, as sums that are divided once."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from vggbn.data import AnySplit, LazySplit
 from vggbn.data.pixels.augment import standardise
 from vggbn.evaluate.rank import rank_N
 from vggbn.evaluate.shared import prepared
+from vggbn.evaluate.trained import Trained
 from vggbn.machine import compiling, mesh
-from vggbn.models import MODELS
+from vggbn.models import Net, build
 from vggbn.nn.layers import cross_entropy
 
 # One compiled shape; the last batch is padded and masked. On a CPU more images of 32×32
@@ -23,16 +24,16 @@ from vggbn.nn.layers import cross_entropy
 BATCH = 250
 
 
-def evaluate(fixed, params, stats, split: AnySplit, mean_C, std) -> dict[str, float]:
+def evaluate(trained: Trained, split: AnySplit) -> dict[str, float]:
     """{accuracy, top5, loss, correct, n} over the whole split. Loss is the mean cross-entropy; what
     is right is what `rank_N` says of the logits.
 
-    fixed is the run's Static (its model and net); mean_C and std are those of its training set.
     """
-    sums, net = np.zeros(4), mesh.replicate((params, stats))
+    sums, variables = np.zeros(4), mesh.replicate(trained.variables)
     for batch in padded_batches(split):
         shared = [mesh.share_out(array, axis=0) for array in batch]
-        sums += np.asarray(_sums(fixed.model, fixed.net)(*net, *shared, mean_C, std), np.float64)
+        found = _sums(trained.net)(variables, *shared, trained.mean_C, trained.std)
+        sums += np.asarray(found, np.float64)
     correct, top5, loss, n = map(float, sums)
     assert n == len(split), f"evaluated {n:.0f} of {len(split)} examples"
     return {
@@ -44,9 +45,9 @@ def evaluate(fixed, params, stats, split: AnySplit, mean_C, std) -> dict[str, fl
     }
 
 
-def predict(fixed, params, stats, split: AnySplit, mean_C, std) -> np.ndarray:
+def predict(trained: Trained, split: AnySplit) -> np.ndarray:
     """Softmax probabilities [len(split), classes], float32, in the split's order."""
-    return outputs(fixed, params, stats, split, mean_C, std).p_NK
+    return outputs(trained, split).p_NK
 
 
 class Outputs(NamedTuple):
@@ -56,12 +57,13 @@ class Outputs(NamedTuple):
     p_NK: np.ndarray
 
 
-def outputs(fixed, params, stats, split: AnySplit, mean_C, std) -> Outputs:
+def outputs(trained: Trained, split: AnySplit) -> Outputs:
     """The net's logits and posteriors of the whole split, in its order."""
-    of_batch, net = _outputs(fixed.model, fixed.net), mesh.replicate((params, stats))
+    of_batch, variables = _outputs(trained.net), mesh.replicate(trained.variables)
     parts = []
     for images_NHWC, _, mask_N in padded_batches(split):
-        found = of_batch(*net, mesh.share_out(images_NHWC, axis=0), mean_C, std)
+        shared = mesh.share_out(images_NHWC, axis=0)
+        found = of_batch(variables, shared, trained.mean_C, trained.std)
         parts.append([np.asarray(array_NK)[mask_N] for array_NK in found])
     return Outputs(*map(np.concatenate, zip(*parts, strict=True)))
 
@@ -92,16 +94,16 @@ def _padded_images(
         yield rows, np.pad(images_NHWC, ((0, size - len(rows)), (0, 0), (0, 0), (0, 0)))
 
 
-def _logits(model, net, params, stats, images_NHWC, mean_C, std):
+def _logits(net, variables, images_NHWC, mean_C, std):
     x_NHWC = standardise(images_NHWC, mean_C, std)
-    return MODELS[model](net).apply(params, stats, x_NHWC, train=False)[0]
+    return build(net).apply(variables, x_NHWC, train=False)[0]
 
 
 @lru_cache
-def _sums(model: str, net) -> Callable:
+def _sums(net: Net) -> Callable:
     @compiling.jit
-    def sums(params, stats, images_NHWC, labels_N, mask_N, mean_C, std):
-        logits_NK = _logits(model, net, params, stats, images_NHWC, mean_C, std)
+    def sums(variables, images_NHWC, labels_N, mask_N, mean_C, std):
+        logits_NK = _logits(net, variables, images_NHWC, mean_C, std)
         ranks_N = rank_N(logits_NK, labels_N)
         loss_N = cross_entropy(logits_NK, labels_N)
         per_example = (ranks_N < 1, ranks_N < 5, loss_N, jnp.ones_like(loss_N))
@@ -112,10 +114,10 @@ def _sums(model: str, net) -> Callable:
 
 
 @lru_cache
-def _outputs(model: str, net) -> Callable:
+def _outputs(net: Net) -> Callable:
     @compiling.jit
-    def both(params, stats, images_NHWC, mean_C, std):
-        logits_NK = _logits(model, net, params, stats, images_NHWC, mean_C, std)
+    def both(variables, images_NHWC, mean_C, std):
+        logits_NK = _logits(net, variables, images_NHWC, mean_C, std)
         return mesh.keep_replicated((logits_NK, jax.nn.softmax(logits_NK)))
 
     return both

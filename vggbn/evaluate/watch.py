@@ -1,6 +1,6 @@
 """What can be watched in a net while it trains: WATCHES, in a recipe's field `watch`.
 
-Each is `watch(fixed, params, stats, split, mean_C, std)` -> lists and dicts of plain numbers, for
+Each is `watch(trained, split)` -> lists and dicts of plain numbers, for
 the history. The net is in evaluation mode: BN by its moving averages. What depends on images is
 measured on the first IMAGES of `split`, the validation images: one fixed batch.
 """
@@ -14,6 +14,7 @@ import numpy as np
 
 from vggbn.data import AnySplit
 from vggbn.evaluate.activations import activations
+from vggbn.evaluate.trained import Trained
 
 IMAGES = 500
 PERCENTILES = (15, 50, 85)  # BN Figure 1(b, c)
@@ -21,27 +22,27 @@ JACOBIANS = 50  # images whose Jacobians are decomposed
 EDGES = np.linspace(-4, 4, 25)  # of a histogram of standardised values
 
 
-def inputs(fixed, params, stats, split: AnySplit, mean_C, std) -> list[list[float]]:
+def inputs(trained: Trained, split: AnySplit) -> list[list[float]]:
     """[percentile of PERCENTILES][unit] of the inputs to the last hidden non-linearity.
 
     Over images and places (BN 4.1).
     """
-    heard = _heard(fixed, params, stats, split, mean_C, std)
+    heard = _heard(trained, split)
     x = [x for (_, what), x in heard.items() if what == "input"][-1]
     found = np.percentile(x.reshape(-1, x.shape[-1]), PERCENTILES, axis=0)
     return [[_short(value) for value in units] for units in found]
 
 
-def weights(fixed, params, stats, split: AnySplit, mean_C, std) -> dict[str, dict[str, float]]:
+def weights(trained: Trained, split: AnySplit) -> dict[str, dict[str, float]]:
     """{layer: {kernel, bias}}: the Euclidean norms of the weights (BN 3.3)."""
     return {
         layer: {name: _short(np.linalg.norm(np.asarray(leaf))) for name, leaf in own.items()}
-        for layer, own in params.items()
+        for layer, own in trained.variables["params"].items()
         if "kernel" in own
     }
 
 
-def jacobians(fixed, params, stats, split: AnySplit, mean_C, std) -> dict[str, dict[str, float]]:
+def jacobians(trained: Trained, split: AnySplit) -> dict[str, dict[str, float]]:
     """{layer: {median, low, high}}: singular values of the layer's Jacobian, and its 15th and 85th
     percentile; over images and values (BN 3.3, last paragraph).
 
@@ -49,8 +50,9 @@ def jacobians(fixed, params, stats, split: AnySplit, mean_C, std) -> dict[str, d
     follow one another: J = diag(1/std(Wu)) W^T diag(g'(x)) diag(std(x)). The gain of a norm between
     them cancels against the standardisation.
     """
-    heard = _heard(fixed, params, stats, split, mean_C, std)
-    slope = SLOPES[fixed.net.activation]
+    heard = _heard(trained, split)
+    params = trained.variables["params"]
+    slope = SLOPES[trained.net.activation]
     layers, found = list(dict.fromkeys(layer for layer, _ in heard)), {}
     for before, layer in pairwise(layers):
         x_NI, total_NO = heard[before, "input"], heard[layer, "sum"]
@@ -65,7 +67,7 @@ def jacobians(fixed, params, stats, split: AnySplit, mean_C, std) -> dict[str, d
     return found
 
 
-def gaussianity(fixed, params, stats, split: AnySplit, mean_C, std) -> dict[str, dict]:
+def gaussianity(trained: Trained, split: AnySplit) -> dict[str, dict]:
     """{layer: {u, sum: {skewness, kurtosis, zeros, negentropy, density}}}: how Gaussian the layer's
     input u and Wu + b are (BN 3.2): mean over units of |skewness|, of |excess kurtosis|, of the
     share of zeros, and of the negentropy as skewness²/12 + kurtosis²/48 estimates it (Hyvärinen
@@ -73,7 +75,7 @@ def gaussianity(fixed, params, stats, split: AnySplit, mean_C, std) -> dict[str,
 
     Units that are constant have no shape: they are left out, and are zeros where they are zero.
     """
-    heard, found = _heard(fixed, params, stats, split, mean_C, std), {}
+    heard, found = _heard(trained, split), {}
     for (layer, what), x in heard.items():
         if what != "input":
             found.setdefault(layer, {})[what] = shape_of(x.reshape(-1, x.shape[-1]))
@@ -116,9 +118,9 @@ WATCHES: dict[str, Callable] = {
 }
 
 
-def _heard(fixed, params, stats, split: AnySplit, mean_C, std):
+def _heard(trained: Trained, split: AnySplit):
     images_NHWC = split.images(range(min(IMAGES, len(split))))
-    return activations(fixed, params, stats, images_NHWC, mean_C, std)
+    return activations(trained, images_NHWC)
 
 
 def _short(value) -> float:

@@ -84,7 +84,7 @@ def _compute(missing, store: runs.Store, engine: pool.Engine) -> set[tuple[str, 
 def _work(payload, report) -> str:
     """All that is missing of one net, in a worker."""
     _, seed, recipe, parts, store = payload
-    compiling.run_inline()
+    compiling.tune_process()
     compile_cache.use(store.cache)
     began = time.perf_counter()
     for part in parts:

@@ -20,9 +20,10 @@ from vggbn.errors import UserError
 from vggbn.forecast.collectives import Collective, collectives
 from vggbn.jobs import pool
 from vggbn.machine import compiling, environment, mesh
-from vggbn.models import MODELS
-from vggbn.training import train
+from vggbn.models import build
+from vggbn.training.batch import DeviceData
 from vggbn.training.recipe import Recipe, Static
+from vggbn.training.step import hyper_at, init_state, make_step
 
 # Each all-reduce alone, as the partitioner made it, with the name of what is summed. And the
 # barriers that keep a step with `remat` from holding what it computes again: a CPU erases them.
@@ -100,18 +101,18 @@ def cost_of(recipe: Recipe, fixed: Static) -> Cost:
     XLA counts a loop over the parts of a batch once. So what a step computes, touches and sends is
     counted in that of a part; the update, which is small beside it, with every part.
     """
-    params, stats = shapes(fixed)
+    variables = shapes(fixed)
     x_NHWC = jax.ShapeDtypeStruct((1, *fixed.net.image), jnp.float32)
-    apply = MODELS[fixed.model](fixed.net).apply
+    apply = build(fixed.net).apply
     with plain_forms():
-        forward = jax.jit(lambda p, s, x: apply(p, s, x, train=False)[0])
-        counted: Any = forward.lower(params, stats, x_NHWC).cost_analysis()
+        forward = jax.jit(lambda variables, x: apply(variables, x, train=False)[0])
+        counted: Any = forward.lower(variables, x_NHWC).cost_analysis()
         step = lowered(recipe, fixed).compile(OPTIONS)
         part = step if fixed.accumulate == 1 else lowered(recipe, _part(fixed)).compile(OPTIONS)
     memory: Any = step.memory_analysis()
     part_counted: Any = part.cost_analysis()
     return Cost(
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
         forward_flops=float(counted["flops"]),
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
@@ -127,8 +128,8 @@ def _part(fixed: Static) -> Static:
 
 
 def shapes(fixed: Static) -> Any:
-    """(params, stats) of the net, as shapes."""
-    init = MODELS[fixed.model](fixed.net).init
+    """The variables of the net, as shapes."""
+    init = build(fixed.net).init
     return jax.eval_shape(lambda: init(jax.random.key(0), "he"))
 
 
@@ -141,7 +142,7 @@ def lowered(recipe: Recipe, fixed: Static):
     height, width, channels = fixed.net.image
     if fixed.window:
         height, width = recipe.source_side, round(LONGEST * recipe.source_side)
-    data = train.DeviceData(
+    data = DeviceData(
         images_NHWC=_shared((fixed.batch, height, width, channels), jnp.uint8),
         labels_N=_shared((fixed.batch,), jnp.int32),
         mean_C=_everywhere((channels,), jnp.float32),
@@ -149,13 +150,13 @@ def lowered(recipe: Recipe, fixed: Static):
         pca_CC=_everywhere((channels, channels), jnp.float32),
         sizes_N2=_shared((fixed.batch, 2), jnp.int32) if fixed.window else None,
     )
-    state = jax.eval_shape(lambda: train.init_state(recipe, fixed, 0))
+    state = jax.eval_shape(lambda: init_state(recipe, fixed, 0))
     key = jax.eval_shape(lambda: jax.random.key(0, impl="rbg"))
     state, key, hyper = jax.tree.map(
         lambda leaf: _everywhere(leaf.shape, leaf.dtype),
-        (state, key, train.hyper_at(recipe, 0, [])),
+        (state, key, hyper_at(recipe, 0, [])),
     )
-    step = jax.jit(train._step(fixed), donate_argnums=0)  # not the cached one: the forms are plain
+    step = jax.jit(make_step(fixed), donate_argnums=0)  # not the cached one: the forms are plain
     return step.lower(state, key, data, None, hyper)
 
 

@@ -215,7 +215,7 @@ def _scales(recipe: Recipe) -> str:
 
 def _layers(fixed: Static) -> list[str]:
     """Each layer's kernel, as shapes."""
-    params, _ = shapes(fixed)
+    params = shapes(fixed)["params"]
     return [
         f"{name:20s} {'×'.join(map(str, layer['kernel'].shape))}"
         for name, layer in params.items()

@@ -43,12 +43,15 @@ class Job(NamedTuple):
 class Engine(NamedTuple):
     """What does jobs, in `run(jobs, work, events)`, so many `workers` of them at a time.
 
-    here: by processes of this machine, so that their setting is known without asking one.
+    here: by processes of this machine, on the device that this one would take. threads: of such a
+    process, where it computes on the CPU, so that its setting is known without asking one; None:
+    each must be asked.
     """
 
     run: Callable[[list[Job], Callable, Events], None]
     workers: int
     here: bool
+    threads: int | None = None
 
 
 class Events(NamedTuple):
@@ -88,7 +91,8 @@ def run_jobs(jobs: list[Job], work: Callable, events: Events, *, workers: int) -
 
 def local(workers: int) -> Engine:
     """The engine that is this module."""
-    return Engine(partial(run_jobs, workers=workers), workers, here=True)
+    threads = int(environment.SINGLE_THREAD["NPROC"])
+    return Engine(partial(run_jobs, workers=workers), workers, here=True, threads=threads)
 
 
 @contextmanager

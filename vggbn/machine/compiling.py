@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from vggbn.machine.environment import accelerated
+
 ENABLED = os.environ.get("VGGBN_FAST", "1") != "0"
 
 OPTIONS = {
@@ -26,14 +28,22 @@ OPTIONS = {
 
 
 def jit(function: Callable, **kwargs) -> Callable:
-    """jax.jit with the options, of compiler and allocator, that pay on this backend, which starts.
+    """jax.jit with the compiler options that pay on this backend, which starts.
 
-    They change no number beyond rounding.
+    They change no number beyond rounding, and nothing of the process: see `tune_process`.
     """
-    run_inline()
-    if ENABLED and jax.default_backend() == "cpu":
-        keep_memory()
     return jax.jit(function, compiler_options=compiler_options(), **kwargs)
+
+
+def tune_process() -> None:
+    """Let this process run a CPU's programs as fast as it can; before jax computes anything.
+
+    For commands and their workers, whose process is theirs: allocator and dispatch are the whole
+    process's. A library call leaves them alone.
+    """
+    if ENABLED and not accelerated():
+        run_inline()
+        keep_memory()
 
 
 def run_inline() -> None:
@@ -42,7 +52,7 @@ def run_inline() -> None:
     jax would run them in threads of its own, whose memory glibc takes from arenas that hold no
     block of 64 MB: a larger step then pays for fresh pages, whatever `keep_memory` has said.
     """
-    if ENABLED and "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
+    if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 

@@ -1,4 +1,4 @@
-"""Data parallelism: the batch is shared out over all devices, all else lies on each of them (D3).
+"""Data parallelism: the batch is shared out over all devices, all else lies on each of them.
 
 A mean over a batch, BN's or the loss's, is then over the whole batch: how many devices there are,
 and in how many processes, changes rounding only (VGG section 3.1: "the same result as one"). On one

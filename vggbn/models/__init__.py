@@ -1,9 +1,9 @@
-"""The nets of the papers. `MODELS[name](net)` gives a Model: `init` and `apply`."""
+"""The nets of the papers: `build(net)` gives a Model, `init`, `apply` and what else it offers."""
 
 from functools import partial
 
 from vggbn.models.mlp import mlp
-from vggbn.models.net import PRECISIONS, Model, Net
+from vggbn.models.net import PRECISIONS, Model, Net, Targets
 from vggbn.models.vgg import CONFIGS, vgg
 
 MODELS = {
@@ -11,4 +11,10 @@ MODELS = {
     "mlp": mlp,
 }
 
-__all__ = ["MODELS", "PRECISIONS", "Model", "Net"]
+
+def build(net: Net) -> Model:
+    """The model that `net` describes. KeyError: net.model is no name of MODELS."""
+    return MODELS[net.model](net)
+
+
+__all__ = ["MODELS", "PRECISIONS", "Model", "Net", "Targets", "build"]

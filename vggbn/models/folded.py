@@ -13,10 +13,10 @@ Tree = dict[str, Any]
 FOLDABLE = {"batch", "batch_detached", "batch_renorm"}
 
 
-def fold_net(net: Net, params: Tree, stats: Tree) -> Tree:
-    """The parameters of the same net without norms: `apply(fold_net(...), {}, x, train=False)`.
+def fold_net(net: Net, variables: Tree) -> Tree:
+    """The variables of the same net without norms: `apply(fold_net(...), x, train=False)`.
 
-    params, stats: of one of `MODELS`, dicts by layer. The logits are the same up to rounding, and
+    variables: of one of `MODELS`. The logits are the same up to rounding, and
     the net saves a pass over every layer's output. UserError for a norm that does not fold: an
     affine map of fixed numbers, before the non-linearity, does.
     """
@@ -26,11 +26,13 @@ def fold_net(net: Net, params: Tree, stats: Tree) -> Tree:
         )
     if net.norm_after:
         raise UserError("BN behind the non-linearity does not fold into the layer before it.")
-    return {
+    params, stats = variables["params"], variables["batch_stats"]
+    folded = {
         name: _folded(net, layer, params.get(f"norm_{name}"), stats.get(f"norm_{name}"))
         for name, layer in params.items()
         if not name.startswith("norm_")
     }
+    return {"params": folded, "batch_stats": {}}
 
 
 def _folded(net: Net, layer: Tree, norm: Tree | None, stats: Tree | None) -> Tree:

@@ -13,16 +13,16 @@ from vggbn.errors import UserError
 # that Table 1 has in every net, under one name.
 STAGES = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc1", "fc2", "fc3")
 
-Trees = tuple[dict[str, Any], dict[str, Any]]  # params, stats
+Variables = dict[str, dict[str, Any]]  # {"params", "batch_stats"}
 
 
-def inherit(how: str, new: Trees, parent: Trees) -> Trees:
-    """(params, stats) of a net with the parent's in the place of its own.
+def inherit(how: str, new: Variables, parent: Variables) -> Variables:
+    """The variables of a net with the parent's in the place of its own.
 
     how: "all": every layer, or "stages": STAGES with their norms. UserError: a layer that is to be
     copied is missing in one of the two nets, or has another shape there.
     """
-    return tuple(_taken(how, own, theirs) for own, theirs in zip(new, parent, strict=True))  # pyright: ignore
+    return {name: _taken(how, own, parent[name]) for name, own in new.items()}
 
 
 def _taken(how: str, own: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:

@@ -36,11 +36,12 @@ def _init(net, key, initialiser, scale=1.0):
         add(name, (inputs, net.fc), normed=True, scale=scale)
         inputs = net.fc
     add(f"fc{net.hidden + 1}", (inputs, net.classes), normed=False)
-    return params, stats
+    return {"params": params, "batch_stats": stats}
 
 
-def _apply(net, params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9, tap=ignore):
+def _apply(net, variables, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9, tap=ignore):
     """x [N, H, W, C] float -> logits [N, classes]. The paper's net has no dropout: none here."""
+    params, stats = variables["params"], variables["batch_stats"]
     x = x_NHWC.reshape(x_NHWC.shape[0], -1).astype(net.precision)
     for name in hidden_layers(net):
         own = partial(_layer, net, name, train=train, decay=decay, tap=tap)

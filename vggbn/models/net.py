@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from vggbn.nn.layers import ACTIVATIONS, dense, linear_init
+from vggbn.nn.layers import ACTIVATIONS, cross_entropy, dense, linear_init
 from vggbn.nn.norms import NORMS
 
 PRECISIONS = ("float32", "bfloat16")
@@ -19,8 +19,9 @@ PRECISIONS = ("float32", "bfloat16")
 class Net:
     """The static description of a net: whatever changes it needs a new compilation.
 
-    image is (height, width, channels); width multiplies the paper's channel counts; fc is the
-    width of the hidden fully connected layers, and hidden how many of them an MLP has; norm_after
+    model is a name of MODELS; image is (height, width, channels); width multiplies the paper's
+    channel counts; fc is the width of the hidden fully connected layers, and hidden how many of
+    them an MLP has; norm_after
     puts the norm behind the non-linearity, not before it, and bias_before_norm keeps the bias that
     BN makes redundant (BN 3.2); precision is the dtype that the layers compute in; pools is how
     many of a VGG's blocks end with a pool; remat keeps only what blocks hand on, for the backward
@@ -30,6 +31,7 @@ class Net:
 
     image: tuple[int, int, int]
     classes: int
+    model: str = "vgg_a"
     norm: str = "none"
     norm_fc: bool = False
     norm_after: bool = False
@@ -46,24 +48,40 @@ class Net:
     remat: bool = False
 
 
-class Model(NamedTuple):
-    """`init(key, initialiser, scale=1.0) -> (params, stats)` and
-    `apply(params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9, tap=ignore)
-    -> (logits, stats)`.
+class Targets(NamedTuple):
+    """What the outputs of a batch are compared with. labels_N: int32 [N]."""
 
+    labels_N: Any
+
+
+def classification_loss(logits_NK, targets: Targets):
+    """The cross-entropy of each example: [N]."""
+    return cross_entropy(logits_NK, targets.labels_N)
+
+
+class Model(NamedTuple):
+    """`init(key, initialiser, scale=1.0) -> variables` and
+    `apply(variables, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9, tap=ignore)
+    -> (outputs, batch_stats)`.
+
+    variables: {"params", "batch_stats"}, Flax's collections; batch_stats comes back anew where
+    `train`, else as it was. outputs: logits [N, classes], or in training whatever `loss` takes.
     tap(layer, what, x) is called, while tracing, with what every hidden layer takes and makes, in
     the letters of BN 3.2: "u", its input; "sum", Wu + b; "input", what the non-linearity takes.
     scale multiplies the initial kernels of all layers but the last.
     key None means no dropout, whatever the rate. The layers compute in the net's precision;
-    params, stats and logits are float32 in any.
+    variables and logits are float32 in any.
 
-    `score_map(params, stats, x_NHWC) -> logits [N, h, w, classes]`, where the net has one, is the
-    net slid over larger images.
+    `score_map(variables, x_NHWC) -> logits [N, h, w, classes]`, where the net has one, is the net
+    slid over larger images. `loss(outputs, targets) -> [N]` is what training minimises the mean of;
+    `scores(outputs)` are the class scores [N, classes] by which it counts what is right.
     """
 
     init: Callable
     apply: Callable
     score_map: Callable | None = None
+    loss: Callable = classification_loss
+    scores: Callable = lambda outputs: outputs
 
 
 def ignore(layer: str, what: str, x) -> None:

@@ -94,13 +94,12 @@ def _init(config, net, key, initialiser, scale=1.0):
     add("fc1", (height * width * channels, net.fc), normed=net.norm_fc, scale=scale)
     add("fc2", (net.fc, net.fc), normed=net.norm_fc, scale=scale)
     add("fc3", (net.fc, net.classes), normed=False)
-    return params, stats
+    return {"params": params, "batch_stats": stats}
 
 
-def _apply(
-    config, net, params, stats, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9, tap=ignore
-):
+def _apply(config, net, variables, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9, tap=ignore):
     """x [N, H, W, C] float -> logits [N, classes]. Order: conv, norm, activation, LRN, pool."""
+    params, stats = variables["params"], variables["batch_stats"]
     mode = {"train": train, "decay": decay, "tap": tap}
     x, stats = _features(config, net, params, stats, x_NHWC, **mode)
     x = x.reshape(x.shape[0], -1)
@@ -109,12 +108,13 @@ def _apply(
     return _head(net, params, stats, y, key=key, dropout=dropout, **mode)
 
 
-def _score_map(config, net, params, stats, x_NHWC):
+def _score_map(config, net, variables, x_NHWC):
     """x [N, H, W, C] of any H and W from net.image on -> logits [N, h, w, classes] (section 3.2).
 
     fc1 becomes a convolution, without padding, with a kernel of the size of the map it was trained
     on, fc2 and fc3 become 1×1 convolutions. The other layers keep their padding. For evaluation.
     """
+    params, stats = variables["params"], variables["batch_stats"]
     x, _ = _features(config, net, params, stats, x_NHWC, train=False, decay=0.0)
     # fc1's rows lie in the order height, width, channel, as a kernel does.
     kernel = params["fc1"]["kernel"].reshape(*map_size(config, net), x.shape[-1], net.fc)

@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vggbn.nn.moving import cut_into_groups, mean_over_groups, step_averages
+
 Tree = dict[str, Any]
 
 
@@ -24,7 +26,10 @@ def batch_norm_init(channels: int, dtype=jnp.float32) -> tuple[Tree, Tree]:
     return {"scale": one(), "bias": zero()}, {"mean": zero(), "var": one()}
 
 
-def batch_norm(x, params, stats, *, train, decay=0.9, eps=1e-5, unbiased=True, mask=None, groups=1):
+def batch_norm(
+    x, params, stats, *, train, decay=0.9, eps=1e-5, unbiased=True, mask=None, groups=1,
+    normalise=None,
+):  # fmt: skip
     """BN over all axes but the last (section 3.2: m' = m·p·q values a feature map): (y, stats).
 
     x [N, ..., C], any float dtype; statistics are at least float32; y has x's dtype and shape.
@@ -36,27 +41,24 @@ def batch_norm(x, params, stats, *, train, decay=0.9, eps=1e-5, unbiased=True, m
              no gradient, whatever they hold.
     groups   statistics within each of `groups` equal slices of the batch (per-replica or "ghost"
              BN); the moving averages take the mean over the groups that have a row that counts.
+    normalise  Algorithm 1 by another estimator of mean and variance, as `normalise_by` makes one.
     Moving averages carry no gradient. Raises ValueError when N is no multiple of `groups`.
     """
     if not train:
         return _affine(x, params, stats, eps), stats
-    if x.shape[0] % groups:
-        raise ValueError(f"a batch of {x.shape[0]} cannot be cut into {groups} equal groups")
-    x_G = x.reshape(groups, x.shape[0] // groups, *x.shape[1:])
+    x_G = cut_into_groups(x, groups)
     weight_G, keep = None, lambda a: a
     if mask is not None:
         weight_G = mask.reshape(x_G.shape[:2] + (1,) * (x.ndim - 1)).astype(_stat_dtype(x))
         keep = lambda a: jnp.where(weight_G > 0, a, 0)  # noqa: E731  not a product: 0 · NaN is NaN
     x_G = keep(x_G)
-    y_G, mean_GC, var_GC, m_G = _normalise(x_G, params["scale"], params["bias"], weight_G, eps)  # pyright: ignore[reportGeneralTypeIssues]
+    normalise = normalise or _normalise
+    y_G, mean_GC, var_GC, m_G = normalise(x_G, params["scale"], params["bias"], weight_G, eps)  # pyright: ignore[reportGeneralTypeIssues]
     if unbiased:
         var_GC = var_GC * (m_G / jnp.maximum(m_G - 1, 1))
-    filled_G1 = None if mask is None else mask.reshape(groups, -1).any(1, keepdims=True)
-    batch = {"mean": mean_GC.mean(0, where=filled_G1), "var": var_GC.mean(0, where=filled_G1)}
-    if mask is not None:  # a batch of padding alone moves nothing
-        batch = jax.tree.map(partial(jnp.where, mask.any()), batch, stats)
-    move = lambda old, new: (decay * old + (1 - decay) * new).astype(old.dtype)  # noqa: E731
-    return keep(y_G).reshape(x.shape), jax.tree.map(move, stats, jax.lax.stop_gradient(batch))
+    filled_G = None if mask is None else mask.reshape(groups, -1).any(1)
+    batch = mean_over_groups({"mean": mean_GC, "var": var_GC}, filled_G, stats)
+    return keep(y_G).reshape(x.shape), step_averages(stats, batch, decay)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -68,8 +70,22 @@ def _normalise(x, scale, bias, weight, eps):
     return _normalise_fwd(x, scale, bias, weight, eps)[0]
 
 
+def normalise_by(moments: Callable) -> Callable:
+    """`_normalise` by another estimator, with the gradient that autodiff gives it.
+
+    moments(x, weight) -> (shift, correction, variance, m), as `_moments`: x [G, n, ..., C] in the
+    statistics' dtype, weight None or of 0 and 1.
+    """
+    return lambda x, scale, bias, weight, eps: _normalised(moments, x, scale, bias, weight, eps)[0]
+
+
 def _normalise_fwd(x, scale, bias, weight, eps):
-    shift, correction, var, m = _moments(x.astype(_stat_dtype(x)), weight)
+    return _normalised(_moments, x, scale, bias, weight, eps)
+
+
+def _normalised(moments, x, scale, bias, weight, eps):
+    """((y, mean, variance, m), what the backward pass needs)."""
+    shift, correction, var, m = moments(x.astype(_stat_dtype(x)), weight)
     rstd = 1 / jnp.sqrt(var + eps)
     # gamma · rstd is one factor: on a CPU every vector over channels costs time.
     y = _centre(x, shift, correction) * (_channels(scale, x) * rstd) + _channels(bias, x)
@@ -145,15 +161,6 @@ def _stat_dtype(x):
 
 
 # --- inference: Algorithm 2 and folding ---------------------------------------------------------
-
-
-def warm_decay(decay, step):
-    """min(decay, step / (step + 1)): the moving average forgets its starting value at step 0.
-
-    Until decay takes over it is the plain mean of what it has seen, so early curves are unbiased.
-    """
-    step = jnp.asarray(step, jnp.float32)
-    return jnp.minimum(decay, step / (step + 1))
 
 
 def population_stats(apply: Callable, params, stats, batches) -> Tree:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vggbn.nn.batch_norm import batch_norm
+from vggbn.nn.moving import cut_into_groups
 
 # Differs: the paper lets these bounds grow in the first steps, from BN's own 1 and 0.
 R_MAX, D_MAX = 3.0, 5.0
@@ -69,6 +70,6 @@ def _kept(y, mask_N):
 
 def _by_group(one, x, mask, groups):
     """`one(x, mask)` of each of `groups` equal slices of the batch, put together again."""
-    x_G = x.reshape(groups, x.shape[0] // groups, *x.shape[1:])
+    x_G = cut_into_groups(x, groups)
     mask_G = None if mask is None else jnp.asarray(mask).reshape(groups, -1)
     return jax.vmap(one)(x_G, mask_G).reshape(x.shape)

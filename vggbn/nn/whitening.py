@@ -14,6 +14,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from vggbn.nn.moving import cut_into_groups, mean_over_groups, step_averages
+
 ITERATIONS = 5  # of Newton's method: IterNorm's
 
 
@@ -100,22 +102,15 @@ def whiten(
         centred = x_GMKB - stats["mean"].reshape(1, 1, *shape[2:])
         y = transformed(centred, inverse_root(stats["cov"] + ridge_KBB)[None])
         return y.reshape(x.shape).astype(x.dtype), stats
-    if x.shape[0] % groups:
-        raise ValueError(f"a batch of {x.shape[0]} cannot be cut into {groups} equal groups")
+    cut_into_groups(x, groups)  # refuses what cannot be cut
     weight = _weights(mask, x, x_GMKB)
     mean, centred, cov, m = _moments(x_GMKB, weight)
     y = transformed(centred, inverse_root(cov + ridge_KBB[None])) * weight
     if unbiased:
         cov = cov * (m / jnp.maximum(m - 1, 1))
     filled_G = (weight > 0).any((1, 2, 3))
-    batch = {
-        "mean": mean.reshape(groups, -1).mean(0, where=filled_G[:, None]),
-        "cov": cov.mean(0, where=filled_G[:, None, None, None]),
-    }
-    batch = jax.tree.map(lambda new, old: jnp.where(filled_G.any(), new, old), batch, stats)
-    move = lambda old, new: (decay * old + (1 - decay) * new).astype(old.dtype)  # noqa: E731
-    y = y.reshape(x.shape).astype(x.dtype)
-    return y, jax.tree.map(move, stats, jax.lax.stop_gradient(batch))
+    batch = mean_over_groups({"mean": mean.reshape(groups, -1), "cov": cov}, filled_G, stats)
+    return y.reshape(x.shape).astype(x.dtype), step_averages(stats, batch, decay)
 
 
 def _weights(mask, x, x_GMKB):

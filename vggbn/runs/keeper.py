@@ -2,7 +2,7 @@
 
 Saved is every `save_every` seconds; then also at each new best validation accuracy; and when
 SIGTERM comes. A run that ends sooner saves no step. The state and the learning curve are all there
-is to save: batches and what is drawn follow from the step (D4).
+is to save: batches and what is drawn follow from the step.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy as np
 from vggbn.errors import Preempted, UserError
 from vggbn.machine import mesh, preempt, provenance
 from vggbn.runs import saved_steps
+from vggbn.training.loop import Reached
 from vggbn.training.recipe import Recipe, diff
-from vggbn.training.train import Reached
 
 BEAT = 1.0  # seconds between two reports of the step
 

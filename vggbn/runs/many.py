@@ -107,7 +107,7 @@ def _jobs(every: Wanted) -> list[pool.Job]:
 def _train(payload, report) -> dict:
     """One run, in a worker."""
     recipe, seed, store = payload
-    compiling.run_inline()
+    compiling.tune_process()
     compile_cache.use(store.cache)
     return runs.train_run(recipe, seed, store, report)
 
@@ -124,8 +124,8 @@ def worker_setting(engine: pool.Engine) -> dict:
     On this machine's CPU it is known. Which accelerator jax would take, if any, only a process that
     starts it can tell; and of a cluster, only a job there.
     """
-    if engine.here and not environment.accelerated():
-        return provenance.cpu_setting(int(environment.SINGLE_THREAD["NPROC"]))
+    if engine.threads and not environment.accelerated():
+        return provenance.cpu_setting(engine.threads)
     answers: list[dict] = []
     events = pool.Events(
         on_report=lambda job, report: None,

@@ -13,7 +13,6 @@ from vggbn import evaluate, files
 from vggbn.machine import provenance
 from vggbn.runs.record import find_own_record
 from vggbn.runs.run import Run, Store, get_run, load_data
-from vggbn.training import train
 from vggbn.training.recipe import Recipe
 
 PROTOCOLS = {
@@ -63,12 +62,8 @@ def compute_posterior(recipe: Recipe, seed: int, store: Store, protocol: str, si
     dataset = load_data(recipe, seed, store)
     began = time.perf_counter()
     p_VNK = PROTOCOLS[protocol](
-        train.static_of(recipe, dataset),
-        run.params,
-        run.stats,
+        run.trained,
         dataset.test,
-        run.mean_C,
-        run.std,
         side=side,
         mirrored=dataset.flip,
     )

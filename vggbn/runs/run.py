@@ -17,16 +17,18 @@ import numpy as np
 from vggbn import data, files
 from vggbn.data.splits import stratified
 from vggbn.errors import UserError
-from vggbn.evaluate import evaluate
+from vggbn.evaluate import Trained, evaluate
 from vggbn.machine import mesh, provenance
 from vggbn.machine.clock import Clock
-from vggbn.models import MODELS
+from vggbn.models import Net, build
 from vggbn.models.inherit import inherit
 from vggbn.runs import arrays as checkpoint
 from vggbn.runs.keeper import kept, owned
 from vggbn.runs.record import find_own_record, read_record
-from vggbn.training import train
-from vggbn.training.recipe import Recipe, Static
+from vggbn.training import loop
+from vggbn.training.recipe import Recipe, static
+from vggbn.training.step import TrainState, init_state
+from vggbn.training.task import Task
 
 Report = Callable[[dict], None]
 
@@ -53,13 +55,10 @@ class Store(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A trained net: its record, its weights and what its training set was standardised by."""
+    """A run on disk: its record, and its net as every protocol of `evaluate` takes it."""
 
     record: dict[str, Any]
-    params: Any
-    stats: Any
-    mean_C: np.ndarray
-    std: np.ndarray
+    trained: Trained
 
 
 def get_run(
@@ -75,24 +74,33 @@ def load_run(folder: Path) -> Run:
     record, path = read_record(folder), Path(folder) / "weights"
     weights = checkpoint.load(path)
     try:
-        return Run(record, *(weights[name] for name in ("params", "stats", "mean", "std")))
+        # "stats": as it was called before.
+        stats = weights["batch_stats" if "batch_stats" in weights else "stats"]
+        variables = {"params": weights["params"], "batch_stats": stats}
+        net = _net_of(record, channels=len(weights["mean"]))
+        trained = Trained(net, variables, weights["mean"], weights["std"])
     except (KeyError, TypeError, IndexError):
         raise UserError(f"{path} holds no weights of a run; train the run again.") from None
+    _refuse_other_weights(trained, path)
+    return Run(record, trained)
 
 
-def refuse_other_weights(run: Run, fixed: Static, folder: Path) -> None:
-    """UserError, if the weights in `folder` are not of the shapes of its recipe's net."""
-    init = MODELS[fixed.model](fixed.net).init
+def _net_of(record: dict[str, Any], channels: int) -> Net:
+    """The net that a record's recipe is trained as."""
+    recipe = Recipe.from_dict(record["recipe"])
+    image = (recipe.image_size, recipe.image_size, channels)
+    return static(recipe, image=image, classes=record["data"]["classes"], flip=False).net
+
+
+def _refuse_other_weights(trained: Trained, path: Path) -> None:
+    """UserError, if the weights are not of the shapes of their recipe's net."""
+    init = build(trained.net).init
     own = jax.eval_shape(lambda key: init(key, "glorot"), jax.random.key(0))
     found, expected = (
-        jax.tree.map(lambda leaf: tuple(leaf.shape), trees)
-        for trees in ((run.params, run.stats), own)
+        jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (trained.variables, own)
     )
     if found != expected:
-        raise UserError(
-            f"the weights in {Path(folder) / 'weights'} are not those of its recipe; train the run "
-            "again."
-        )
+        raise UserError(f"the weights in {path} are not those of its recipe; train the run again.")
 
 
 def find_record(
@@ -130,15 +138,13 @@ def _train_run(recipe: Recipe, seed: int, store: Store, on_report: Report) -> di
     parent = get_run(recipe.parent, seed, store) if recipe.parent else None
     clock = Clock("load")
     dataset = load_data(recipe, seed, store)
-    fixed = train.static_of(recipe, dataset)
-    start = train.Reached(_start(recipe, fixed, seed, parent), [], (0, 0.0, 0))
+    task = Task.of(recipe, seed, dataset)
+    start = loop.Reached(_start(task, parent), [], (0, 0.0, 0))
     with kept(recipe, seed, store, start.state, on_report) as keeper:
         start = keeper.found() or start
         clock.to("fit")
-        fit = train.fit(
-            recipe,
-            seed,
-            dataset,
+        fit = loop.fit(
+            task,
             **start._asdict(),
             on_evaluation=on_report,
             on_step=keeper.reached,
@@ -149,7 +155,7 @@ def _train_run(recipe: Recipe, seed: int, store: Store, on_report: Report) -> di
             "id": recipe.id,
             "seed": seed,
             "recipe": asdict(recipe),
-            **_outcome(recipe, seed, dataset, fixed, fit),
+            **_outcome(task, fit),
             "history": fit.history,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(fit.state.params)),
             "data": _data_facts(dataset),
@@ -161,21 +167,18 @@ def _train_run(recipe: Recipe, seed: int, store: Store, on_report: Report) -> di
             **keeper.interruptions(),
         }
         if mesh.process() == 0:
-            _save(store.folder(recipe, seed), record, fit.state, dataset)
+            _save(store.folder(recipe, seed), record, loop.trained(task, fit.state.variables))
         keeper.finish()
     return record
 
 
-def _start(recipe: Recipe, fixed: Static, seed: int, parent: Run | None) -> train.TrainState:
+def _start(task: Task, parent: Run | None) -> TrainState:
     """Step 0: new weights, the parent's in their place."""
-    train.train_step(fixed)  # before jax computes anything: see compiling.run_inline
-    state = train.init_state(recipe, fixed, seed)
+    state = init_state(task.recipe, task.program, task.seed)
     if parent is None:
         return state
-    trees = inherit(
-        recipe.inherit, (state.params, state.batch_stats), (parent.params, parent.stats)
-    )
-    return state.replace(params=trees[0], batch_stats=trees[1])
+    how = task.recipe.inherit
+    return state.replace(variables=inherit(how, state.variables, parent.trained.variables))
 
 
 def _seconds(fit: dict[str, float], run: dict[str, float]) -> dict[str, float]:
@@ -213,10 +216,10 @@ def _load(
     )
 
 
-def _outcome(recipe, seed, dataset, fixed: Static, fit: train.Fit) -> dict:
+def _outcome(task: Task, fit: loop.Fit) -> dict:
     """status, diverged_at, end_lr, final scores; a diverged run scores what it ended with."""
     diverged_at = int(fit.state.diverged_at)
-    scores = _final_scores(recipe, seed, dataset, fixed, fit.state)
+    scores = _final_scores(task, fit.state)
     return {
         "status": "ok" if diverged_at < 0 else f"diverged at step {diverged_at}",
         "diverged_at": None if diverged_at < 0 else diverged_at,
@@ -225,15 +228,15 @@ def _outcome(recipe, seed, dataset, fixed: Static, fit: train.Fit) -> dict:
     }
 
 
-def _final_scores(recipe, seed, dataset, fixed, state):
+def _final_scores(task: Task, state: TrainState) -> dict:
     """Training images, validation and test with the moving averages, and test with Algorithm 2's
     statistics."""
-    pixels = train.on_device(dataset)
-    population = train.population_stats(recipe, seed, dataset, state)
+    dataset = task.dataset
+    population = loop.population_stats(task, state)
 
-    def scores(stats, split):
-        view = train.single_view(recipe, split)
-        return evaluate(fixed, state.params, stats, view, pixels.mean_C, pixels.std)
+    def scores(batch_stats, split):
+        net = loop.trained(task, {"params": state.params, "batch_stats": batch_stats})
+        return evaluate(net, loop.single_view(task.recipe, split))
 
     fitted = scores(state.batch_stats, _some(dataset.train))
     validation = scores(state.batch_stats, dataset.validation)
@@ -265,11 +268,10 @@ def _data_facts(dataset: data.Dataset) -> dict:
     }
 
 
-def _save(folder: Path, record: dict, state: train.TrainState, dataset: data.Dataset) -> None:
+def _save(folder: Path, record: dict, trained: Trained) -> None:
     """Weights first, then the record: a run.json promises that its weights are there."""
-    pixels = train.on_device(dataset)
     (folder / "run.json").unlink(missing_ok=True)
-    weights = {"params": state.params, "stats": state.batch_stats}
-    weights |= {"mean": np.asarray(pixels.mean_C), "std": np.float32(pixels.std)}
+    pixels = {"mean": np.asarray(trained.mean_C), "std": np.float32(trained.std)}
+    weights = trained.variables | pixels
     checkpoint.save(folder / "weights", weights)
     files.write(folder / "run.json", json.dumps(record, allow_nan=True) + "\n")

@@ -18,19 +18,20 @@ import jax.numpy as jnp
 def accumulated(parts: int, one: Callable, *arrays_N) -> tuple[Any, Any]:
     """`one(part, *arrays_n) -> (means, sums)` over all parts: (mean of the means, sum of the sums).
 
-    means: trees of floats, the means over the part's n = N / parts examples; sums: of any numbers.
-    Both keep their dtypes. `one` is traced, with the number of the part, int32, for all of them.
-    Part k holds the examples k, k + parts, …: of a batch that is shared out over devices each then
-    keeps its own. One part is the call itself. TypeError where N is no multiple of `parts`.
+    arrays_N: arrays, or trees of them. means: trees of floats, the means over the part's
+    n = N / parts examples; sums: of any numbers. Both keep their dtypes. `one` is traced, with the
+    number of the part, int32, for all of them. Part k holds the examples k, k + parts, …: of a
+    batch that is shared out over devices each then keeps its own. One part is the call itself.
+    TypeError where N is no multiple of `parts`.
     """
     if parts == 1:
         return one(jnp.int32(0), *arrays_N)
-    split = [a_N.reshape(-1, parts, *a_N.shape[1:]).swapaxes(0, 1) for a_N in arrays_N]
-    each = (jnp.arange(parts), *split)
+    split = lambda a_N: a_N.reshape(-1, parts, *a_N.shape[1:]).swapaxes(0, 1)  # noqa: E731
+    each = (jnp.arange(parts), *jax.tree.map(split, arrays_N))
 
     def add(total, part):
         return jax.tree.map(jnp.add, total, one(*part)), None
 
-    shapes = jax.eval_shape(one, *(array[0] for array in each))
+    shapes = jax.eval_shape(one, *jax.tree.map(lambda a: a[0], each))
     (means, sums), _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, shapes), each)
     return jax.tree.map(lambda total: total / parts, means), sums

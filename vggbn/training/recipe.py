@@ -241,7 +241,6 @@ def parse_edit(text: str) -> tuple[str, Any]:
 class Static(NamedTuple):
     """The part of a recipe that is compiled in; runs that share it share one compilation."""
 
-    model: str
     net: Net
     batch: int
     crop_pad: int
@@ -254,6 +253,7 @@ class Static(NamedTuple):
 def static(recipe: Recipe, *, image: tuple[int, int, int], classes: int, flip: bool) -> Static:
     """`image` and `classes` are the data set's; `flip` says whether its labels allow mirroring."""
     net = Net(
+        model=recipe.model,
         image=image,
         classes=classes,
         norm=recipe.norm,
@@ -275,7 +275,6 @@ def static(recipe: Recipe, *, image: tuple[int, int, int], classes: int, flip: b
     if recipe.fit == "whole" and recipe.loading == "memory":  # a streamed set's crops come rescaled
         window = window_side(recipe.source_side, recipe.scale_min, recipe.image_size)
     return Static(
-        model=recipe.model,
         net=net,
         batch=recipe.batch,
         crop_pad=recipe.crop_pad,
