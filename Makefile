@@ -46,7 +46,8 @@ endif
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Experiments: $(addprefix exp-,$(EXPERIMENTS))"
+	@echo "Experiments (python -m experiments says what each asks):"
+	@echo "$(addprefix exp-,$(EXPERIMENTS))" | fold -s -w 94 | sed 's/^/  /'
 	@echo 'Pass flags on with ARGS="...", for example: make exp-bn-ablation ARGS="--size smoke"'
 
 install: $(VENV)/.installed$(addprefix -,$(EXTRAS))  ## make .venv with what experiments need (EXTRAS=cuda12, cuda13 or tpu)
@@ -90,10 +91,10 @@ format: install-dev  ## let ruff put imports and layout in order
 	@$(PY) -m ruff format .
 
 claims: install  ## print the ledger of all claims of the papers
-	@$(PY) -m vggbn.ledger $(ARGS)
+	@$(PY) -m vggbn claims $(ARGS)
 
 report: install  ## write RESULTS.md anew from the committed results
-	@$(PY) -m vggbn.publish $(ARGS)
+	@$(PY) -m vggbn publish $(ARGS)
 
 bench: install  ## training steps: this suite, stock Flax and, where installed, PyTorch
 	@$(PY) -m benchmarks.bench $(ARGS)
@@ -107,7 +108,7 @@ data:  ## prepare a TFDS set once: make data DATASET=cifar10 [DATA_DIR=...]
 	@trap 'rm -rf .venv-prepare' EXIT; \
 	$(PYTHON) -m venv --clear .venv-prepare; \
 	( $(call pip_install,.venv-prepare,$(TENSORFLOW) tensorflow-datasets importlib_resources pillow) ); \
-	.venv-prepare/bin/python -m vggbn.data prepare $(DATASET) --data-dir "$(DATA_DIR)"
+	.venv-prepare/bin/python -m vggbn prepare $(DATASET) --data-dir "$(DATA_DIR)"
 
 constraints: $(PY)  ## choose the newest versions for constraints.txt
 	@[ -x $(VENV)/bin/uv ] || $(PY) -m pip install -q uv

@@ -6,9 +6,9 @@ Scales keep the paper's proportions: a crop of 224 with S = 256, 384 or [256, 51
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from vggbn.experiment.design import Size, Tuned
 from vggbn.experiment.plan import edited
 from vggbn.training.recipe import Recipe
 
@@ -71,21 +71,22 @@ PAPER = {
     "init": "normal_0.1",  # "variance 10^-2"
 }
 # Deeper nets start from net A; how long each fine-tuning took is unstated: as long at the most.
-PAPER_TUNED: dict[str, Any] = {"from A": True, "fine-tuning": 370_000}
+PAPER_OPTIONS: dict[str, Any] = {"from A": True, "fine-tuning": 370_000}
 
 # What the sweep chose (sweep.json beside the results): the rate of each net.
 PHOTO_RATES = {"A": 0.01, "A-LRN": 0.01, "B": 0.005, "C": 0.005, "D": 0.0025, "E": 0.0025}
+PHOTO_TUNED = Tuned(arms={net: {"lr": rate} for net, rate in PHOTO_RATES.items()})
 
 # "Variance 10^-2" (VGG 3.1) in both its readings, as initialisers.
 NORMAL = {"std 0.1": "normal_0.1", "std 0.01": "normal_0.01"}
 
-# Steps of the nets from scratch; "fine-tuning" in `tuned` is those of each later stage.
+# Steps of the nets from scratch; "fine-tuning" in a size's options is those of each later stage.
 # On the canvas deeper nets without BN take longer than minutes to leave chance, on the digits not.
 SMALL = {"fc": 256, "steps": 1500, "lr_every": 900}
-SMALL_TUNED: dict[str, Any] = {"nets": ("A",), "fine-tuning": 700}
+SMALL_OPTIONS: dict[str, Any] = {"nets": ("A",), "fine-tuning": 700}
 DIGITS = {"data": "mnist5k", "fc": 256, "steps": 450, "lr_every": 270}
 FULL = {"steps": 4000, "lr_every": 2400}
-FULL_TUNED: dict[str, Any] = {"fine-tuning": 1200, "rates": PHOTO_RATES}
+FULL_OPTIONS: dict[str, Any] = {"fine-tuning": 1200}
 
 # Table 1's nets, and the controls of the text.
 MODELS = {
@@ -105,13 +106,13 @@ def side(recipe: Recipe, paper: int) -> int:
     return int(paper * recipe.image_size / CROP + 0.5)
 
 
-def table_net(base: Recipe, name: str, tuned: Mapping[str, Any]) -> Recipe:
-    """Net `name` of MODELS trained from scratch at S = 256, at its own rate: a control's is that of
-    the net it is made from. With "from A" in `tuned` it starts from net A by stage (VGG 3.1)."""
-    rate = tuned.get("rates", {}).get(name.split()[0], base.lr)
-    net = edited(base, {"model": MODELS[name], "lr": rate})
-    if tuned.get("from A") and name not in ("A", "A-LRN"):
-        return net.but(parent=table_net(base, "A", tuned), inherit="stages")
+def table_net(base: Recipe, name: str, size: Size) -> Recipe:
+    """Net `name` of MODELS trained from scratch at S = 256, at its own rate: a control's is that
+    of the net it is made from. With the option "from A" it starts from net A by stage (VGG 3.1)."""
+    own = size.tuned.arms.get(name.split()[0], {})
+    net = edited(base, {"model": MODELS[name], **own})
+    if size.options.get("from A") and name not in ("A", "A-LRN"):
+        return net.but(parent=table_net(base, "A", size), inherit="stages")
     return net
 
 

@@ -12,14 +12,14 @@ from math import log
 from vggbn.claims.results import Results
 from vggbn.claims.stats import as_ratio, log_ratio_interval, paired_interval, verdict
 from vggbn.commands.experiment import main
-from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.training.recipe import Recipe
 
 # What the sweeps chose (sweep.json beside the results): better of two initialisations and rate of
 # the baseline, rate of BN.
-SMALL = {"init": "he", "lr": 0.03, "bn_lr": 0.03}
-FULL = {"init": "he", "lr": 0.01, "bn_lr": 0.03}
-CIFAR10 = {"init": "glorot", "lr": 0.01, "bn_lr": 0.01}
+SMALL = Tuned({"init": "he", "lr": 0.03}, arms={"bn": {"lr": 0.03}})
+FULL = Tuned({"init": "he", "lr": 0.01}, arms={"bn": {"lr": 0.03}})
+CIFAR10 = Tuned({"init": "glorot", "lr": 0.01}, arms={"bn": {"lr": 0.01}})
 
 # The Inception of this experiment: VGG A-LRN with dropout, L2, LRN, slow decay, batches of fixed
 # composition and full distortion. lr and init come from the sweep (above).
@@ -59,7 +59,7 @@ def changed(recipe: Recipe, *names: str) -> Recipe:
     return recipe.but(**{k: v for name in names for k, v in CHANGES[name](recipe).items()})
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """All arms. `base` and `bn` differ in Batch Normalization and in nothing else."""
     arms = {}
     for arm, start in {"base": base, "bn": base.but(norm="batch")}.items():
@@ -79,8 +79,8 @@ def variants(base: Recipe, tuned) -> dict[str, Recipe]:
     arms["base+std_0.1"] = base.but(init="normal_0.1")
     arms["bn+l2_x5"] = arms["bn"].but(l2=5 * base.l2)
     arms["bn+l2_0"] = arms["bn"].but(l2=0.0)
-    if tuned["bn_lr"] != tuned["lr"]:
-        arms["bn+tuned"] = arms["bn"].but(lr=tuned["bn_lr"])
+    if (rate := size.tuned.arms["bn"]["lr"]) != size.tuned.base["lr"]:
+        arms["bn+tuned"] = arms["bn"].but(lr=rate)
     return arms
 
 
@@ -110,7 +110,9 @@ def judge_bn_15(results: Results) -> Verdict:
     log_ratio = speed_up(results, "base+constant", "bn+constant", "base+constant")
     decayed = as_ratio(speed_up(results, "base", "bn", "base")).mean
     detail = f"with the decaying rate of the baseline the ratio is {decayed:.2f}"
-    return verdict(log_ratio, margin=None, size=log(2)), as_ratio(log_ratio), "ratio", detail
+    return Verdict(
+        verdict(log_ratio, margin=None, size=log(2)), as_ratio(log_ratio), "ratio", detail
+    )
 
 
 def fails(line: dict) -> bool:
@@ -136,7 +138,7 @@ def judge_bn_16(results: Results) -> Verdict:
     if not any(broken.values()):
         found = "contradicted"
     detail = "fail: " + ", ".join(f"{arm} {k} of {len(seeds)}" for arm, k in broken.items())
-    return found, interval, "points", detail
+    return Verdict(found, interval, "points", detail)
 
 
 def judge_bn_17(results: Results) -> Verdict:
@@ -146,7 +148,7 @@ def judge_bn_17(results: Results) -> Verdict:
     worst = next((v for v in ("contradicted", "inconclusive") if v in found), "reproduced")
     beyond = as_ratio(more)
     detail = f"bn+all against bn alone: {beyond.mean:.2f} [{beyond.low:.2f}, {beyond.high:.2f}]"
-    return worst, as_ratio(whole), "ratio", detail
+    return Verdict(worst, as_ratio(whole), "ratio", detail)
 
 
 def judge_bn_18(results: Results) -> Verdict:
@@ -159,7 +161,7 @@ def judge_bn_18(results: Results) -> Verdict:
         f"behind early by {sum(behind) / len(seeds):+.1f} points, "
         f"ahead at the end by {sum(ahead) / len(seeds):+.1f}"
     )
-    return verdict(interval, margin=None), interval, "points", detail
+    return Verdict(verdict(interval, margin=None), interval, "points", detail)
 
 
 def early(results: Results, variant: str, seed: int) -> float:
@@ -176,7 +178,7 @@ def judge_difference(plus: str, minus: str, *, equivalence: bool = False):
     def judge(results: Results) -> Verdict:
         interval = paired_interval(difference(results, plus, minus))
         found = verdict(interval, margin=MARGIN, equivalence=equivalence)
-        return found, interval, "points", f"{plus} less {minus}"
+        return Verdict(found, interval, "points", f"{plus} less {minus}")
 
     return judge
 
@@ -191,79 +193,95 @@ def judge_interaction(change: str):
         gains = [bn_new[s] - bn[s] - (base_new[s] - base[s]) for s in seeds]
         interval = paired_interval([POINTS * gain for gain in gains])
         found = verdict(interval, margin=MARGIN)
-        return found, interval, "points", f"gain of {change} with BN, less its gain without"
+        return Verdict(
+            found, interval, "points", f"gain of {change} with BN, less its gain without"
+        )
 
     return judge
 
 
 CLAIMS = (
     Claim(
-        "BN-15",
-        "Batch Normalization alone more than halves the steps to the baseline's best accuracy.",
-        "Steps to the baseline's best validation accuracy (mean over the other seeds), same "
-        "constant rate: the 95 % interval of the ratio lies at or above 2.",
-        "2.33× (31.0 against 13.3 million steps to 72.2 %)",
-        "cifar10",
-        judge_bn_15,
+        id="BN-15",
+        sentence=(
+            "Batch Normalization alone more than halves the steps to the baseline's best accuracy."
+        ),
+        criterion=(
+            "Steps to the baseline's best validation accuracy (mean over the other seeds), same "
+            "constant rate: the 95 % interval of the ratio lies at or above 2."
+        ),
+        paper="2.33× (31.0 against 13.3 million steps to 72.2 %)",
+        primary="cifar10",
+        judge=judge_bn_15,
     ),
     Claim(
-        "BN-16",
-        "Rates of 5 and 30 times the baseline's tuned one break it, and BN trains with them.",
-        "At ×5 or at ×30 every seed without BN diverges or ends below twice chance and none with "
-        "BN does, and the larger gap in accuracy excludes 0; contradicted if none fails.",
-        "×5 sent Inception's parameters to machine infinity",
-        "cifar10",
-        judge_bn_16,
+        id="BN-16",
+        sentence=(
+            "Rates of 5 and 30 times the baseline's tuned one break it, and BN trains with them."
+        ),
+        criterion=(
+            "At ×5 or at ×30 every seed without BN diverges or ends below twice chance and none "
+            "with BN does, and the larger gap in accuracy excludes 0; contradicted if none fails."
+        ),
+        paper="×5 sent Inception's parameters to machine infinity",
+        primary="cifar10",
+        judge=judge_bn_16,
     ),
     Claim(
-        "BN-17",
-        "BN with all seven changes needs far fewer steps still than BN alone.",
-        "Steps to the baseline's best: the intervals of base / bn+all and of bn / bn+all both lie "
-        "above 1. The paper's 14 is no target.",
-        "14.8× (31.0 against 2.1 million steps)",
-        "cifar10",
-        judge_bn_17,
+        id="BN-17",
+        sentence="BN with all seven changes needs far fewer steps still than BN alone.",
+        criterion=(
+            "Steps to the baseline's best: the intervals of base / bn+all and of bn / bn+all both "
+            "lie above 1. The paper's 14 is no target."
+        ),
+        paper="14.8× (31.0 against 2.1 million steps)",
+        primary="cifar10",
+        judge=judge_bn_17,
     ),
     Claim(
-        "BN-18",
-        "Rate ×30 learns more slowly than ×5 at first and ends higher.",
-        "Per seed the smaller of: deficit in validation accuracy over the first tenth of the "
-        "budget, gain in final test accuracy. Its interval lies above 0.",
-        "×30: 2.7 against 2.1 million steps to 72.2 %, then 74.8 against 73.0 %",
-        "cifar10",
-        judge_bn_18,
+        id="BN-18",
+        sentence="Rate ×30 learns more slowly than ×5 at first and ends higher.",
+        criterion=(
+            "Per seed the smaller of: deficit in validation accuracy over the first tenth of the "
+            "budget, gain in final test accuracy. Its interval lies above 0."
+        ),
+        paper="×30: 2.7 against 2.1 million steps to 72.2 %, then 74.8 against 73.0 %",
+        primary="cifar10",
+        judge=judge_bn_18,
     ),
     Claim(
-        "BN-22",
-        "With BN, an L2 weight five times weaker generalises better.",
-        f"Final test accuracy of bn+l2_5th less bn; no effect inside ±{MARGIN:g} point.",
-        "improves held-out accuracy (no figure)",
-        "cifar10",
-        judge_difference("bn+l2_5th", "bn"),
+        id="BN-22",
+        sentence="With BN, an L2 weight five times weaker generalises better.",
+        criterion=f"Final test accuracy of bn+l2_5th less bn; no effect inside ±{MARGIN:g} point.",
+        paper="improves held-out accuracy (no figure)",
+        primary="cifar10",
+        judge=judge_difference("bn+l2_5th", "bn"),
     ),
     Claim(
-        "BN-24",
-        "With BN, local response normalisation is unnecessary.",
-        f"Final test accuracy of bn less bn+no_lrn: reproduced if inside ±{MARGIN:g} point.",
-        "not necessary (no figure)",
-        "cifar10",
-        judge_difference("bn", "bn+no_lrn", equivalence=True),
+        id="BN-24",
+        sentence="With BN, local response normalisation is unnecessary.",
+        criterion=(
+            f"Final test accuracy of bn less bn+no_lrn: reproduced if inside ±{MARGIN:g} point."
+        ),
+        paper="not necessary (no figure)",
+        primary="cifar10",
+        judge=judge_difference("bn", "bn+no_lrn", equivalence=True),
     ),
     Claim(
-        "BN-25 decay",
-        "Faster decay of the rate suits BN more than it suits the baseline.",
-        f"Gain with BN less gain without; no effect inside ±{MARGIN:g} point.",
-        "6 times faster, because BN trains faster (no figure)",
-        "cifar10",
-        judge_interaction("decay_x6"),
+        id="BN-25 decay",
+        sentence="Faster decay of the rate suits BN more than it suits the baseline.",
+        criterion=f"Gain with BN less gain without; no effect inside ±{MARGIN:g} point.",
+        paper="6 times faster, because BN trains faster (no figure)",
+        primary="cifar10",
+        judge=judge_interaction("decay_x6"),
     ),
     Claim(
-        "BN-25 distortion",
-        "Weaker photometric distortion suits BN more than it suits the baseline.",
-        f"Gain with BN less gain without; no effect inside ±{MARGIN:g} point.",
-        "BN sees each image fewer times (no figure)",
-        "cifar10",
-        judge_interaction("colour_3rd"),
+        id="BN-25 distortion",
+        sentence="Weaker photometric distortion suits BN more than it suits the baseline.",
+        criterion=f"Gain with BN less gain without; no effect inside ±{MARGIN:g} point.",
+        paper="BN sees each image fewer times (no figure)",
+        primary="cifar10",
+        judge=judge_interaction("colour_3rd"),
     ),
 )
 
@@ -282,7 +300,7 @@ JUDGED = (
 
 SIZES = {
     "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 0.33}, tuned=SMALL, arms=CORE),
-    "small": Size(seeds=3, edits={}, tuned=SMALL, arms=CORE),
+    "small": Size(seeds=3, tuned=SMALL, arms=CORE),
     "full": Size(
         seeds=5,
         edits={"image_size": 32, "fit": "pad", "crop_pad": 4, "steps": 800, "lr_every": 14.0},

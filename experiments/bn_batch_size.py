@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from vggbn.claims.results import Results
 from vggbn.commands.experiment import main
-from vggbn.experiment.design import Experiment, Size, Sweep
+from vggbn.experiment.design import Experiment, Size, Sweep, Tuned
 from vggbn.experiment.judges import accuracy_text
 from vggbn.report import Chart, Table
 from vggbn.training.recipe import Recipe
@@ -20,8 +20,8 @@ from vggbn.training.recipe import Recipe
 GROUPS = (1, 2, 4, 8, 16, 32, 64)
 
 # What the sweeps chose (sweep.json beside the results).
-SMALL = {"lr": 0.3}
-FULL = {"lr": 0.03}
+SMALL = Tuned({"lr": 0.3})
+FULL = Tuned({"lr": 0.03})
 
 BASE = Recipe(
     model="vgg_a",
@@ -44,7 +44,7 @@ def arm(groups: int) -> str:
     return f"{BASE.batch // groups} examples"
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """The same batch in 1 to 64 groups."""
     return {arm(g): base if g == 1 else base.but(bn_groups=g) for g in GROUPS}
 

@@ -15,7 +15,7 @@ from vggbn.claims.results import Results
 from vggbn.claims.stats import paired_interval, verdict
 from vggbn.commands.experiment import main
 from vggbn.experiment import judges
-from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.judges import judge_images
 from vggbn.experiment.plan import edited
 from vggbn.experiment.views import Look, View, view
@@ -30,9 +30,9 @@ def member(i: int) -> str:
     return f"net {i + 1}"
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """VGG-A with BN, drawn six times."""
-    bn = edited(base, {"norm": "batch", "norm_fc": True, "lr": tuned["bn_lr"]})
+    bn = edited(base, {"norm": "batch", "norm_fc": True, **size.tuned.arms["bn"]})
     return {member(i): bn if i == 0 else bn.but(draw=i) for i in range(MEMBERS)}
 
 
@@ -73,28 +73,32 @@ def judge_bn_28(results: Results) -> Verdict:
     detail = (
         f"against the mean single net {average.mean:+.2f} [{average.low:+.2f}, {average.high:+.2f}]"
     )
-    return verdict(interval, margin=MARGIN), interval, "points", detail
+    return Verdict(verdict(interval, margin=MARGIN), interval, "points", detail)
 
 
 CLAIMS = (
     Claim(
-        "BN-28",
-        "The averaged class probabilities of six nets beat the best single net.",
-        "Test accuracy, one crop, less that of the member which is best on the test images: above "
-        f"0; no effect inside ±{MARGIN:g} points.",
-        "20.1 against 21.99 % top-1 error (with crops, against one net)",
-        PRIMARY,
-        judge_bn_28,
+        id="BN-28",
+        sentence="The averaged class probabilities of six nets beat the best single net.",
+        criterion=(
+            "Test accuracy, one crop, less that of the member which is best on the test images: "
+            f"above 0; no effect inside ±{MARGIN:g} points."
+        ),
+        paper="20.1 against 21.99 % top-1 error (with crops, against one net)",
+        primary=PRIMARY,
+        judge=judge_bn_28,
     ),
     Claim(
-        "BN-29",
-        "Many crops beat one.",
-        "150 crops of three scales against the central crop, one net: paired over all test images "
-        f"(McNemar) where seeds test images of their own; above 0, no effect inside ±{MARGIN:g} "
-        "points.",
-        "21.99 against 25.2 % top-1 error",
-        PRIMARY,
-        judge_images([("net 1, 150 crops", "net 1, one crop")], margin=MARGIN),
+        id="BN-29",
+        sentence="Many crops beat one.",
+        criterion=(
+            "150 crops of three scales against the central crop, one net: paired over all test "
+            "images (McNemar) where seeds test images of their own; above 0, no effect inside "
+            f"±{MARGIN:g} points."
+        ),
+        paper="21.99 against 25.2 % top-1 error",
+        primary=PRIMARY,
+        judge=judge_images([("net 1, 150 crops", "net 1, one crop")], margin=MARGIN),
     ),
 )
 
@@ -128,8 +132,8 @@ def tables(results: Results) -> list[Table]:
 # --- sizes ---------------------------------------------------------------------------------------
 
 # What the sweeps chose (sweep.json beside the results).
-SMALL = {"bn_lr": 0.03}
-FULL = {"bn_lr": 0.01}
+SMALL = Tuned(arms={"bn": {"lr": 0.03}})
+FULL = Tuned(arms={"bn": {"lr": 0.01}})
 
 SIZES = {
     "smoke": Size(

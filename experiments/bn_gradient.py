@@ -17,14 +17,14 @@ import numpy as np
 from vggbn.claims.results import Results
 from vggbn.claims.stats import wilson
 from vggbn.commands.experiment import main
-from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.exact import ExactClaim
 from vggbn.report import Chart
 from vggbn.training.recipe import Recipe
 
 # What the sweeps of BN's rate chose (sweep.json beside the results).
-SMALL = {"lr": 1.0}
-FULL = {"lr": 0.03}
+SMALL = Tuned({"lr": 1.0})
+FULL = Tuned({"lr": 0.03})
 
 BASE = Recipe(
     model="mlp",
@@ -44,7 +44,7 @@ BASE = Recipe(
 )
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """BN with its gradient and without, at one rate and at a tenth of it."""
     arms = {"bn": base, "detached": base.but(norm="batch_detached")}
     slow = {f"{name} ÷10": recipe.but(lr=recipe.lr / 10) for name, recipe in arms.items()}
@@ -102,13 +102,17 @@ def check_bias() -> tuple[bool, str]:
 
 EXACT = (
     ExactClaim(
-        "BN-10",
-        "If the step ignores that the mean depends on a bias before it, the bias grows without end "
-        "and the loss stays.",
-        f"{STEPS:,} steps on the bias alone, in float64: it grows linearly, the loss changes by "
-        "less than 1e-6; with the whole gradient the bias does not move.",
-        "section 2, by argument",
-        check_bias,
+        id="BN-10",
+        sentence=(
+            "If the step ignores that the mean depends on a bias before it, the bias grows without "
+            "end and the loss stays."
+        ),
+        criterion=(
+            f"{STEPS:,} steps on the bias alone, in float64: it grows linearly, the loss changes "
+            "by less than 1e-6; with the whole gradient the bias does not move."
+        ),
+        paper="section 2, by argument",
+        check=check_bias,
     ),
 )
 
@@ -141,19 +145,21 @@ def judge_bn_11(results: Results) -> Verdict:
     )
     final = {arm: np.mean(list(results.final(arm).values())) for arm in ("bn", "detached")}
     text += f"; test accuracy {100 * final['detached']:.1f} against {100 * final['bn']:.1f} %"
-    return outcome, blown, "share of seeds", text
+    return Verdict(outcome, blown, "share of seeds", text)
 
 
 CLAIMS = (
     Claim(
-        "BN-11",
-        "Centring and scaling outside of the gradient step make the model blow up.",
-        f"Training loss not finite, or more than {FACTOR:g} times that of BN with its whole "
-        "gradient, in most seeds: the 95 % interval of their share lies above one half. A net that "
-        "only trains worse does not count.",
-        "observed, no figures",
-        PRIMARY,
-        judge_bn_11,
+        id="BN-11",
+        sentence="Centring and scaling outside of the gradient step make the model blow up.",
+        criterion=(
+            f"Training loss not finite, or more than {FACTOR:g} times that of BN with its whole "
+            "gradient, in most seeds: the 95 % interval of their share lies above one half. A net "
+            "that only trains worse does not count."
+        ),
+        paper="observed, no figures",
+        primary=PRIMARY,
+        judge=judge_bn_11,
     ),
 )
 
@@ -186,7 +192,7 @@ def put(series: dict, name: str, at: float, value: float) -> None:
 # --- sizes ---------------------------------------------------------------------------------------
 
 SIZES = {
-    "smoke": Size(seeds=2, edits={"steps": 60, "evaluations": 4}, tuned={}),
+    "smoke": Size(seeds=2, edits={"steps": 60, "evaluations": 4}),
     "small": Size(seeds=5, edits={"steps": 5_000}, tuned=SMALL),
     "full": Size(seeds=5, edits={"data": "fashion_mnist"}, tuned=FULL),
 }

@@ -19,7 +19,7 @@ import numpy as np
 from vggbn.claims.results import Results
 from vggbn.claims.stats import paired_interval, verdict
 from vggbn.commands.experiment import main
-from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.exact import ExactClaim
 from vggbn.experiment.judges import accuracy_text
 from vggbn.experiment.views import view
@@ -31,8 +31,8 @@ GROUPS = {"2 examples": 64, "8 examples": 16, "32 examples": 4}
 SHORTER = {"1/20 of the steps": 20, "1/5 of the steps": 5}
 
 # What the sweeps chose (sweep.json beside the results).
-SMALL = {"lr": 0.03}
-FULL = {"lr": 0.03}
+SMALL = Tuned({"lr": 0.03})
+FULL = Tuned({"lr": 0.03})
 
 BASE = Recipe(
     model="vgg_a",
@@ -51,7 +51,7 @@ BASE = Recipe(
 )
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """The baseline (decay 0.9, 128 examples a statistic), and edits of it one at a time."""
     arms = {"base": base}
     arms |= {f"decay {decay:g}": base.but(bn_decay=decay) for decay in DECAYS}
@@ -190,21 +190,27 @@ def check_variance() -> tuple[bool, str]:
 
 EXACT = (
     ExactClaim(
-        "BN-4",
-        "Inference is deterministic, affine and independent of the batch, and folds into the layer "
-        "before it.",
-        "Outputs for any split of the batch, of a mixture, and of the folded convolution, dense "
-        "layer or whole VGG-A agree to 1e-5.",
-        "Algorithm 2, lines 10 and 11",
-        check_inference,
+        id="BN-4",
+        sentence=(
+            "Inference is deterministic, affine and independent of the batch, and folds into the "
+            "layer before it."
+        ),
+        criterion=(
+            "Outputs for any split of the batch, of a mixture, and of the folded convolution, "
+            "dense layer or whole VGG-A agree to 1e-5."
+        ),
+        paper="Algorithm 2, lines 10 and 11",
+        check=check_inference,
     ),
     ExactClaim(
-        "BN-5",
-        "The population variance needs m/(m − 1).",
-        "Normal values in batches of 4: the corrected mean variance is within 1 % of the true one, "
-        "the uncorrected within 1 % of 3/4 of it.",
-        "Algorithm 2, line 10",
-        check_variance,
+        id="BN-5",
+        sentence="The population variance needs m/(m − 1).",
+        criterion=(
+            "Normal values in batches of 4: the corrected mean variance is within 1 % of the true "
+            "one, the uncorrected within 1 % of 3/4 of it."
+        ),
+        paper="Algorithm 2, line 10",
+        check=check_variance,
         measured=True,
     ),
 )
@@ -235,18 +241,20 @@ def judge_bn_30(results: Results) -> Verdict:
             values = gap(results, name)
             texts.append(f"{name} {sum(values) / len(values):+.2f}")
     found = verdict(interval, margin=MARGIN, equivalence=True)
-    return found, interval, "points", "elsewhere: " + ", ".join(texts)
+    return Verdict(found, interval, "points", "elsewhere: " + ", ".join(texts))
 
 
 CLAIMS = (
     Claim(
-        "BN-30",
-        "Moving averages track the population statistics.",
-        "At the end of training, with decay 0.9: test accuracy with moving averages less that with "
-        f"Algorithm 2's statistics inside ±{MARGIN:g} points.",
-        "used to follow training (no figure)",
-        PRIMARY,
-        judge_bn_30,
+        id="BN-30",
+        sentence="Moving averages track the population statistics.",
+        criterion=(
+            "At the end of training, with decay 0.9: test accuracy with moving averages less that "
+            f"with Algorithm 2's statistics inside ±{MARGIN:g} points."
+        ),
+        paper="used to follow training (no figure)",
+        primary=PRIMARY,
+        judge=judge_bn_30,
     ),
 )
 

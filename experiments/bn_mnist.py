@@ -16,14 +16,14 @@ import numpy as np
 from vggbn.claims.results import MissingRuns, Results
 from vggbn.claims.stats import as_ratio, paired_interval, verdict, weakest
 from vggbn.commands.experiment import main
-from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.plan import edited
 from vggbn.report import Chart
 from vggbn.training.recipe import Recipe
 
 # What the sweeps chose (sweep.json beside the results): initialisation and rate of either net.
-SMALL = {"init": "normal_0.1", "lr": 0.3, "bn_init": "normal_0.01", "bn_lr": 0.003}
-FULL = {"init": "normal_0.1", "lr": 0.1, "bn_init": "normal_0.1", "bn_lr": 0.3}
+SMALL = Tuned({"init": "normal_0.1", "lr": 0.3}, arms={"bn": {"init": "normal_0.01", "lr": 0.003}})
+FULL = Tuned({"init": "normal_0.1", "lr": 0.1}, arms={"bn": {"init": "normal_0.1", "lr": 0.3}})
 
 BASE = Recipe(
     model="mlp",
@@ -43,7 +43,7 @@ BASE = Recipe(
 )
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """Both nets at three rates, and BN at its own best."""
     arms = {}
     for name, start in {"plain": base, "bn": base.but(norm="batch")}.items():
@@ -51,8 +51,8 @@ def variants(base: Recipe, tuned) -> dict[str, Recipe]:
         unwatched = start.but(watch="none")  # Figure 1(b, c) is of the two above
         arms[f"{name} ÷5"] = unwatched.but(lr=base.lr / 5)
         arms[f"{name} ×5"] = unwatched.but(lr=5 * base.lr)
-    best = {"norm": "batch", "init": tuned["bn_init"], "lr": tuned["bn_lr"], "watch": "none"}
-    if (best["init"], best["lr"]) != (tuned["init"], tuned["lr"]):
+    if size.tuned.arms["bn"] != size.tuned.base:
+        best = {"norm": "batch", "watch": "none", **size.tuned.arms["bn"]}
         arms["bn tuned"] = edited(base, best)
     return arms
 
@@ -94,7 +94,7 @@ def judge_bn_13(results: Results) -> Verdict:
             )
     decides = weakest(found)
     partly = "partly: at one rate only; " if set(found[:2]) == {"reproduced"} != set(found) else ""
-    return found[decides], intervals[decides], "points", partly + "; ".join(texts)
+    return Verdict(found[decides], intervals[decides], "points", partly + "; ".join(texts))
 
 
 def variation(results: Results, variant: str, seed: int) -> dict[str, np.ndarray]:
@@ -123,28 +123,35 @@ def judge_bn_14(results: Results) -> Verdict:
     else:
         outcome = "contradicted" if interval.low > 0 else "inconclusive"
     ratios = ", ".join(f"{name} {np.exp(np.mean(values)):.2f}" for name, values in logs.items())
-    return outcome, as_ratio(interval), "ratio", f"BN's total variation over plain's: {ratios}"
+    return Verdict(
+        outcome, as_ratio(interval), "ratio", f"BN's total variation over plain's: {ratios}"
+    )
 
 
 CLAIMS = (
     Claim(
-        "BN-13",
-        "With BN the sigmoid net trains faster and ends higher.",
-        "BN's gap in validation accuracy after a fifth of the budget and in final test accuracy "
-        f"lies above 0, at one rate for both and at each arm's best; no effect inside ±{MARGIN:g} "
-        "points.",
-        "Figure 1(a): BN ahead at 10,000 and at 50,000 steps (no figures)",
-        PRIMARY,
-        judge_bn_13,
+        id="BN-13",
+        sentence="With BN the sigmoid net trains faster and ends higher.",
+        criterion=(
+            "BN's gap in validation accuracy after a fifth of the budget and in final test "
+            "accuracy lies above 0, at one rate for both and at each arm's best; no effect inside "
+            f"±{MARGIN:g} points."
+        ),
+        paper="Figure 1(a): BN ahead at 10,000 and at 50,000 steps (no figures)",
+        primary=PRIMARY,
+        judge=judge_bn_13,
     ),
     Claim(
-        "BN-14",
-        "With BN the distribution of a sigmoid's inputs is stabler.",
-        "Total variation over training of the median, and of the 85th less the 15th percentile, "
-        "mean over all units of the last hidden layer: both lower with BN in 95 % of the seeds.",
-        "Figure 1(b, c): much more stable (no figures)",
-        PRIMARY,
-        judge_bn_14,
+        id="BN-14",
+        sentence="With BN the distribution of a sigmoid's inputs is stabler.",
+        criterion=(
+            "Total variation over training of the median, and of the 85th less the 15th "
+            "percentile, mean over all units of the last hidden layer: both lower with BN in 95 % "
+            "of the seeds."
+        ),
+        paper="Figure 1(b, c): much more stable (no figures)",
+        primary=PRIMARY,
+        judge=judge_bn_14,
     ),
 )
 

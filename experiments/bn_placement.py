@@ -17,7 +17,7 @@ from vggbn.claims.results import Results
 from vggbn.claims.stats import paired_interval, verdict
 from vggbn.commands.experiment import main
 from vggbn.evaluate.watch import EDGES
-from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.judges import judge_gaps
 from vggbn.experiment.plan import edited
 from vggbn.report import Chart, Table
@@ -26,8 +26,8 @@ from vggbn.training.recipe import Recipe
 MEASURES = ("skewness", "kurtosis", "negentropy", "zeros")
 
 # What the sweeps chose (sweep.json beside the results): rates of either placement and without BN.
-SMALL = {"lr": 0.003, "behind_lr": 0.03, "plain_lr": 0.01}
-FULL = {"lr": 0.003, "behind_lr": 0.003, "plain_lr": 0.003}
+SMALL = Tuned({"lr": 0.003}, arms={"behind": {"lr": 0.03}, "plain": {"lr": 0.01}})
+FULL = Tuned({"lr": 0.003}, arms={"behind": {"lr": 0.003}, "plain": {"lr": 0.003}})
 
 BASE = Recipe(
     model="vgg_a",
@@ -48,11 +48,11 @@ BASE = Recipe(
 )
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """BN before the non-linearity, as in the paper, and behind it; no BN; and with sigmoids."""
-    behind = {"norm_after": True, "lr": tuned["behind_lr"]}
+    behind = {"norm_after": True, **size.tuned.arms["behind"]}
     arms = {"before": base, "behind": edited(base, behind)}
-    arms["no BN"] = edited(base, {"norm": "none", "lr": tuned["plain_lr"]})
+    arms["no BN"] = edited(base, {"norm": "none", **size.tuned.arms["plain"]})
     sigmoid = base.but(activation="sigmoid")
     return arms | {
         "before, sigmoid": sigmoid,
@@ -88,26 +88,28 @@ def judge_bn_27(results: Results) -> Verdict:
         shares = [closer(results, arm, s) for s in results.seeds(arm)]
         texts.append(f"{arm} {100 * sum(shares) / len(shares):.0f} %")
     detail = "layers whose Wu + b has less negentropy than u: " + ", ".join(texts)
-    return outcome, interval, "share of layers above one half", detail
+    return Verdict(outcome, interval, "share of layers above one half", detail)
 
 
 CLAIMS = (
     Claim(
-        "BN-27",
-        "Wu + b is more Gaussian than u, the output of another non-linearity.",
-        "In the trained net with BN: the share of layers (without the first) whose Wu + b has less "
-        "negentropy than their u, less one half: above 0.",
-        "more symmetric, non-sparse, “more Gaussian” (no figure)",
-        PRIMARY,
-        judge_bn_27,
+        id="BN-27",
+        sentence="Wu + b is more Gaussian than u, the output of another non-linearity.",
+        criterion=(
+            "In the trained net with BN: the share of layers (without the first) whose Wu + b has "
+            "less negentropy than their u, less one half: above 0."
+        ),
+        paper="more symmetric, non-sparse, “more Gaussian” (no figure)",
+        primary=PRIMARY,
+        judge=judge_bn_27,
     ),
     Claim(
-        "BN-27 accuracy",
-        "BN before the non-linearity scores better than behind it.",
-        f"Final test accuracy: paired gap above 0; no effect inside ±{MARGIN:g} point.",
-        "an argument (no figure)",
-        PRIMARY,
-        judge_gaps([("before", "behind")], ("before", "behind"), margin=MARGIN),
+        id="BN-27 accuracy",
+        sentence="BN before the non-linearity scores better than behind it.",
+        criterion=f"Final test accuracy: paired gap above 0; no effect inside ±{MARGIN:g} point.",
+        paper="an argument (no figure)",
+        primary=PRIMARY,
+        judge=judge_gaps([("before", "behind")], ("before", "behind"), margin=MARGIN),
     ),
 )
 

@@ -13,15 +13,15 @@ from __future__ import annotations
 from vggbn.claims.results import Results
 from vggbn.claims.stats import Interval, paired_interval, verdict, weakest
 from vggbn.commands.experiment import main
-from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.judges import mean_text
 from vggbn.experiment.plan import edited
 from vggbn.report import Table
 from vggbn.training.recipe import Recipe
 
 # What the sweeps chose (sweep.json beside the results): the rate without BN and with it.
-SMALL = {"lr": 0.01, "bn_lr": 0.1}
-FULL = {"lr": 0.003, "bn_lr": 0.03}
+SMALL = Tuned({"lr": 0.01}, arms={"bn": {"lr": 0.1}})
+FULL = Tuned({"lr": 0.003}, arms={"bn": {"lr": 0.03}})
 
 BASE = Recipe(
     model="vgg_a",
@@ -39,9 +39,9 @@ BASE = Recipe(
 GROUPS = {"bn, 16 examples": 2, "bn, 4 examples": 8}
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """The factorial of BN and dropout, and BN with more noise and with less."""
-    bn = edited(base, {"norm": "batch", "lr": tuned["bn_lr"]})
+    bn = edited(base, {"norm": "batch", **size.tuned.arms["bn"]})
     arms = {"plain": base, "plain dropout": base.but(dropout=0.5)}
     arms |= {"bn": bn, "bn dropout": bn.but(dropout=0.5)}
     arms |= {name: bn.but(bn_groups=groups) for name, groups in GROUPS.items()}
@@ -88,7 +88,7 @@ def judge_bn_20(results: Results) -> Verdict:
             "with BN": paired_interval([gain("bn", s) for s in seeds]),
         }.items()
     ]
-    return found[decides], (less, without)[decides], "points", ", ".join(texts)
+    return Verdict(found[decides], (less, without)[decides], "points", ", ".join(texts))
 
 
 def judge_bn_21(results: Results) -> Verdict:
@@ -101,28 +101,32 @@ def judge_bn_21(results: Results) -> Verdict:
         for arm in ("renorm", "bn", *GROUPS)
     }
     detail = "train–test gap: " + ", ".join(f"{arm} {value:.1f}" for arm, value in means.items())
-    return verdict(interval, margin=MARGIN), interval, "points", detail
+    return Verdict(verdict(interval, margin=MARGIN), interval, "points", detail)
 
 
 CLAIMS = (
     Claim(
-        "BN-20",
-        "With BN, dropout can be removed.",
-        "On few training images: dropout gains less test accuracy with BN than without (above 0), "
-        f"and BN without dropout is not worse than with it (not below −{MARGIN:g} point).",
-        "removed from BN-x5; “no more overfitting” (no figure)",
-        PRIMARY,
-        judge_bn_20,
+        id="BN-20",
+        sentence="With BN, dropout can be removed.",
+        criterion=(
+            "On few training images: dropout gains less test accuracy with BN than without (above "
+            f"0), and BN without dropout is not worse than with it (not below −{MARGIN:g} point)."
+        ),
+        paper="removed from BN-x5; “no more overfitting” (no figure)",
+        primary=PRIMARY,
+        judge=judge_bn_20,
     ),
     Claim(
-        "BN-21",
-        "The noise of the batch's statistics regularises.",
-        "Accuracy on training images less that on test images: larger where the statistics are the "
-        "moving averages (batch renormalisation) than with BN; no effect inside "
-        f"±{MARGIN:g} point.",
-        "section 3.4, observed (no figure)",
-        PRIMARY,
-        judge_bn_21,
+        id="BN-21",
+        sentence="The noise of the batch's statistics regularises.",
+        criterion=(
+            "Accuracy on training images less that on test images: larger where the statistics are "
+            "the moving averages (batch renormalisation) than with BN; no effect inside "
+            f"±{MARGIN:g} point."
+        ),
+        paper="section 3.4, observed (no figure)",
+        primary=PRIMARY,
+        judge=judge_bn_21,
     ),
 )
 

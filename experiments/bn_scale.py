@@ -17,7 +17,7 @@ import numpy as np
 from vggbn.claims.results import Results
 from vggbn.claims.stats import paired_interval, verdict, weakest
 from vggbn.commands.experiment import main
-from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.exact import ExactClaim
 from vggbn.report import Chart
 from vggbn.training.recipe import Recipe
@@ -26,8 +26,8 @@ SCALES = (0.1, 1.0, 10.0, 100.0)
 ARMS = {"plain": "none", "bn": "batch"}
 
 # What the sweeps chose (sweep.json beside the results): the best rate without BN.
-SMALL = {"lr": 0.03}
-FULL = {"lr": 0.01}
+SMALL = Tuned({"lr": 0.03})
+FULL = Tuned({"lr": 0.01})
 
 BASE = Recipe(
     model="mlp",
@@ -46,7 +46,7 @@ BASE = Recipe(
 )
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """Both nets from every scale, and both with their Jacobians watched."""
     arms = {}
     for arm, norm in ARMS.items():
@@ -101,12 +101,14 @@ def check_identities() -> tuple[bool, str]:
 
 EXACT = (
     ExactClaim(
-        "BN-8",
-        "The scale of the weights changes neither BN's output nor its gradient in the input, and "
-        "divides its gradient in the weights.",
-        "The three identities to 1e-6 for a = 0.1, 2, 100 with eps = 0, in float64.",
-        "BN(Wu) = BN((aW)u) and its two derivatives",
-        check_identities,
+        id="BN-8",
+        sentence=(
+            "The scale of the weights changes neither BN's output nor its gradient in the input, "
+            "and divides its gradient in the weights."
+        ),
+        criterion="The three identities to 1e-6 for a = 0.1, 2, 100 with eps = 0, in float64.",
+        paper="BN(Wu) = BN((aW)u) and its two derivatives",
+        check=check_identities,
     ),
 )
 
@@ -132,7 +134,7 @@ def judge_bn_9(results: Results) -> Verdict:
         + ", ".join(f"{value:.3g}×" for value in growth[arm])
         for arm in ARMS
     ]
-    return outcome, interval, "points", "; ".join(texts)
+    return Verdict(outcome, interval, "points", "; ".join(texts))
 
 
 def grown(results: Results, arm: str, scale: float, seeds: list[int]) -> float:
@@ -165,7 +167,7 @@ def judge_bn_26(results: Results) -> Verdict:
             texts.append(f"{when}, {name}: {intervals[-1].mean:+.2f}")
     found = [verdict(interval, margin=None) for interval in intervals]
     decides = weakest(found)
-    return (
+    return Verdict(
         found[decides],
         intervals[decides],
         "",
@@ -175,22 +177,29 @@ def judge_bn_26(results: Results) -> Verdict:
 
 CLAIMS = (
     Claim(
-        "BN-9",
-        "With BN the growth of weights steadies itself, and their initial scale matters less.",
-        "Best less worst final test accuracy over the initial scales ×0.1, ×1, ×10, ×100: smaller "
-        "with BN in every seed.",
-        "more resilient to the parameter scale (no figure)",
-        PRIMARY,
-        judge_bn_9,
+        id="BN-9",
+        sentence=(
+            "With BN the growth of weights steadies itself, and their initial scale matters less."
+        ),
+        criterion=(
+            "Best less worst final test accuracy over the initial scales ×0.1, ×1, ×10, ×100: "
+            "smaller with BN in every seed."
+        ),
+        paper="more resilient to the parameter scale (no figure)",
+        primary=PRIMARY,
+        judge=judge_bn_9,
     ),
     Claim(
-        "BN-26",
-        "BN brings the singular values of the layers' Jacobians near 1.",
-        "Between standardised inputs of neighbouring layers, at the first step and at the last, in "
-        "logarithms: the median is nearer to 1 and the spread smaller with BN; all four above 0.",
-        "a conjecture",
-        PRIMARY,
-        judge_bn_26,
+        id="BN-26",
+        sentence="BN brings the singular values of the layers' Jacobians near 1.",
+        criterion=(
+            "Between standardised inputs of neighbouring layers, at the first step and at the "
+            "last, in logarithms: the median is nearer to 1 and the spread smaller with BN; all "
+            "four above 0."
+        ),
+        paper="a conjecture",
+        primary=PRIMARY,
+        judge=judge_bn_26,
     ),
 )
 
@@ -230,7 +239,7 @@ def charts(results: Results) -> dict[str, Chart]:
 # --- sizes ---------------------------------------------------------------------------------------
 
 SIZES = {
-    "smoke": Size(seeds=2, edits={"steps": 60, "evaluations": 4}, tuned={}),
+    "smoke": Size(seeds=2, edits={"steps": 60, "evaluations": 4}),
     "small": Size(seeds=5, edits={"steps": 3_000}, tuned=SMALL),
     "full": Size(seeds=5, edits={"data": "fashion_mnist"}, tuned=FULL),
 }

@@ -12,13 +12,13 @@ from __future__ import annotations
 from vggbn.claims.results import Results
 from vggbn.claims.stats import paired_interval, verdict
 from vggbn.commands.experiment import main
-from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Verdict
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.plan import edited
 from vggbn.training.recipe import Recipe
 
 # What the sweeps chose (sweep.json beside the results): the rate without BN and with it.
-SMALL = {"lr": 0.01, "bn_lr": 0.1}
-FULL = {"lr": 0.003, "bn_lr": 0.01}
+SMALL = Tuned({"lr": 0.01}, arms={"bn": {"lr": 0.1}})
+FULL = Tuned({"lr": 0.003}, arms={"bn": {"lr": 0.01}})
 
 BASE = Recipe(
     model="vgg_a",
@@ -36,10 +36,10 @@ BASE = Recipe(
 )
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """{no BN, BN} × {fixed batches, fresh ones}, each at its own rate."""
     arms = {}
-    bn = edited(base, {"norm": "batch", "lr": tuned["bn_lr"]})
+    bn = edited(base, {"norm": "batch", **size.tuned.arms["bn"]})
     for name, start in {"plain": base, "bn": bn}.items():
         arms[f"{name} fixed"] = start
         arms[f"{name} fresh"] = start.but(shuffle="fresh")
@@ -63,18 +63,20 @@ def judge_bn_23(results: Results) -> Verdict:
     each = {arm: paired_interval([gain(arm, s) for s in seeds]) for arm in ("bn", "plain")}
     texts = [f"{arm} {i.mean:+.2f} [{i.low:+.2f}, {i.high:+.2f}]" for arm, i in each.items()]
     found = verdict(interval, margin=MARGIN)
-    return found, interval, "points", "gain of fresh batches: " + ", ".join(texts)
+    return Verdict(found, interval, "points", "gain of fresh batches: " + ", ".join(texts))
 
 
 CLAIMS = (
     Claim(
-        "BN-23",
-        "BN gains from more thorough shuffling, as if it were a regulariser.",
-        "Gain of fresh batches in final test accuracy with BN less the gain without: above 0; no "
-        f"effect inside ±{MARGIN:g} points. The paper's 1 % is no target.",
-        "about 1 % better validation accuracy",
-        PRIMARY,
-        judge_bn_23,
+        id="BN-23",
+        sentence="BN gains from more thorough shuffling, as if it were a regulariser.",
+        criterion=(
+            "Gain of fresh batches in final test accuracy with BN less the gain without: above 0; "
+            f"no effect inside ±{MARGIN:g} points. The paper's 1 % is no target."
+        ),
+        paper="about 1 % better validation accuracy",
+        primary=PRIMARY,
+        judge=judge_bn_23,
     ),
 )
 

@@ -51,7 +51,7 @@ def bn(depth: int) -> str:
     return f"{depth} layers, BN"
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """At each depth BN, and the whole grid without it."""
     arms = {}
     for depth in DEPTHS:
@@ -106,19 +106,21 @@ def judge_bn_19(results: Results) -> Verdict:
         f"{d} layers: {gap.mean:+.1f}" + (", no cell without BN trains" if lost else "")
         for d, (gap, lost, _) in found.items()
     ]
-    return outcome, found[decides][0], "points", "; ".join(texts)
+    return Verdict(outcome, found[decides][0], "points", "; ".join(texts))
 
 
 CLAIMS = (
     Claim(
-        "BN-19",
-        "Deep sigmoid nets train only with BN.",
-        "There is a depth at which no rate and initialisation of the grid without BN gets any seed "
-        "to twice the accuracy of chance, and BN gets all there; contradicted if at every depth "
-        "some cell without BN does.",
-        "69.8 % against less than 0.1 % (Inception with sigmoids)",
-        PRIMARY,
-        judge_bn_19,
+        id="BN-19",
+        sentence="Deep sigmoid nets train only with BN.",
+        criterion=(
+            "There is a depth at which no rate and initialisation of the grid without BN gets any "
+            "seed to twice the accuracy of chance, and BN gets all there; contradicted if at every "
+            "depth some cell without BN does."
+        ),
+        paper="69.8 % against less than 0.1 % (Inception with sigmoids)",
+        primary=PRIMARY,
+        judge=judge_bn_19,
     ),
 )
 
@@ -160,9 +162,9 @@ def charts(results: Results) -> dict[str, Chart]:
 # --- sizes ---------------------------------------------------------------------------------------
 
 SIZES = {
-    "smoke": Size(seeds=2, edits={"steps": 60, "evaluations": 3}, tuned={}),
-    "small": Size(seeds=3, edits={"steps": 2_000}, tuned={}),
-    "full": Size(seeds=5, edits={"data": "fashion_mnist"}, tuned={}),
+    "smoke": Size(seeds=2, edits={"steps": 60, "evaluations": 3}),
+    "small": Size(seeds=3, edits={"steps": 2_000}),
+    "full": Size(seeds=5, edits={"data": "fashion_mnist"}),
 }
 
 EXPERIMENT = Experiment(

@@ -18,7 +18,7 @@ import numpy as np
 
 from vggbn.claims.results import Results
 from vggbn.commands.experiment import main
-from vggbn.experiment.design import Experiment, Size, Sweep
+from vggbn.experiment.design import Experiment, Size, Sweep, Tuned
 from vggbn.experiment.exact import ExactClaim
 from vggbn.experiment.judges import accuracy_text, diverged
 from vggbn.experiment.plan import edited
@@ -34,8 +34,24 @@ NORMS = {
 }
 
 # What the sweeps chose (sweep.json beside the results): BN's rate, and those of the others by norm.
-SMALL = {"lr": 0.3, "whiten": 0.1, "whiten_groups": 1.0, "whiten_iterative": 1.0, "none": 0.3}
-FULL = {"lr": 1.0, "whiten": 0.3, "whiten_groups": 0.3, "whiten_iterative": 1.0, "none": 0.1}
+SMALL = Tuned(
+    {"lr": 0.3},
+    arms={
+        "whiten": {"lr": 0.1},
+        "whiten_groups": {"lr": 1.0},
+        "whiten_iterative": {"lr": 1.0},
+        "none": {"lr": 0.3},
+    },
+)
+FULL = Tuned(
+    {"lr": 1.0},
+    arms={
+        "whiten": {"lr": 0.3},
+        "whiten_groups": {"lr": 0.3},
+        "whiten_iterative": {"lr": 1.0},
+        "none": {"lr": 0.1},
+    },
+)
 
 BASE = Recipe(
     model="mlp",
@@ -52,11 +68,11 @@ BASE = Recipe(
 )
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """One net, five norms, each at its own rate; full whitening where the batch is smaller than
     the layer."""
     arms = {
-        name: edited(base, {"norm": norm, "lr": tuned.get(norm, base.lr)})
+        name: edited(base, {"norm": norm, **size.tuned.arms.get(norm, {})})
         for name, norm in NORMS.items()
     }
     for name in ("BN", "whitening"):
@@ -133,12 +149,16 @@ def check_cost() -> tuple[bool, str]:
 
 EXACT = (
     ExactClaim(
-        "BN-12",
-        "Full whitening is costly, and singular where the batch is smaller than the layer.",
-        f"Forward and backward on {BATCH} examples: its time over BN's is larger at 512 channels "
-        "than at 16; the covariance of m examples has rank m − 1 at most.",
-        "sections 2 and 3, by argument",
-        check_cost,
+        id="BN-12",
+        sentence=(
+            "Full whitening is costly, and singular where the batch is smaller than the layer."
+        ),
+        criterion=(
+            f"Forward and backward on {BATCH} examples: its time over BN's is larger at 512 "
+            "channels than at 16; the covariance of m examples has rank m − 1 at most."
+        ),
+        paper="sections 2 and 3, by argument",
+        check=check_cost,
         measured=True,
     ),
 )

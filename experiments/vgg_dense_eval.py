@@ -24,11 +24,11 @@ SCALES = (256, 384, 512)
 WAYS = {"dense": ("dense",), "multi-crop": ("multi_crop",), "both": ("dense", "multi_crop")}
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """The nets of the size after scale jitter; their ancestors are found or trained."""
-    starts = {net: nets.table_net(base, net, tuned) for net in tuned["nets"]}
+    starts = {net: nets.table_net(base, net, size) for net in size.options["nets"]}
     return {
-        f"{net} jitter": nets.scale_arms(net, start, tuned["fine-tuning"])[f"{net} jitter"]
+        f"{net} jitter": nets.scale_arms(net, start, size.options["fine-tuning"])[f"{net} jitter"]
         for net, start in starts.items()
     }
 
@@ -74,20 +74,20 @@ RULE = (
 )
 CLAIMS = (
     Claim(
-        "V-12",
-        "Dense evaluation and crops complement each other: both together beat each.",
-        RULE,
-        "D: 24.4 against 24.8 (dense) and 24.6 (multi-crop) % top-1, E the same",
-        PRIMARY,
-        judge_both,
+        id="V-12",
+        sentence="Dense evaluation and crops complement each other: both together beat each.",
+        criterion=RULE,
+        paper="D: 24.4 against 24.8 (dense) and 24.6 (multi-crop) % top-1, E the same",
+        primary=PRIMARY,
+        judge=judge_both,
     ),
     Claim(
-        "V-13",
-        "Averaging over the mirror image lowers the error.",
-        RULE,
-        "used throughout, no figure",
-        PRIMARY,
-        judge_mirror,
+        id="V-13",
+        sentence="Averaging over the mirror image lowers the error.",
+        criterion=RULE,
+        paper="used throughout, no figure",
+        primary=PRIMARY,
+        judge=judge_mirror,
     ),
 )
 
@@ -148,13 +148,16 @@ def cost(results: Results, name: str, one: float) -> str:
 
 SIZES = {
     "smoke": Size(
-        seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={"nets": ("A",), "fine-tuning": 10}
+        seeds=2, edits={"steps": 20, "lr_every": 12}, options={"nets": ("A",), "fine-tuning": 10}
     ),
-    "small": Size(seeds=3, edits=nets.SMALL, tuned=nets.SMALL_TUNED),
+    "small": Size(seeds=3, edits=nets.SMALL, options=nets.SMALL_OPTIONS),
     "full": Size(
-        seeds=5, edits=nets.PHOTOS | nets.FULL, tuned={"nets": ("D", "E"), **nets.FULL_TUNED}
+        seeds=5,
+        edits=nets.PHOTOS | nets.FULL,
+        options={"nets": ("D", "E"), **nets.FULL_OPTIONS},
+        tuned=nets.PHOTO_TUNED,
     ),
-    "paper": Size(seeds=1, edits=nets.PAPER, tuned={"nets": ("D", "E"), **nets.PAPER_TUNED}),
+    "paper": Size(seeds=1, edits=nets.PAPER, options={"nets": ("D", "E"), **nets.PAPER_OPTIONS}),
 }
 
 EXPERIMENT = Experiment(

@@ -25,9 +25,9 @@ from vggbn.training.recipe import Recipe
 MATCHED = 0.93  # of B's width: then B 5×5 has as many convolution weights as B, to 2 %
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """Table 1's nets and the controls."""
-    arms = {name: nets.table_net(base, name, tuned) for name in nets.MODELS}
+    arms = {name: nets.table_net(base, name, size) for name in nets.MODELS}
     five = arms["B 5×5"]
     return arms | {"B 5×5 matched": five.but(width=MATCHED * five.width)}
 
@@ -57,7 +57,7 @@ def better(*pairs: tuple[str, str], equal: bool = False):
     def with_fits(results: Results) -> Verdict:
         outcome, interval, unit, detail = judge(results)
         fits = ", ".join(f"{net} {judges.trained_text(results, net)} %" for net in trained)
-        return outcome, interval, unit, f"{detail}; training images: {fits}"
+        return Verdict(outcome, interval, unit, f"{detail}; training images: {fits}")
 
     return with_fits
 
@@ -70,7 +70,7 @@ def judge_lrn(results: Results) -> Verdict:
     if outcome == "reproduced" and not time.low > 1:
         outcome = "inconclusive" if time.high > 1 else "contradicted"
     detail += f"; time of a step ×{time.mean:.2f} [{time.low:.2f}, {time.high:.2f}]"
-    return outcome, interval, unit, detail
+    return Verdict(outcome, interval, unit, detail)
 
 
 def step_seconds(results: Results, variant: str, seed: int) -> float:
@@ -83,52 +83,52 @@ RULE = f"Test accuracy, dense at Q = S: paired gap above 0; no effect inside ±{
 
 CLAIMS = (
     Claim(
-        "V-3",
-        "Error falls with depth: from A to B and from B to D.",
-        RULE + " Both steps must hold.",
-        "29.6 → 28.7 → 27.0 % top-1",
-        PRIMARY,
-        better(("B", "A"), ("D", "B")),
+        id="V-3",
+        sentence="Error falls with depth: from A to B and from B to D.",
+        criterion=RULE + " Both steps must hold.",
+        paper="29.6 → 28.7 → 27.0 % top-1",
+        primary=PRIMARY,
+        judge=better(("B", "A"), ("D", "B")),
     ),
     Claim(
-        "V-3 saturation",
-        "Error saturates at 19 layers: E is no better than D.",
-        f"Accuracy of E less D inside ±{MARGIN:g} points.",
-        "27.3 against 27.0 %",
-        PRIMARY,
-        better(("E", "D"), equal=True),
+        id="V-3 saturation",
+        sentence="Error saturates at 19 layers: E is no better than D.",
+        criterion=f"Accuracy of E less D inside ±{MARGIN:g} points.",
+        paper="27.3 against 27.0 %",
+        primary=PRIMARY,
+        judge=better(("E", "D"), equal=True),
     ),
     Claim(
-        "V-4",
-        "Local response normalisation does not help, and costs time.",
-        f"Accuracy of A-LRN less A inside ±{MARGIN:g} points, and its steps are slower.",
-        "29.7 against 29.6 %",
-        PRIMARY,
-        judge_lrn,
+        id="V-4",
+        sentence="Local response normalisation does not help, and costs time.",
+        criterion=f"Accuracy of A-LRN less A inside ±{MARGIN:g} points, and its steps are slower.",
+        paper="29.7 against 29.6 %",
+        primary=PRIMARY,
+        judge=judge_lrn,
     ),
     Claim(
-        "V-5",
-        "An extra non-linearity helps: C beats B, and its 1×1 convolutions without one.",
-        RULE + " Both must hold.",
-        "28.1 against 28.7 % (the linear control is ours)",
-        PRIMARY,
-        better(("C", "B"), ("C", "C linear")),
+        id="V-5",
+        sentence="An extra non-linearity helps: C beats B, and its 1×1 convolutions without one.",
+        criterion=RULE + " Both must hold.",
+        paper="28.1 against 28.7 % (the linear control is ours)",
+        primary=PRIMARY,
+        judge=better(("C", "B"), ("C", "C linear")),
     ),
     Claim(
-        "V-6",
-        "Spatial context helps: D's 3×3 beats C's 1×1.",
-        RULE,
-        "27.0 against 28.1 %",
-        PRIMARY,
-        better(("D", "C")),
+        id="V-6",
+        sentence="Spatial context helps: D's 3×3 beats C's 1×1.",
+        criterion=RULE,
+        paper="27.0 against 28.1 %",
+        primary=PRIMARY,
+        judge=better(("D", "C")),
     ),
     Claim(
-        "V-7",
-        "Two 3×3 convolutions beat one 5×5, as printed and with as many weights.",
-        RULE + " Both must hold.",
-        "5×5: 7 % higher top-1 error (centre crop)",
-        PRIMARY,
-        better(("B", "B 5×5"), ("B", "B 5×5 matched")),
+        id="V-7",
+        sentence="Two 3×3 convolutions beat one 5×5, as printed and with as many weights.",
+        criterion=RULE + " Both must hold.",
+        paper="5×5: 7 % higher top-1 error (centre crop)",
+        primary=PRIMARY,
+        judge=better(("B", "B 5×5"), ("B", "B 5×5 matched")),
     ),
 )
 
@@ -173,15 +173,15 @@ def tables(results: Results) -> list[Table]:
 # --- sizes ---------------------------------------------------------------------------------------
 
 SIZES = {
-    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={}, arms=("A", "B")),
-    "small": Size(seeds=3, edits=nets.DIGITS, tuned={}),
+    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12}, arms=("A", "B")),
+    "small": Size(seeds=3, edits=nets.DIGITS),
     "full": Size(
         seeds=5,
         edits=nets.PHOTOS | nets.FULL,
-        tuned={"rates": nets.PHOTO_RATES},
+        tuned=nets.PHOTO_TUNED,
         sweep_steps=1200,
     ),
-    "paper": Size(seeds=1, edits=nets.PAPER, tuned=nets.PAPER_TUNED, arms=tuple(nets.MODELS)),
+    "paper": Size(seeds=1, edits=nets.PAPER, options=nets.PAPER_OPTIONS, arms=tuple(nets.MODELS)),
 }
 
 EXPERIMENT = Experiment(

@@ -24,14 +24,14 @@ JITTER = (256, 384, 512)
 ALL_WAYS = {"dense": ("dense",), "multi-crop": ("multi_crop",), "both": ("dense", "multi_crop")}
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """C, D and E at two fixed scales, D and E with jitter; of a small size the nets that it has."""
     arms = {}
-    for net in tuned["fused"]:
-        arms[net] = nets.table_net(base, net, tuned)
-        ways = nets.scale_arms(net, arms[net], tuned["fine-tuning"])
+    for net in size.options["fused"]:
+        arms[net] = nets.table_net(base, net, size)
+        ways = nets.scale_arms(net, arms[net], size.options["fine-tuning"])
         arms[f"{net} S384"] = ways[f"{net} S384"]
-        if net != tuned["fused"][0]:
+        if net != size.options["fused"][0]:
             arms[f"{net} jitter"] = ways[f"{net} jitter"]
     return arms
 
@@ -81,20 +81,20 @@ RULE = (
 )
 CLAIMS = (
     Claim(
-        "V-14 two",
-        "Two good nets together beat either one.",
-        RULE + " Both must hold.",
-        "D + E: 24.0 against 24.8 and 24.8 % top-1",
-        PRIMARY,
-        judge_two,
+        id="V-14 two",
+        sentence="Two good nets together beat either one.",
+        criterion=RULE + " Both must hold.",
+        paper="D + E: 24.0 against 24.8 and 24.8 % top-1",
+        primary=PRIMARY,
+        judge=judge_two,
     ),
     Claim(
-        "V-14 seven",
-        "Two good nets beat seven mostly weaker ones.",
-        RULE,
-        "24.0 against 24.7 % top-1",
-        PRIMARY,
-        judge_seven,
+        id="V-14 seven",
+        sentence="Two good nets beat seven mostly weaker ones.",
+        criterion=RULE,
+        paper="24.0 against 24.7 % top-1",
+        primary=PRIMARY,
+        judge=judge_seven,
     ),
 )
 
@@ -143,13 +143,20 @@ SIZES = {
     "smoke": Size(
         seeds=2,
         edits={"steps": 20, "lr_every": 12},
-        tuned={"fused": ("A", "B", "D"), "fine-tuning": 10},
+        options={"fused": ("A", "B", "D"), "fine-tuning": 10},
     ),
-    "small": Size(seeds=3, edits=nets.DIGITS, tuned={"fused": ("A", "B", "D"), "fine-tuning": 200}),
+    "small": Size(
+        seeds=3, edits=nets.DIGITS, options={"fused": ("A", "B", "D"), "fine-tuning": 200}
+    ),
     "full": Size(
-        seeds=5, edits=nets.PHOTOS | nets.FULL, tuned={"fused": ("C", "D", "E"), **nets.FULL_TUNED}
+        seeds=5,
+        edits=nets.PHOTOS | nets.FULL,
+        options={"fused": ("C", "D", "E"), **nets.FULL_OPTIONS},
+        tuned=nets.PHOTO_TUNED,
     ),
-    "paper": Size(seeds=1, edits=nets.PAPER, tuned={"fused": ("C", "D", "E"), **nets.PAPER_TUNED}),
+    "paper": Size(
+        seeds=1, edits=nets.PAPER, options={"fused": ("C", "D", "E"), **nets.PAPER_OPTIONS}
+    ),
 }
 
 EXPERIMENT = Experiment(

@@ -25,9 +25,9 @@ from vggbn.training.recipe import Recipe
 MENDED = ("from A, std 0.1", "from A, std 0.01", "Glorot", "He")
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """Net A, which some arms of D start from, and D in every way; He's is vgg_depth's D."""
-    a, d = (nets.table_net(base, name, tuned) for name in ("A", "D"))
+    a, d = (nets.table_net(base, name, size) for name in ("A", "D"))
     arms = {"A": a, "He": d, "Glorot": d.but(init="glorot")}
     for name, init in nets.NORMAL.items():
         arms[name] = d.but(init=init)
@@ -54,20 +54,24 @@ def judge(reading: str):
         detail = "untrained: " + ", ".join(
             f"{a} {sum(f)} of {len(seeds)}" for a, f in fails.items()
         )
-        return verdict(interval, margin=None), interval, "", detail
+        return Verdict(verdict(interval, margin=None), interval, "", detail)
 
     return judged
 
 
 CLAIMS = tuple(
     Claim(
-        f"V-8 {reading}",
-        f"Normal weights of {reading.replace('std', 'standard deviation')} stall net D; weights "
-        "from net A, Glorot's rule and He's do not.",
-        "Share of seeds that never leave chance, less that of the mended arms' worst: above 0.",
-        "said, no figure",
-        PRIMARY,
-        judge(reading),
+        id=f"V-8 {reading}",
+        sentence=(
+            f"Normal weights of {reading.replace('std', 'standard deviation')} stall net D; "
+            "weights from net A, Glorot's rule and He's do not."
+        ),
+        criterion=(
+            "Share of seeds that never leave chance, less that of the mended arms' worst: above 0."
+        ),
+        paper="said, no figure",
+        primary=PRIMARY,
+        judge=judge(reading),
     )
     for reading in nets.NORMAL
 )
@@ -80,10 +84,10 @@ def tables(results: Results) -> list[Table]:
 
 
 SIZES = {
-    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={}),
-    "small": Size(seeds=3, edits=nets.DIGITS, tuned={}),
-    "full": Size(seeds=5, edits=nets.PHOTOS | nets.FULL, tuned=nets.FULL_TUNED),
-    "paper": Size(seeds=1, edits=nets.PAPER | {"init": "he"}, tuned={}),
+    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12}),
+    "small": Size(seeds=3, edits=nets.DIGITS),
+    "full": Size(seeds=5, edits=nets.PHOTOS | nets.FULL, tuned=nets.PHOTO_TUNED),
+    "paper": Size(seeds=1, edits=nets.PAPER | {"init": "he"}),
 }
 
 EXPERIMENT = Experiment(

@@ -281,37 +281,47 @@ def pictures(draws: int) -> list[Picture]:
 
 CLAIMS = (
     ExactClaim(
-        "V-1",
-        "Nets A to E have 133 to 144 million parameters: depth costs few.",
-        "The shapes of our nets at 224×224×3 and 1000 classes, with biases, add up to Table 1's "
-        "count, and to Table 2's figures in millions.",
-        "133, 133, 134, 138, 144 million",
-        check_parameters,
+        id="V-1",
+        sentence="Nets A to E have 133 to 144 million parameters: depth costs few.",
+        criterion=(
+            "The shapes of our nets at 224×224×3 and 1000 classes, with biases, add up to Table "
+            "1's count, and to Table 2's figures in millions."
+        ),
+        paper="133, 133, 134, 138, 144 million",
+        check=check_parameters,
     ),
     ExactClaim(
-        "V-2 weights",
-        "Three 3×3 layers of C channels have 27C² weights, one 7×7 has 49C²; two have 18C², one "
-        "5×5 has 25C².",
-        "The kernels of our layers, for several C; the excess rounds to 81 % and 39 %.",
-        "27C² against 49C², 81 % more",
-        check_weights,
+        id="V-2 weights",
+        sentence=(
+            "Three 3×3 layers of C channels have 27C² weights, one 7×7 has 49C²; two have 18C², "
+            "one 5×5 has 25C²."
+        ),
+        criterion="The kernels of our layers, for several C; the excess rounds to 81 % and 39 %.",
+        paper="27C² against 49C², 81 % more",
+        check=check_weights,
     ),
     ExactClaim(
-        "V-2 stacks",
-        "Two 3×3 layers see 5×5 pixels, three see 7×7.",
-        "The pixels with a gradient to one cell of our layers, without activation, fill that "
-        "square, and it is that of one 5×5 or 7×7 layer.",
-        "5×5, 7×7",
-        check_stacks,
+        id="V-2 stacks",
+        sentence="Two 3×3 layers see 5×5 pixels, three see 7×7.",
+        criterion=(
+            "The pixels with a gradient to one cell of our layers, without activation, fill that "
+            "square, and it is that of one 5×5 or 7×7 layer."
+        ),
+        paper="5×5, 7×7",
+        check=check_stacks,
     ),
     ExactClaim(
-        "V-2 fields",
-        "So Table 1's nets see 150 to 268 pixels from one cell of the last map, 342 to 460 from "
-        "the map.",
-        "For each net the recurrence over Table 1 and the extent of the gradient of our net both "
-        "give the side derived by hand.",
-        "not printed",
-        check_fields,
+        id="V-2 fields",
+        sentence=(
+            "So Table 1's nets see 150 to 268 pixels from one cell of the last map, 342 to 460 "
+            "from the map."
+        ),
+        criterion=(
+            "For each net the recurrence over Table 1 and the extent of the gradient of our net "
+            "both give the side derived by hand."
+        ),
+        paper="not printed",
+        check=check_fields,
     ),
 )
 

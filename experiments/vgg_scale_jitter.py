@@ -34,12 +34,12 @@ SEVERAL = {
 }
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """Each net of the size, trained in four ways."""
     arms = {}
-    for net in tuned["nets"]:
-        arms[net] = nets.table_net(base, net, tuned)
-        arms |= nets.scale_arms(net, arms[net], tuned["fine-tuning"])
+    for net in size.options["nets"]:
+        arms[net] = nets.table_net(base, net, size)
+        arms |= nets.scale_arms(net, arms[net], size.options["fine-tuning"])
     return arms
 
 
@@ -86,7 +86,7 @@ def judge_mean(results: Results, pairs: list[tuple[str, str]]) -> Verdict:
     names = trained_nets(results)
     lost = any(untrained(line) for name in names for line in results.runs[name].values())
     outcome = "inconclusive" if lost else verdict(interval, margin=MARGIN)
-    return outcome, interval, "points", "; ".join(texts)
+    return Verdict(outcome, interval, "points", "; ".join(texts))
 
 
 def judge_scales(results: Results) -> Verdict:
@@ -102,31 +102,38 @@ def judge_distance(results: Results) -> Verdict:
 
 CLAIMS = (
     Claim(
-        "V-9",
-        "Scale jitter at training helps, even at a single test scale.",
-        "Test accuracy at Q = 384 of S in [256, 512] less S = 384, both trained on from the same "
-        f"net for as many steps: gap above 0 for every net; no effect inside ±{MARGIN:g} point.",
-        "D: 25.6 against 26.8 %, E: 25.5 against 26.9 % top-1",
-        PRIMARY,
-        judge_jitter,
+        id="V-9",
+        sentence="Scale jitter at training helps, even at a single test scale.",
+        criterion=(
+            "Test accuracy at Q = 384 of S in [256, 512] less S = 384, both trained on from the "
+            f"same net for as many steps: gap above 0 for every net; no effect inside ±{MARGIN:g} "
+            "point."
+        ),
+        paper="D: 25.6 against 26.8 %, E: 25.5 against 26.9 % top-1",
+        primary=PRIMARY,
+        judge=judge_jitter,
     ),
     Claim(
-        "V-10 scales",
-        "Several test scales beat one.",
-        "Test accuracy averaged over three Q less that at the middle one, mean over the arms: "
-        f"above 0; no effect inside ±{MARGIN:g} point.",
-        "D: 26.6 against 27.0, 26.5 against 26.8, 24.8 against 25.6 %",
-        PRIMARY,
-        judge_scales,
+        id="V-10 scales",
+        sentence="Several test scales beat one.",
+        criterion=(
+            "Test accuracy averaged over three Q less that at the middle one, mean over the arms: "
+            f"above 0; no effect inside ±{MARGIN:g} point."
+        ),
+        paper="D: 26.6 against 27.0, 26.5 against 26.8, 24.8 against 25.6 %",
+        primary=PRIMARY,
+        judge=judge_scales,
     ),
     Claim(
-        "V-10 distance",
-        "A large gap between training and test scale hurts.",
-        "S = 256: test accuracy at Q = 256 less that at Q = 512, mean over nets: above 0; no "
-        f"effect inside ±{MARGIN:g} point.",
-        "said, no figure",
-        PRIMARY,
-        judge_distance,
+        id="V-10 distance",
+        sentence="A large gap between training and test scale hurts.",
+        criterion=(
+            "S = 256: test accuracy at Q = 256 less that at Q = 512, mean over nets: above 0; no "
+            f"effect inside ±{MARGIN:g} point."
+        ),
+        paper="said, no figure",
+        primary=PRIMARY,
+        judge=judge_distance,
     ),
 )
 
@@ -187,13 +194,16 @@ def charts(results: Results) -> dict[str, Chart]:
 
 SIZES = {
     "smoke": Size(
-        seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={"nets": ("A",), "fine-tuning": 10}
+        seeds=2, edits={"steps": 20, "lr_every": 12}, options={"nets": ("A",), "fine-tuning": 10}
     ),
-    "small": Size(seeds=3, edits=nets.SMALL, tuned=nets.SMALL_TUNED),
+    "small": Size(seeds=3, edits=nets.SMALL, options=nets.SMALL_OPTIONS),
     "full": Size(
-        seeds=5, edits=nets.PHOTOS | nets.FULL, tuned={"nets": ("D", "E"), **nets.FULL_TUNED}
+        seeds=5,
+        edits=nets.PHOTOS | nets.FULL,
+        options={"nets": ("D", "E"), **nets.FULL_OPTIONS},
+        tuned=nets.PHOTO_TUNED,
     ),
-    "paper": Size(seeds=1, edits=nets.PAPER, tuned={"nets": ("D", "E"), **nets.PAPER_TUNED}),
+    "paper": Size(seeds=1, edits=nets.PAPER, options={"nets": ("D", "E"), **nets.PAPER_OPTIONS}),
 }
 
 EXPERIMENT = Experiment(

@@ -23,15 +23,15 @@ from vggbn.training.recipe import Recipe
 BN, FAST = " + BN", " ×10"
 
 
-def variants(base: Recipe, tuned) -> dict[str, Recipe]:
+def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
     """Each net × {no BN, BN} × {its rate, ten times that}; D from normal weights × {no BN, BN}."""
     arms = {}
-    for net in tuned["nets"]:
-        plain = nets.table_net(base, net, tuned)
+    for net in size.options["nets"]:
+        plain = nets.table_net(base, net, size)
         for norm, recipe in {"": plain, BN: plain.but(norm="batch", norm_fc=True)}.items():
             arms[f"{net}{norm}"] = recipe
             arms[f"{net}{norm}{FAST}"] = recipe.but(lr=10 * recipe.lr)
-    deep = tuned["nets"][min(1, len(tuned["nets"]) - 1)]
+    deep = size.options["nets"][min(1, len(size.options["nets"]) - 1)]
     for name, init in nets.NORMAL.items():
         for norm in ("", BN):
             arms[f"{deep}{norm}, {name}"] = arms[f"{deep}{norm}"].but(init=init)
@@ -61,7 +61,7 @@ def mean_interval(results: Results, score):
 def judge_accuracy(results: Results) -> Verdict:
     final = {arm: results.final(arm) for arm in results.variants}
     interval = mean_interval(results, lambda net, s: 100 * (final[net + BN][s] - final[net][s]))
-    return verdict(interval, margin=MARGIN), interval, "points", "mean over the nets"
+    return Verdict(verdict(interval, margin=MARGIN), interval, "points", "mean over the nets")
 
 
 def judge_rate(results: Results) -> Verdict:
@@ -76,7 +76,7 @@ def judge_rate(results: Results) -> Verdict:
         for net in trained_nets(results)
         for arm in (net, net + BN)
     )
-    return verdict(interval, margin=MARGIN), interval, "points", f"untrained seeds: {lost}"
+    return Verdict(verdict(interval, margin=MARGIN), interval, "points", f"untrained seeds: {lost}")
 
 
 def judge_init(results: Results) -> Verdict:
@@ -93,36 +93,42 @@ def judge_init(results: Results) -> Verdict:
     detail = "untrained: " + ", ".join(
         f"{arm} {sum(f)} of {len(seeds)}" for arm, f in fails.items()
     )
-    return verdict(interval, margin=None), interval, "", detail
+    return Verdict(verdict(interval, margin=None), interval, "", detail)
 
 
 CLAIMS = (
     Claim(
-        "VGG+BN accuracy",
-        "BN raises the test accuracy of VGG's nets.",
-        "Final test accuracy with BN less without, at each net's own rate without BN, mean over "
-        f"the nets: above 0; no effect inside ±{MARGIN:g} point.",
-        "of Inception: 74.8 against 72.2 %",
-        PRIMARY,
-        judge_accuracy,
+        id="VGG+BN accuracy",
+        sentence="BN raises the test accuracy of VGG's nets.",
+        criterion=(
+            "Final test accuracy with BN less without, at each net's own rate without BN, mean "
+            f"over the nets: above 0; no effect inside ±{MARGIN:g} point."
+        ),
+        paper="of Inception: 74.8 against 72.2 %",
+        primary=PRIMARY,
+        judge=judge_accuracy,
     ),
     Claim(
-        "VGG+BN rate",
-        "With BN a rate ten times higher does less harm than without.",
-        "What ten times the rate gains with BN less what it gains without, mean over the nets: "
-        f"above 0; no effect inside ±{MARGIN:g} point.",
-        "higher rates train only with BN (no VGG)",
-        PRIMARY,
-        judge_rate,
+        id="VGG+BN rate",
+        sentence="With BN a rate ten times higher does less harm than without.",
+        criterion=(
+            "What ten times the rate gains with BN less what it gains without, mean over the nets: "
+            f"above 0; no effect inside ±{MARGIN:g} point."
+        ),
+        paper="higher rates train only with BN (no VGG)",
+        primary=PRIMARY,
+        judge=judge_rate,
     ),
     Claim(
-        "VGG+BN start",
-        "BN replaces the initialisation from net A.",
-        "Share of seeds in which a normal initialisation leaves the net untrained without BN, less "
-        "that share with BN: above 0.",
-        "less careful about initialisation (no figure)",
-        PRIMARY,
-        judge_init,
+        id="VGG+BN start",
+        sentence="BN replaces the initialisation from net A.",
+        criterion=(
+            "Share of seeds in which a normal initialisation leaves the net untrained without BN, "
+            "less that share with BN: above 0."
+        ),
+        paper="less careful about initialisation (no figure)",
+        primary=PRIMARY,
+        judge=judge_init,
     ),
 )
 
@@ -134,12 +140,15 @@ def tables(results: Results) -> list[Table]:
 
 
 SIZES = {
-    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12}, tuned={"nets": ("A",)}),
-    "small": Size(seeds=3, edits=nets.DIGITS, tuned={"nets": ("A", "D")}),
+    "smoke": Size(seeds=2, edits={"steps": 20, "lr_every": 12}, options={"nets": ("A",)}),
+    "small": Size(seeds=3, edits=nets.DIGITS, options={"nets": ("A", "D")}),
     "full": Size(
-        seeds=5, edits=nets.PHOTOS | nets.FULL, tuned={"nets": ("A", "D", "E"), **nets.FULL_TUNED}
+        seeds=5,
+        edits=nets.PHOTOS | nets.FULL,
+        options={"nets": ("A", "D", "E"), **nets.FULL_OPTIONS},
+        tuned=nets.PHOTO_TUNED,
     ),
-    "paper": Size(seeds=1, edits=nets.PAPER | {"init": "he"}, tuned={"nets": ("A", "D", "E")}),
+    "paper": Size(seeds=1, edits=nets.PAPER | {"init": "he"}, options={"nets": ("A", "D", "E")}),
 }
 
 EXPERIMENT = Experiment(

@@ -23,6 +23,7 @@ from vggbn.claims.results import Results
 from vggbn.claims.stats import VERDICTS
 from vggbn.errors import UserError
 from vggbn.experiment import sweep
+from vggbn.experiment.design import Tuned
 from vggbn.experiment.plan import PUBLISHED, make_plan, variant_edits
 from vggbn.experiment.summary import build_report
 from vggbn.runs import run as runs
@@ -74,14 +75,14 @@ def test_cifar10_gets_the_epochs_that_its_verdicts_need():
         edits = diff(plan("full").variants[name], recipe)
         assert edits.keys() <= {"data", "fit", "steps", "lr", "lr_every", "init"}, name
     assert {arm for needed in NEEDS.values() for arm in needed} <= set(JUDGED)
-    searched = sweep._recipe(found, "BN, He", 0.1, found.scale.sweep_steps)
+    searched = sweep._recipe(found, "BN, He", 0.1, found.size.sweep_steps)
     assert searched.steps * searched.batch / epoch >= 2 and searched.lr == 0.1
 
 
 def test_the_user_s_steps_win_over_the_size_s_own():
     found = make_plan(EXPERIMENT, "full", out=Path("out"), data="cifar10", edits={"steps": 50})
     assert {recipe.steps for recipe in found.variants.values()} == {50}
-    assert sweep._recipe(found, "BN, He", 0.1, found.scale.sweep_steps).steps == 50
+    assert sweep._recipe(found, "BN, He", 0.1, found.size.sweep_steps).steps == 50
 
 
 def test_the_baseline_and_bn_differ_in_bn_only():
@@ -120,7 +121,7 @@ def test_no_two_arms_are_the_same():
 def test_every_decaying_schedule_ends_at_most_at_a_tenth(size):
     for name, r in plan(size).variants.items():
         assert (r.schedule == "constant") == name.endswith("constant")
-        if r.schedule == "exponential" and plan(size).scale.is_core(name):
+        if r.schedule == "exponential" and plan(size).size.is_core(name):
             last = optim.learning_rate(
                 r.schedule, r.steps - 1, lr=r.lr, factor=r.lr_factor, every=r.lr_every
             )
@@ -147,7 +148,7 @@ TUNED = {"small": ("SMALL", SMALL), "full": ("FULL", FULL), "full-cifar10": ("CI
 def test_the_rates_are_those_the_sweep_chose(size):
     constant, tuned = TUNED[size]
     path = PUBLISHED / "bn_ablation" / plan(size).folder.name / "sweep.json"
-    command = f"python -m experiments.bn_ablation --sweep --size {plan(size).size}"
+    command = f"python -m experiments.bn_ablation --sweep --size {plan(size).size_name}"
     command += f" --data {plan(size).base.data} --out {PUBLISHED.name}"
     if not path.exists() and not (path.parent / "results.jsonl").exists():
         pytest.skip(f"nothing is published of it: run {command}")
@@ -158,16 +159,16 @@ def test_the_rates_are_those_the_sweep_chose(size):
     assert set(rates) <= {f"{rate:g}" for rate in searched.rates}, "the grid may have grown since"
     assert record["accuracy"].keys() == searched.arms.keys()
     cells = [cell for by_rate in record["accuracy"].values() for cell in by_rate.values()]
-    scale = plan(size).scale
-    assert {len(cell) for cell in cells} == {scale.sweep_seeds or searched.seeds}
-    budget = scale.sweep_steps or plan(size).base.steps
+    found = plan(size).size
+    assert {len(cell) for cell in cells} == {found.sweep_seeds or searched.seeds}
+    budget = found.sweep_steps or plan(size).base.steps
     assert record["steps"] == budget, "the sweep had another budget"
     last = record
-    if scale.finalists:
+    if found.finalists:
         last = record["finals"]
         assert last["steps"] == plan(size).base.steps
         for arm, by_rate in record["accuracy"].items():
-            assert list(last["accuracy"][arm]) == sweep.leading(by_rate, scale.finalists)
+            assert list(last["accuracy"][arm]) == sweep.leading(by_rate, found.finalists)
     best = {arm: sweep.best_rate(by_rate) for arm, by_rate in last["accuracy"].items()}
     assert {arm: tuple(pair) for arm, pair in record["best"].items()} == best
     inits = {searched.arms[arm]["init"]: arm for arm in best if "norm" not in searched.arms[arm]}
@@ -175,10 +176,12 @@ def test_the_rates_are_those_the_sweep_chose(size):
     (bn_arm,) = (
         arm for arm, edits in searched.arms.items() if edits == {"init": init, "norm": "batch"}
     )
-    chosen = {"init": init, "lr": best[inits[init]][0], "bn_lr": best[bn_arm][0]}
+    chosen = Tuned({"init": init, "lr": best[inits[init]][0]}, {"bn": {"lr": best[bn_arm][0]}})
     assert tuned == chosen, f"put what the sweep chose into {constant}"
     edges = {float(rates[0]), float(rates[-1])}
-    assert not {tuned["lr"], tuned["bn_lr"]} & edges, "the best may lie outside of the grid"
+    assert not {tuned.base["lr"], tuned.arms["bn"]["lr"]} & edges, (
+        "the best may lie outside of the grid"
+    )
 
 
 # --- the judges ----------------------------------------------------------------------------------

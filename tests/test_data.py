@@ -636,7 +636,7 @@ def test_the_cache_is_used_until_something_changes(tmp_path, monkeypatch):
     load_folder(root, cache_dir=str(cache))
     load_folder(root, cache_dir=str(cache), fit="pad")
     assert len(reads) == 4
-    assert not list(cache.glob("*.tmp"))
+    assert not list(cache.glob("*.part"))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "altered", "text"])
@@ -861,7 +861,7 @@ def test_the_clothing_folder_can_be_listed(data_dir):
 def test_prepare_without_tensorflow_says_what_to_run(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(SystemExit) as raised:
-        prepare_main(["prepare", "cifar10", "--data-dir", str(tmp_path)])
+        prepare_main(["cifar10", "--data-dir", str(tmp_path)])
     assert raised.value.code == 2
     assert "run make data DATASET=cifar10" in capsys.readouterr().err
 
@@ -880,7 +880,7 @@ def test_prepare_asks_for_array_records(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorflow", types.ModuleType("tensorflow"))
     monkeypatch.setattr(tfds, "builder", builder)
     with pytest.raises(SystemExit) as raised:
-        prepare_main(["prepare", "cifar10", "--data-dir", str(tmp_path)])
+        prepare_main(["cifar10", "--data-dir", str(tmp_path)])
     assert raised.value.code == 0
     assert asked == {"name": "cifar10", "data_dir": tmp_path, "file_format": "array_record"}
     assert str(tmp_path / "x") in capsys.readouterr().out

@@ -20,7 +20,13 @@ def experiment(*holds, asked=None):
         return [Picture("a dot", "<svg></svg>", "it is round")]
 
     claims = [
-        ExactClaim(f"X-{i}", "It is so.", "It must be.", "so", lambda hold=hold: (hold, "as found"))
+        ExactClaim(
+            id=f"X-{i}",
+            sentence="It is so.",
+            criterion="It must be.",
+            paper="so",
+            check=lambda hold=hold: (hold, "as found"),
+        )
         for i, hold in enumerate(holds)
     ]
     return ExactExperiment("made_up", "Made up", "Is it so?", tuple(claims), pictures, ("A note.",))
@@ -94,4 +100,7 @@ def test_what_is_computed_is_computed_in_float32_on_every_machine():
 
     with jax.default_matmul_precision("tensorfloat32"):
         check = lambda: (True, str(jax.config.jax_default_matmul_precision))  # noqa: E731
-        assert ExactClaim("X-1", "", "", "", check).judged().detail == "highest"
+        assert (
+            ExactClaim(id="X-1", sentence="", criterion="", paper="", check=check).judged().detail
+            == "highest"
+        )

@@ -141,7 +141,7 @@ def test_a_report_of_nothing_says_so(name, alone):
     """alone: a user has asked for one arm only."""
     of = plan(name)
     if alone:
-        of = make_plan(of.experiment, of.size, out=Path("out"), only=[next(iter(of.variants))])
+        of = make_plan(of.experiment, of.size_name, out=Path("out"), only=[next(iter(of.variants))])
     report = build_report(of, Results([], of.ids(), SETTING))
     assert len(report.judgements) == len(EXPERIMENTS[name].claims)
     assert {j.verdict for j in report.judgements} <= {"inconclusive"}

@@ -24,7 +24,7 @@ def _floors() -> dict[str, int]:
 
 
 FLOORS = _floors()
-FREE = {"errors"}  # what every floor may import
+FREE = {"errors", "files"}  # what every floor may import
 TOP = max(FLOORS.values())
 PLAIN = {"claims": {"numpy", "scipy"}, "nn": {"jax", "numpy", "scipy"}}  # all they may need
 

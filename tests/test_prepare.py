@@ -211,7 +211,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(archives, tmp_path, monke
     partial = out / "imagenet2012.partial"
     before = {path: path.stat().st_ino for path in (partial / "5.1.0").iterdir()}
     assert len(before) == 3
-    assert list(partial.glob("*.tmp"))
+    assert list(partial.glob("*.part"))
     written = []
     monkeypatch.setattr(
         shards, "_write_shard", lambda s, *rest, write=shards._write_shard: (
@@ -249,7 +249,7 @@ def test_a_prepared_set_is_left_as_it_is(archives, tmp_path, monkeypatch, capsys
     folder = write_tiny(archives, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     shutil.rmtree(archives)
-    arguments = ["prepare", "imagenet2012", "--archives", str(archives), "--data-dir"]
+    arguments = ["imagenet2012", "--archives", str(archives), "--data-dir"]
     with pytest.raises(SystemExit) as raised:
         main([*arguments, str(tmp_path)])
     assert raised.value.code == 0
@@ -270,7 +270,7 @@ def test_other_numbers_of_images_are_refused(archives, part, expected):
 
 
 def test_the_command_line_wants_the_whole_of_imagenet(archives, tmp_path, capsys):
-    arguments = ["prepare", "imagenet2012", "--archives", str(archives), "--data-dir"]
+    arguments = ["imagenet2012", "--archives", str(archives), "--data-dir"]
     with pytest.raises(SystemExit) as raised:
         main([*arguments, str(tmp_path)])
     assert raised.value.code == 2
@@ -418,7 +418,7 @@ def test_the_room_asked_for_is_enough_and_not_much_more(archives, tmp_path, monk
 def test_the_command_line_names_its_own_choice(tmp_path, capsys):
     root, out = make_folder(tmp_path / "photos"), tmp_path / "out"
     (root / "train" / "a" / "0.jpg").write_text("no image")
-    command = ["prepare", f"folder:{root}", "--name", "photos", "--data-dir", str(out)]
+    command = [f"folder:{root}", "--name", "photos", "--data-dir", str(out)]
     with pytest.raises(SystemExit) as raised:
         main(command)
     told = capsys.readouterr().err
@@ -451,6 +451,6 @@ def test_a_name_that_cannot_be_loaded_is_refused(tmp_path, name):
 )
 def test_a_command_that_cannot_work_is_one_sentence(arguments, words, capsys, tmp_path):
     with pytest.raises(SystemExit) as raised:
-        main(["prepare", *arguments.split(), "--data-dir", str(tmp_path)])
+        main([*arguments.split(), "--data-dir", str(tmp_path)])
     told = capsys.readouterr().err
     assert raised.value.code == 2 and words in told and told.count("\n") == 1

@@ -274,7 +274,7 @@ def test_the_papers_table_3_from_the_two_tars_of_imagenet(tmp_path, monkeypatch)
     counts = {"train": 40, "validation": 4}
     tiny = partial(imagenet, counts=counts, validation_labels=2 * synsets)
     monkeypatch.setattr(prepared_sets, "imagenet", tiny)
-    command = ["prepare", "imagenet2012", "--archives", str(tmp_path / "tars"), "--data-dir"]
+    command = ["imagenet2012", "--archives", str(tmp_path / "tars"), "--data-dir"]
     with pytest.raises(SystemExit) as ended:
         prepare.main([*command, str(tmp_path / "data")])
     assert ended.value.code == 0

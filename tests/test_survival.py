@@ -166,7 +166,7 @@ def test_the_best_step_stays_and_can_be_evaluated(tmp_path):
     (step,) = saved_steps.steps(folder / "steps")
     assert next(r for r in history if r["step"] == step)["val_accuracy"] == wanted
     done = subprocess.run(
-        [sys.executable, "-m", "vggbn.evaluate", str(folder), "digits", "--split", "validation",
+        [sys.executable, "-m", "vggbn", "evaluate", str(folder), "digits", "--split", "validation",
          "--best", "--csv", str(tmp_path / "p.csv")],
         cwd=ROOT, env=ENV, capture_output=True, text=True, check=False,
     )  # fmt: skip

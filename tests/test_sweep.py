@@ -113,8 +113,8 @@ def test_finalists_are_trained_again_at_full_length_and_decide(plan, store, monk
     short, rates = plan.base.steps // 2, (0.01, 0.1, 1.0)
     long = dict(zip(rates, (0.3, 0.6, 0.9), strict=True))
     searched = replace(SMALLER, sweep=replace(SMALLER.sweep, rates=rates))
-    scale = replace(plan.scale, sweep_steps=short, finalists=2)
-    plan = plan._replace(experiment=searched, scale=scale)
+    size = replace(plan.size, sweep_steps=short, finalists=2)
+    plan = plan._replace(experiment=searched, size=size)
     trained = []
 
     def outcome(recipe, seed):

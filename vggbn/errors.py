@@ -31,7 +31,14 @@ def unknown(kind: str, name: str, valid) -> UserError:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose refusal is a UserError: one sentence, without the usage."""
+    """An argument parser whose refusal is a UserError: one sentence, without the usage.
+
+    A description keeps its lines, unless another formatter is asked for.
+    """
+
+    def __init__(self, **settings):
+        raw = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(**(raw | settings))  # pyright: ignore[reportArgumentType]
 
     def error(self, message):
         raise UserError(f"{message} (--help lists the flags).")

@@ -1,6 +1,6 @@
 """`python -m vggbn.gallery`, the former name of `python -m vggbn gallery`."""
 
-from vggbn.commands.gallery import main
+from vggbn.commands import forward
 
 if __name__ == "__main__":
-    main()
+    forward("vggbn.gallery", "gallery")

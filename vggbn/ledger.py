@@ -1,6 +1,6 @@
 """`python -m vggbn.ledger`, the former name of `python -m vggbn claims`."""
 
-from vggbn.commands.ledger import main
+from vggbn.commands import forward
 
 if __name__ == "__main__":
-    main()
+    forward("vggbn.ledger", "claims")

@@ -1,6 +1,6 @@
 """`python -m vggbn.publish`, the former name of `python -m vggbn publish`."""
 
-from vggbn.commands.publish import main
+from vggbn.commands import forward
 
 if __name__ == "__main__":
-    main()
+    forward("vggbn.publish", "publish")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
+from vggbn import files
 from vggbn.claims.stats import StepsReached, leave_one_out, smoothed, steps_to_target
 from vggbn.errors import UserError
 
@@ -19,35 +18,8 @@ Line = dict[str, Any]
 
 
 def append(path: Path, line: Line) -> None:
-    """Add one line and force it to disk, or, where it does not fit, leave the file as it was.
-
-    A torn last line of a killed writer is cut off first. Another process that appends waits.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        cut_torn_line(file)
-        end = file.seek(0, os.SEEK_END)
-        try:
-            _write_all(file, (json.dumps(line) + "\n").encode())
-            os.fsync(file.fileno())
-        except OSError as error:
-            file.truncate(end)
-            error.filename = error.filename or str(path)
-            raise
-
-
-def _write_all(file, raw: bytes) -> None:
-    """A disk that is nearly full takes a part first."""
-    while raw:
-        raw = raw[file.write(raw) :]
-
-
-def cut_torn_line(file: BinaryIO) -> None:
-    """End the file, open for reading and writing, after its last whole line."""
-    file.seek(0)
-    whole = file.read()
-    file.truncate(whole.rfind(b"\n") + 1)
+    """Add one line, whole or not at all, and force it to disk."""
+    files.append(path, json.dumps(line))
 
 
 def read(path: Path) -> list[Line]:

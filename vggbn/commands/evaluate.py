@@ -1,4 +1,6 @@
-"""`python -m vggbn.evaluate RUN DATA`: score a trained net and write its predictions.
+"""Score a trained net and write its predictions.
+
+    python -m vggbn evaluate RUN DATA [--split test] [--best]
 
 RUN is a folder that holds run.json, such as out/runs/<id>/seed0. DATA is named as in an experiment.
 """
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vggbn import files
 from vggbn.data import AnySplit, Dataset, load
 from vggbn.errors import Parser, UserError, exit_with, unknown
 from vggbn.evaluate import choice_N, outputs, scores
@@ -33,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m vggbn.evaluate", description=__doc__)
+    parser = Parser(prog="python -m vggbn evaluate", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained run")
     parser.add_argument(
         "data", metavar="DATA", help="mnist5k, digits, canvas, a TFDS name, folder:PATH"
@@ -125,7 +128,7 @@ def report(logits_NK: np.ndarray, split: AnySplit, classes: tuple[str, ...]) -> 
 def write_predictions(path: Path, logits_NK, p_NK, split: AnySplit, classes) -> None:
     """CSV: index, true class, predicted class (empty: none), then the probability of each class."""
     names = [*classes, ""]  # NO_CLASS is the last
-    with open(path, "w", newline="") as file:
+    with files.whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "true", "predicted", *classes])
         rows = zip(split.labels_N, choice_N(logits_NK), p_NK, strict=True)

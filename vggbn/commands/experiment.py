@@ -13,6 +13,7 @@ from vggbn.claims import results
 from vggbn.commands.gallery import write_gallery
 from vggbn.data import batch_indices
 from vggbn.errors import Parser, UserError, exit_with
+from vggbn.experiment import rehearsal
 from vggbn.experiment.design import Experiment
 from vggbn.experiment.exact import write_computed
 from vggbn.experiment.plan import Plan, make_plan, read_sweep, size_names, variant_edits
@@ -109,7 +110,9 @@ def _engine(args: argparse.Namespace) -> pool.Engine:
 
 
 def refuse_mistakes(plan: Plan, store: runs.Store) -> None:
-    """UserError, before anything is trained, for an --out, data or a batch that cannot be used."""
+    """UserError, before anything is trained: an --out, data or a batch that cannot be used, or a
+    judge that would fail after all training."""
+    rehearsal.refuse_mistakes(plan)
     out = store.runs.parent
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -181,7 +184,7 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
 def listing(plan: Plan) -> str:
     """The baseline, the variants as edits of it, and the claims."""
     rows = [
-        f"{plan.experiment.title}, --size {plan.size}, {len(plan.seeds)} seeds",
+        f"{plan.experiment.title}, --size {plan.size_name}, {len(plan.seeds)} seeds",
         "",
         "variants:",
     ]
@@ -273,7 +276,11 @@ def _writer(plan: Plan, variant: dict[str, str]):
     """write(name, record) for the lines of the runs that are named so."""
 
     def write(name: str, record: dict) -> None:
-        head = {"experiment": plan.experiment.name, "size": plan.size, "variant": variant[name]}
+        head = {
+            "experiment": plan.experiment.name,
+            "size": plan.size_name,
+            "variant": variant[name],
+        }
         results.append(plan.results_path, head | record)
 
     return write

@@ -1,4 +1,6 @@
-"""What a net of many scales sees, as one page: `python -m vggbn.gallery RUN`.
+"""Show what a net of many scales sees, as one page.
+
+    python -m vggbn gallery RUN [--out gallery.html]
 
 For a few test images: the dense score map over the whole image, the places of the 25 crops, and
 what scale jitter makes of a training image. RUN is a folder that holds run.json.
@@ -16,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn import data
+from vggbn import data, files
 from vggbn.data.pixels.augment import standardise
 from vggbn.data.pixels.jitter import random_scale_crop
 from vggbn.data.pixels.scale import grid_corners, rescale
@@ -43,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m vggbn.gallery", description=__doc__)
+    parser = Parser(prog="python -m vggbn gallery", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained run")
     parser.add_argument("--data-dir", help="folder of prepared sets and image folders")
     parser.add_argument("--images", type=int, default=4, help="how many test images")
@@ -78,9 +80,7 @@ def write_gallery(path: Path, run: runs.Run, dataset: data.Dataset, *, images: i
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    files.write(path, text)
 
 
 def _test_image(run: runs.Run, recipe: Recipe, dataset: data.Dataset, row: int) -> str:

@@ -1,5 +1,7 @@
 """Store a set once for training: ImageNet's tars, a folder of images, a TFDS set.
 
+    python -m vggbn prepare NAME [--data-dir DIR]
+
 Imports no jax: TFDS sets are prepared in an environment that has TensorFlow instead.
 """
 
@@ -19,7 +21,7 @@ _FOLDER = "folder:"
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """`python -m vggbn.data prepare ...`: prints the folder of the set and exits."""
+    """Prepare the set, print its folder and exit: 0, or 2 after a mistake of the user's."""
     exit_with(lambda: _run(argv), kept="What is whole is kept")
 
 
@@ -35,16 +37,14 @@ def _run(argv: Sequence[str] | None) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m vggbn.data")
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("prepare", help="store a set for training")
-    command.add_argument(
+    parser = Parser(prog="python -m vggbn prepare", description=__doc__)
+    parser.add_argument(
         "name", help="imagenet2012 with --archives, folder:PATH, or a TFDS name (needs TensorFlow)"
     )
-    command.add_argument("--data-dir", default="~/tensorflow_datasets", help="default: %(default)s")
-    command.add_argument("--archives", metavar="DIR", help="where the two tars of ImageNet lie")
-    command.add_argument("--name", dest="folder_name", metavar="NAME", help="of a folder's set")
-    command.add_argument(
+    parser.add_argument("--data-dir", default="~/tensorflow_datasets", help="default: %(default)s")
+    parser.add_argument("--archives", metavar="DIR", help="where the two tars of ImageNet lie")
+    parser.add_argument("--name", dest="folder_name", metavar="NAME", help="of a folder's set")
+    parser.add_argument(
         "--damaged", choices=DAMAGED, help="refuse a file that is no image (default), or skip it"
     )
     return parser

@@ -1,5 +1,8 @@
 """`python -m vggbn.data prepare`, the former name of `python -m vggbn prepare`."""
 
-from vggbn.commands.prepare import main
+import sys
 
-main()
+from vggbn.commands import forward
+
+argv = sys.argv[1:]
+forward("vggbn.data prepare", "prepare", argv[1:] if argv[:1] == ["prepare"] else argv)

@@ -2,7 +2,6 @@
 least recently used removed when there are too many."""
 
 import hashlib
-import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vggbn import files
 from vggbn.data.split import Split, digest_of
 
 # Raise when decoding or fitting changes its pixels: older files are then not found.
@@ -105,16 +105,8 @@ def _write(path: Path, parts: Mapping[str, Split]) -> None:
 def _save(path: Path, arrays: Mapping) -> None:
     """Write beside the target and rename: a reader sees the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two runs that build the same file apart.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.whole(path) as part, part.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def _prune(newest: Path) -> None:

@@ -1,5 +1,5 @@
 """`python -m vggbn.evaluate`, the former name of `python -m vggbn evaluate`."""
 
-from vggbn.commands.evaluate import main
+from vggbn.commands import forward
 
-main()
+forward("vggbn.evaluate", "evaluate")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from vggbn.claims.results import MissingRuns, Results
 from vggbn.claims.stats import Interval, Judgement
@@ -14,60 +14,84 @@ from vggbn.experiment.views import View
 from vggbn.report import Chart, Table
 from vggbn.training.recipe import Recipe
 
-Verdict = tuple[str, Interval, str, str]  # (verdict, interval, its unit, one line of detail)
+
+class Verdict(NamedTuple):
+    """What a judge says: a verdict of VERDICTS, the interval it rests on, and in which unit.
+
+    unit: "points", "ratio" or any other word; detail: one line more for the table.
+    """
+
+    verdict: str
+    interval: Interval
+    unit: str
+    detail: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A sentence of a paper and the rule that judges it, both fixed before its results exist.
+    """A sentence and the rule that judges it, both fixed before its results exist.
 
-    primary is the data set whose verdict counts; `judge` may raise MissingRuns.
+    id: a paper's, such as BN-15, as docs/papers.md has it, or one of your own. paper: what the
+    paper found; primary: the data set whose verdict counts ("": any). `judge` may raise
+    MissingRuns.
     """
 
     id: str
     sentence: str
     criterion: str
-    paper: str
-    primary: str
     judge: Callable[[Results], Verdict]
+    paper: str = ""
+    primary: str = ""
 
     def judged(self, results: Results) -> Judgement:
         """The claim's row in the verdict table."""
         try:
-            verdict, interval, unit, detail = self.judge(results)
+            found = self.judge(results)
         except MissingRuns as missing:
-            verdict, unit, detail = "inconclusive", "", f"not judged: {missing}"
-            interval = Interval(math.nan, math.nan, math.nan, 0)
+            nothing = Interval(math.nan, math.nan, math.nan, 0)
+            found = Verdict("inconclusive", nothing, "", f"not judged: {missing}")
         return Judgement(
             claim=self.id,
             sentence=self.sentence,
             criterion=self.criterion,
             paper=self.paper,
-            verdict=verdict,
-            n=interval.n,
-            effect=interval.mean,
-            low=interval.low,
-            high=interval.high,
-            unit=unit,
-            detail=detail,
+            verdict=found.verdict,
+            n=found.interval.n,
+            effect=found.interval.mean,
+            low=found.interval.low,
+            high=found.interval.high,
+            unit=found.unit,
+            detail=found.detail,
             primary=self.primary,
         )
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a sweep chose: edits of the baseline, and of the arms that have a choice of their own.
+
+    arms: {any name that `variants` looks up: edits of a recipe}.
+    """
+
+    base: Mapping[str, Any] = field(default_factory=dict)
+    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Size:
     """How much of the experiment is run: edits of BASE, seeds 0 … n-1, the arms (None: all).
 
-    tuned holds what the sweep chose: edits of BASE ("lr", "init") and "bn_lr". Arms outside
-    `core` (None: there are none) get the edits `others`, unless the user edits the same field, and
-    run last; the sweep's runs have `sweep_steps` and `sweep_seeds` (None: as all), and `finalists`
-    of each arm's rates a second round at the arms' own length (0: no such round). The size
-    "full-cifar10" replaces "full" on cifar10.
+    tuned: what the sweep chose at this size; options: what else `variants` asks of a size. Arms
+    outside `core` (None: there are none) get the edits `others`, unless the user edits the same
+    field, and run last; the sweep's runs have `sweep_steps` and `sweep_seeds` (None: as all), and
+    `finalists` of each arm's rates a second round at the arms' own length (0: no such round). The
+    size "full-cifar10" replaces "full" on cifar10.
     """
 
     seeds: int
-    edits: Mapping[str, Any]
-    tuned: Mapping[str, Any]
+    edits: Mapping[str, Any] = field(default_factory=dict)
+    tuned: Tuned = Tuned()
+    options: Mapping[str, Any] = field(default_factory=dict)
     arms: tuple[str, ...] | None = None
     core: tuple[str, ...] | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
@@ -100,24 +124,25 @@ ANY_IMAGES = {"image_size": 32, "fit": "resize"}
 class Experiment:
     """What one file of `experiments/` hands to the runner.
 
-    variants(base, tuned) -> {name: recipe}; `baseline` names the one that all others are edits of
-    and whose best accuracy is the target of the table of steps. views(variants) are the ways to
-    test them, arms that are not trained; `sweep` may be the name of the experiment whose sweep
-    chose the rates; tables and charts are laid out as the paper's. any_images:
-    the edits of the baseline for a data set that has no size of its own. gallery: show what the
-    last arm's first seed sees of some images. exact: claims that need no run.
+    variants(base, size) -> {name: recipe}, the first of which is the baseline, whose best accuracy
+    is the target of the table of steps, unless `baseline` names another. panels: {title: the arms
+    whose curves share a picture}, {}: one of all. sweep: the search that chose the rates, the name
+    of the experiment whose search it was, or None: nobody searched. views(variants) are the ways to
+    test them, arms that are not trained; tables and charts are laid out as the paper's.
+    any_images: the edits of the baseline for a data set that has no size of its own. gallery: show
+    what the last arm's first seed sees of some images. exact: claims that need no run.
     """
 
     name: str
     title: str
     question: str
     base: Recipe
-    baseline: str
-    variants: Callable[[Recipe, Mapping[str, Any]], dict[str, Recipe]]
-    claims: tuple[Claim, ...]
+    variants: Callable[[Recipe, Size], dict[str, Recipe]]
     sizes: Mapping[str, Size]
-    panels: Mapping[str, tuple[str, ...]]
-    sweep: Sweep | str
+    claims: tuple[Claim, ...] = ()
+    baseline: str | None = None
+    panels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sweep: Sweep | str | None = None
     notes: tuple[str, ...] = ()
     views: Callable[[Mapping[str, Recipe]], dict[str, View]] = lambda variants: {}
     tables: Callable[[Results], list[Table]] = lambda results: []

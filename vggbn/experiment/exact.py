@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vggbn import files
 from vggbn.claims.stats import Judgement
 from vggbn.machine.environment import FLOAT32
 from vggbn.machine.provenance import commit, device, versions
 from vggbn.report import Picture
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExactClaim:
     """A sentence of a paper and the computation that decides it: check() -> (it holds, detail).
 
@@ -24,8 +25,8 @@ class ExactClaim:
     id: str
     sentence: str
     criterion: str
-    paper: str
     check: Callable[[], tuple[bool, str]]
+    paper: str = ""
     measured: bool = False
 
     def judged(self) -> Judgement:
@@ -57,9 +58,7 @@ def write_computed(path: Path, judgements: Sequence[Judgement]) -> None:
     """Keep what was computed: a published page quotes it, and measures nothing anew."""
     found = {j.claim: {"holds": j.verdict == "reproduced", "detail": j.detail} for j in judgements}
     record = {"claims": found, "hardware": device(), "versions": versions(), "commit": commit()}
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    files.write(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_computed(path: Path, claims: Sequence[ExactClaim]) -> list[Judgement]:

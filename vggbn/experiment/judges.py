@@ -113,7 +113,7 @@ def judge_gaps(
         if lost:
             texts.append(f"untrained: {', '.join(lost)}")
         outcome = "inconclusive" if lost else found[worst]
-        return outcome, intervals[worst], "points", "; ".join(texts)
+        return Verdict(outcome, intervals[worst], "points", "; ".join(texts))
 
     return judge
 
@@ -138,7 +138,7 @@ def judge_images(
             f"{a} − {b} {i.mean:+.2f} [{i.low:+.2f}, {i.high:+.2f}], McNemar p = {p:.2g}"
             for (a, b), (i, p) in zip(pairs, found, strict=True)  # pyright: ignore
         ]
-        return verdicts[worst], intervals[worst], "points", "; ".join(texts)
+        return Verdict(verdicts[worst], intervals[worst], "points", "; ".join(texts))
 
     return judge
 

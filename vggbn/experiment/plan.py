@@ -11,24 +11,24 @@ from vggbn.claims import results
 from vggbn.claims.results import Results
 from vggbn.data.readers.embedded import EMBEDDED
 from vggbn.errors import UserError, unknown
+from vggbn.experiment.checkout import PUBLISHED
 from vggbn.experiment.design import Experiment, Size
 from vggbn.experiment.views import View
 from vggbn.training import recipe as recipes
 from vggbn.training.recipe import Recipe
-
-PUBLISHED = Path(__file__).parents[2] / "results"  # the committed results of this checkout
 
 
 class Plan(NamedTuple):
     """One experiment at one size on one data set: what is to be run, and where results go."""
 
     experiment: Experiment
-    size: str
+    size_name: str
+    size: Size
     base: Recipe
+    baseline: str
     variants: dict[str, Recipe]
     seeds: range
     folder: Path
-    scale: Size
     views: dict[str, View]
 
     @property
@@ -49,13 +49,13 @@ class Plan(NamedTuple):
 
     def found(self, setting: dict, evaluation: str | None = None) -> Results:
         """What the results file holds of this plan; see Results for setting and evaluation."""
-        core = {name for name in self.ids() if self.scale.is_core(name)}
+        core = {name for name in self.ids() if self.size.is_core(name)}
         return Results(results.read(self.results_path), self.ids(), setting, core, evaluation)
 
 
 def make_plan(
     experiment: Experiment,
-    size: str,
+    size_name: str,
     *,
     out: Path,
     data: str | None = None,
@@ -64,32 +64,41 @@ def make_plan(
     only: list[str] | None = None,
 ) -> Plan:
     """Resolve the recipes of a size on a data set, with the user's own edits of the baseline."""
-    if size not in size_names(experiment):
-        raise unknown("size", size, size_names(experiment))
-    chosen = experiment.sizes.get(f"{size}-{data}", experiment.sizes[size])
-    tuned = {k: v for k, v in chosen.tuned.items() if k in recipes.FIELDS}
-    base = edited(experiment.base, {**chosen.edits, **tuned})
+    if size_name not in size_names(experiment):
+        raise unknown("size", size_name, size_names(experiment))
+    size = experiment.sizes.get(f"{size_name}-{data}", experiment.sizes[size_name])
+    base = edited(experiment.base, {**size.edits, **size.tuned.base})
     if data and data != base.data:
         images = {} if data in EMBEDDED else experiment.any_images
         base = edited(base, {**images, "data": data})
     base = edited(base, edits or {})
-    others = {k: v for k, v in chosen.others.items() if k not in (edits or {})}
+    others = {k: v for k, v in size.others.items() if k not in (edits or {})}
     variants = {
-        name: recipe if chosen.is_core(name) else edited(recipe, others)
-        for name, recipe in _variants(experiment, base, chosen.tuned, edits or {}).items()
+        name: recipe if size.is_core(name) else edited(recipe, others)
+        for name, recipe in _variants(experiment, base, size, edits or {}).items()
     }
-    names = _names(only, chosen.arms, variants)
-    n = chosen.seeds if seeds is None else seeds
+    names = _names(only, size.arms, variants)
+    n = size.seeds if seeds is None else seeds
     if n < 1:
         raise UserError(f"--seeds must be 1 or more, not {n}.")
-    folder = out / experiment.name / f"{size}-{label(base, experiment, edits)}"
+    folder = out / experiment.name / f"{size_name}-{label(base, experiment, edits)}"
     chosen_variants = {name: variants[name] for name in names}
     views = {
         name: view
         for name, view in experiment.views(variants).items()
         if all(look.net in chosen_variants for look in view.looks)
     }
-    return Plan(experiment, size, base, chosen_variants, range(n), folder, chosen, views)
+    return Plan(
+        experiment=experiment,
+        size_name=size_name,
+        size=size,
+        base=base,
+        baseline=experiment.baseline or next(iter(variants)),
+        variants=chosen_variants,
+        seeds=range(n),
+        folder=folder,
+        views=views,
+    )
 
 
 def size_names(experiment: Experiment) -> list[str]:
@@ -97,13 +106,14 @@ def size_names(experiment: Experiment) -> list[str]:
     return [name for name in experiment.sizes if "-" not in name]
 
 
-def _variants(experiment, base, tuned, edits) -> dict[str, Recipe]:
+def _variants(experiment, base, size, edits) -> dict[str, Recipe]:
     """The experiment's own; an edit of the user's may have made one of them impossible."""
     try:
-        return experiment.variants(base, tuned)
+        return experiment.variants(base, size)
     except UserError as error:
         text = " ".join(f"{k}={v}" for k, v in edits.items())
-        raise UserError(f"with --set {text} an arm of {experiment.name} is lost: {error}") from None
+        why = f"with --set {text} " if text else ""
+        raise UserError(f"{why}an arm of {experiment.name} is lost: {error}") from None
 
 
 def edited(base: Recipe, edits: Mapping[str, Any]) -> Recipe:
@@ -114,11 +124,15 @@ def edited(base: Recipe, edits: Mapping[str, Any]) -> Recipe:
 
 def label(base: Recipe, experiment: Experiment, edits: Mapping[str, Any] | None) -> str:
     """The data set as part of a file name, with the user's edits: other numbers, other folder."""
-    name = base.data
-    if name.startswith("folder:"):
-        name = Path(name.removeprefix("folder:").rstrip("/")).name
     extra = [f"{k}={v}" for k, v in sorted((edits or {}).items())]
-    return ",".join([name, *extra]).replace("/", "_")
+    return ",".join([data_label(base.data), *extra]).replace("/", "_")
+
+
+def data_label(name: str) -> str:
+    """A data set's name without the place where it lies: photos of folder:some/photos/."""
+    if not name.startswith("folder:"):
+        return name
+    return Path(name.removeprefix("folder:").rstrip("/")).name
 
 
 def _names(only, arms, variants) -> list[str]:

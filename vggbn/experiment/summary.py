@@ -9,6 +9,7 @@ from typing import Any
 
 from vggbn.claims.results import MissingRuns, Results
 from vggbn.claims.stats import Judgement
+from vggbn.experiment.checkout import in_checkout
 from vggbn.experiment.plan import Plan, read_sweep, variant_edits
 from vggbn.report import Curve, Report
 from vggbn.training import recipe as recipes
@@ -23,13 +24,13 @@ def build_report(plan: Plan, results: Results, computed: Iterable[Judgement] = (
     """Everything the report shows, from the results alone, and the rows of computed claims."""
     runs = {name: results.runs[name] for name in plan.variants if results.runs[name]}
     try:
-        targets = results.targets(plan.experiment.baseline)
+        targets = results.targets(plan.baseline)
     except MissingRuns:
         targets = {}
     return Report(
-        title=f"{plan.experiment.title} ({plan.size}, {plan.base.data})",
+        title=f"{plan.experiment.title} ({plan.size_name}, {plan.base.data})",
         question=plan.experiment.question,
-        baseline_name=plan.experiment.baseline,
+        baseline_name=plan.baseline,
         baseline=recipes.shown(plan.base),
         variants=variant_edits(plan),
         judgements=[*computed, *judge(plan, results)],
@@ -37,7 +38,7 @@ def build_report(plan: Plan, results: Results, computed: Iterable[Judgement] = (
         curves={name: _curve(results, name) for name in runs},
         panels={
             title: [name for name in names if name in runs]
-            for title, names in plan.experiment.panels.items()
+            for title, names in _panels(plan).items()
             if any(name in runs for name in names)
         },
         finals={name: results.final(name) for name in runs},
@@ -53,6 +54,11 @@ def build_report(plan: Plan, results: Results, computed: Iterable[Judgement] = (
         data=plan.base.data,
         source=f"results/{plan.experiment.name}/{plan.folder.name}",
     )
+
+
+def _panels(plan: Plan) -> Mapping[str, Iterable[str]]:
+    """The experiment's own, or one of all its arms."""
+    return plan.experiment.panels or {"all arms": tuple(plan.variants)}
 
 
 def _shown(make: Callable[[Results], Any], results: Results, nothing: Any) -> Any:
@@ -95,7 +101,7 @@ def _notes(plan: Plan, results: Results) -> list[str]:
     if lines:
         data = lines[0]["data"]
         notes.insert(0, f"Data: {data['note']}; {_sizes(data)}.")
-    if plan.scale.core is not None:
+    if plan.size.core is not None:
         notes.append(_budgets(plan))
     planned = len(plan.seeds) * len(plan.variants)
     if len(lines) < planned:
@@ -109,6 +115,13 @@ def _notes(plan: Plan, results: Results) -> list[str]:
 def _sweep_note(plan: Plan) -> list[str]:
     """Where the rates come from, if not from one sweep of the arms' own length on this data."""
     record = read_sweep(plan)
+    if plan.experiment.sweep is None:
+        return ["The learning rates are the experiment's own: none were searched."]
+    if record is None and not in_checkout():
+        return [
+            "Whether the learning rates were tuned on this data at this size is not known here: "
+            "the records of sweeps lie in results/ of a checkout, not in an installed package."
+        ]
     if record is None:
         return [
             "The learning rates were not tuned on this data at this size: they are the defaults of "
@@ -127,7 +140,7 @@ def _budgets(plan: Plan) -> str:
     """Which arms were trained for how long, where not all were trained alike."""
     steps = {True: set(), False: set()}
     for name, recipe in plan.variants.items():
-        steps[plan.scale.is_core(name)].add(recipe.steps)
+        steps[plan.size.is_core(name)].add(recipe.steps)
     core, others = (", ".join(f"{n:,}" for n in sorted(steps[c])) for c in (True, False))
     return (
         f"The arms that claims read were trained for {core} steps, the others for {others}: their "

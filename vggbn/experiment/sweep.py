@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
+from vggbn import files
 from vggbn.claims.stats import smoothed
 from vggbn.errors import UserError
 from vggbn.experiment.design import Sweep
@@ -27,22 +27,22 @@ def run_sweep(plan: Plan, store: runs.Store, engine: pool.Engine, log: Logs | No
     Where the size names finalists there is a second round: so many of each arm's best rates, for
     as long as the arms of the experiment are trained (a short run favours low rates).
     """
-    sweep, scale = _sweep_of(plan), plan.scale
+    sweep, size = _sweep_of(plan), plan.size
     train = partial(train_many, engine=engine, setting=worker_setting(engine), log=log)
     rates = {arm: [f"{rate:g}" for rate in sweep.rates] for arm in sweep.arms}
-    found = _round(plan, store, train, rates, scale.sweep_steps)
+    found = _round(plan, store, train, rates, size.sweep_steps)
     if found is None:
         return 1
     accuracy, records = found
     record = {
         "experiment": plan.experiment.name,
-        "size": plan.size,
+        "size": plan.size_name,
         "selection": "highest mean over seeds of the best smoothed validation accuracy",
         "accuracy": accuracy,
         **_shared(records),
     }
-    if scale.finalists:
-        rates = {arm: leading(by_rate, scale.finalists) for arm, by_rate in accuracy.items()}
+    if size.finalists:
+        rates = {arm: leading(by_rate, size.finalists) for arm, by_rate in accuracy.items()}
         found = _round(plan, store, train, rates, None)
         if found is None:
             return 1
@@ -57,8 +57,10 @@ def run_sweep(plan: Plan, store: runs.Store, engine: pool.Engine, log: Logs | No
 
 
 def _sweep_of(plan: Plan) -> Sweep:
-    """The experiment's own. UserError: its rates come from another's."""
+    """The experiment's own. UserError: it has none, or its rates come from another's."""
     sweep = plan.experiment.sweep
+    if sweep is None:
+        raise UserError(f"{plan.experiment.name} has no rates to search: leave out --sweep.")
     if isinstance(sweep, str):
         raise UserError(f"the rates come from another sweep: python -m experiments.{sweep} --sweep")
     return sweep
@@ -75,7 +77,7 @@ def _round(
         f"{arm}, rate {rate}, seed {seed}": (arm, rate, seed)
         for arm, of_arm in rates.items()
         for rate in of_arm
-        for seed in range(plan.scale.sweep_seeds or _sweep_of(plan).seeds)
+        for seed in range(plan.size.sweep_seeds or _sweep_of(plan).seeds)
     }
     wanted = {
         name: (_recipe(plan, arm, float(rate), steps), seed, store)
@@ -128,6 +130,4 @@ def _shared(records: list[dict]) -> dict:
 
 def _write(plan: Plan, record: dict) -> None:
     plan.folder.mkdir(parents=True, exist_ok=True)
-    part = plan.sweep_path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(part, plan.sweep_path)
+    files.write(plan.sweep_path, json.dumps(record, indent=1) + "\n")

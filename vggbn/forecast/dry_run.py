@@ -48,7 +48,7 @@ def dry_run(plan: Plan, store: runs.Store, devices: int) -> str:
     counts = {devices} if devices == 1 else {devices, GPUS}
     on = {count: _costs(arms, count) for count in counts}
     lines = [
-        f"{plan.experiment.title}, --size {plan.size} on {plan.base.data}: "
+        f"{plan.experiment.title}, --size {plan.size_name} on {plan.base.data}: "
         f"{len(plan.variants)} variants × {len(plan.seeds)} seeds, {devices} device(s)",
         f"{facts.train:,} training and {facts.validation:,} validation images, {facts.classes} "
         "classes",

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from types import MappingProxyType
 
+from vggbn import files
 from vggbn.claims.stats import VERDICTS, Judgement
 from vggbn.report import figures, svg, tables
 from vggbn.report.records import Chart, Report, Table, finished
@@ -20,9 +21,7 @@ def write_html(path: str | Path, report: Report) -> None:
     """Write the page to `path`, whole or not at all; missing folders are made."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(page(report), encoding="utf-8", newline="\n")
-    partial.replace(target)
+    files.write(target, page(report))
 
 
 def page(report: Report) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from vggbn.claims.results import cut_torn_line
+from vggbn import files
 from vggbn.errors import UserError, unknown
 from vggbn.training.recipe import Recipe
 
@@ -82,15 +83,16 @@ class Csv:
         """Cut off the torn last row of a killed writer; a new file gets its header."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab+") as file:
-            cut_torn_line(file)
+            files.cut_torn_line(file)
             empty = file.seek(0, os.SEEK_END) == 0
         if empty:
             self._add(COLUMNS)
         self.ready = True
 
     def _add(self, row: Sequence) -> None:
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerow(row)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(row)
+        files.append(self.path, text.getvalue())
 
     def finished(self, run: Logged, record: dict) -> None:
         """Final scores are in the results file."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import zipfile
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vggbn import evaluate
+from vggbn import evaluate, files
 from vggbn.machine import provenance
 from vggbn.runs.record import find_own_record
 from vggbn.runs.run import Run, Store, get_run, load_data
@@ -75,13 +74,8 @@ def compute_posterior(recipe: Recipe, seed: int, store: Store, protocol: str, si
 def _save(folder: Path, run: Run, protocol: str, side: int, p_VNK, labels_N, seconds) -> None:
     path = _path(folder, protocol, side)
     path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, p=p_VNK, labels=labels_N, seconds=seconds, of=_of(run.record))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.whole(path) as part, part.open("wb") as file:
+        np.savez(file, p=p_VNK, labels=labels_N, seconds=seconds, of=_of(run.record))
 
 
 def _path(folder: Path, protocol: str, side: int) -> Path:

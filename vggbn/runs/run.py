@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vggbn import data
+from vggbn import data, files
 from vggbn.data.splits import stratified
 from vggbn.errors import UserError
 from vggbn.evaluate import Trained, evaluate
@@ -275,6 +274,4 @@ def _save(folder: Path, record: dict, trained: Trained) -> None:
     pixels = {"mean": np.asarray(trained.mean_C), "std": np.float32(trained.std)}
     weights = trained.variables | pixels
     checkpoint.save(folder / "weights", weights)
-    part = folder / "run.json.part"
-    part.write_text(json.dumps(record, allow_nan=True) + "\n")
-    os.replace(part, folder / "run.json")
+    files.write(folder / "run.json", json.dumps(record, allow_nan=True) + "\n")

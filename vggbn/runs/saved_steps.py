@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vggbn import files
 from vggbn.errors import UserError
 from vggbn.runs.arrays import alone, reason, require_room
 
@@ -129,17 +130,12 @@ def _seal(folder: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
             lines.append(f"{_sha256(file)}  {path.relative_to(folder).as_posix()}\n")
-    part = folder / f"{SUMS}.part"
-    with part.open("w") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / SUMS)
+    files.write(folder / SUMS, "".join(lines))
 
 
 def _files(folder: Path) -> list[Path]:
     found = [path for path in folder.rglob("*") if path.is_file()]
-    return sorted(path for path in found if path.name not in (SUMS, f"{SUMS}.part"))
+    return sorted(path for path in found if not path.name.startswith(SUMS))
 
 
 def _sha256(file) -> str:

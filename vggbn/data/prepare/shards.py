@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from vggbn import files
 from vggbn.data.pixels.decode import Damaged
 from vggbn.data.pixels.defect import defect
 from vggbn.data.prepare.archive import Member
@@ -134,7 +135,7 @@ def _continue_or_begin(partial: Path, folder: Path, digest: str) -> None:
         print(f"The images have changed since {partial}: it begins anew.", file=sys.stderr)
         shutil.rmtree(partial)
     folder.mkdir(parents=True, exist_ok=True)
-    plan.write_text(digest)
+    files.write(plan, digest)
 
 
 def _is_whole(shard: _Shard, damaged: str) -> bool:
@@ -198,8 +199,6 @@ def _serialiser(features) -> Callable[[bytes, Example], bytes]:
 
 def _write_shard(shard: _Shard, serialise: Callable[[bytes, Example], bytes], damaged: str) -> None:
     """Write beside the folder and rename: in the folder lie whole shards only."""
-    # The process id keeps two runs that write the same shard apart.
-    partial = shard.file.parent.with_name(f"{shard.file.name}.{os.getpid()}.tmp")
     skipped = {}
 
     def records() -> Iterator[bytes]:
@@ -212,14 +211,9 @@ def _write_shard(shard: _Shard, serialise: Callable[[bytes, Example], bytes], da
             else:
                 yield serialise(raw, example)
 
-    try:
-        _write_records(partial, records())
+    with files.whole(shard.file, beside=shard.file.parent.parent) as part:
+        _write_records(part, records())
         _list_skipped(shard, skipped)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(shard.file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_records(file: Path, records: Iterable[bytes]) -> None:
@@ -239,7 +233,7 @@ def _list_skipped(shard: _Shard, skipped: Mapping[str, str]) -> None:
     """Keep names and reasons for later runs and SKIPPED, outside the folder of shards."""
     path = _skipped_path(shard)
     if skipped:
-        path.write_text(json.dumps(skipped))
+        files.write(path, json.dumps(skipped))
     else:
         path.unlink(missing_ok=True)
 

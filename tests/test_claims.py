@@ -8,8 +8,9 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from vggbn.claims.stats import Judgement, as_ratio, holm, p_value, paired_interval
-from vggbn.commands import ledger
-from vggbn.commands.ledger import Found, Row
+from vggbn.commands import claims as ledger
+from vggbn.commands import publish
+from vggbn.commands.claims import Found, Row
 from vggbn.experiment.exact import ExactClaim
 
 
@@ -81,7 +82,9 @@ def test_the_primary_data_decide_and_another_set_is_no_second_chance():
 
 @pytest.mark.parametrize("holds, state", [(True, "measured"), (False, "contradicted")])
 def test_a_computation_that_fails_is_a_fault(holds, state):
-    claim = ExactClaim("BN-5", "", "", "", lambda: (holds, "why"), measured=True)
+    claim = ExactClaim(
+        id="BN-5", sentence="", criterion="", paper="", check=lambda: (holds, "why"), measured=True
+    )
     experiment = ledger.experiments()[0]
     row = ledger._computed(claim, experiment)
     assert row.state == state
@@ -102,7 +105,7 @@ def test_too_few_seeds_and_unknown_names_are_faults():
 def test_a_stale_page_is_a_fault(tmp_path, monkeypatch):
     stale = tmp_path / "RESULTS.md"
     stale.write_text("old")
-    monkeypatch.setattr(ledger, "PAGE", stale)
+    monkeypatch.setattr(publish, "PAGE", stale)
     assert any("make report" in fault for fault in ledger.find_faults([], {}))
 
 

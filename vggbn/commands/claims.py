@@ -1,6 +1,6 @@
-"""The ledger: every claim of the three papers, and what this project knows of it.
+"""Print the ledger: every claim of the three papers, and what this project knows of it.
 
-    python -m vggbn.ledger
+    python -m vggbn claims
 
 A claim of docs/papers.md is *exact* (a named test, or a computation), *measured* (a simulation, the
 clock), judged from paired seeds, *planned*, or *not attempted*. The exit status is 1 if one says
@@ -9,22 +9,22 @@ more than its results do.
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from typing import NoReturn
 
 from vggbn.claims.stats import PUBLISHED_SEEDS, Judgement, holm, p_value
-from vggbn.commands.publish import PAGE, page, published_reports
+from vggbn.commands.publish import is_stale, published_reports
 from vggbn.errors import Parser, exit_with
+from vggbn.experiment.checkout import ROOT, require_checkout
 from vggbn.experiment.design import Experiment
 from vggbn.experiment.exact import ExactClaim, ExactExperiment
-from vggbn.experiment.plan import PUBLISHED
+from vggbn.experiment.find import experiment_names, find_experiment
 from vggbn.report.tables import effect_text
 
-ROOT = PUBLISHED.parent
 CLAIMS = ROOT / "docs" / "papers.md"
 
 # Exact claims that are tests and no experiment.
@@ -66,15 +66,15 @@ class Found:
     where: str
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Print the ledger and exit: 0, or 1 where a claim says more than its results."""
-    parser = Parser(prog="python -m vggbn.ledger", description=__doc__)
-    parser.parse_args(sys.argv[1:] if argv is None else argv)
-    exit_with(run)
+    parser = Parser(prog="python -m vggbn claims", description=__doc__)
+    exit_with(lambda: run(parser.parse_args(argv)))
 
 
-def run() -> int:
+def run(args: argparse.Namespace) -> int:
     """What `main` does, as a function."""
+    require_checkout("claims")
     judged = published()
     rows = ledger(judged)
     print(text(rows))
@@ -96,8 +96,7 @@ def entries() -> dict[str, str]:
 
 def experiments() -> list[Experiment | ExactExperiment]:
     """Those of experiments/, in the order of their names."""
-    files = sorted((ROOT / "experiments").glob("[a-z]*.py"))
-    return [import_module(f"experiments.{path.stem}").EXPERIMENT for path in files]
+    return [find_experiment(name) for name in experiment_names()]
 
 
 def computed(experiment: Experiment | ExactExperiment) -> tuple[ExactClaim, ...]:
@@ -238,7 +237,7 @@ def find_faults(rows: Sequence[Row], judged: dict[str, list[Found]]) -> list[str
     faults += [
         f"{claim} is no claim of {CLAIMS.name}" for claim in judged if _unknown(claim, known)
     ]
-    if not PAGE.exists() or PAGE.read_text() != page():
+    if is_stale():
         faults.append("RESULTS.md is not what results/ says: run `make report`")
     return faults
 
