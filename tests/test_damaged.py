@@ -330,7 +330,7 @@ def test_the_cache_keeps_refused_and_skipped_apart(tiny, tmp_path, capfd):
 
 
 def test_a_slice_of_a_part_knows_its_places(tiny):
-    opened = tfds_source.open_prepared("tiny", str(tiny), ())
+    opened = tfds_source.open_prepared("tiny", str(tiny))
     records = opened.records("train[40:100]")
     assert len(records) == 60
     assert records.where(0).startswith("record 10 of ") and records.where(0).endswith(FILE)
@@ -415,7 +415,7 @@ def test_a_stream_names_an_empty_class_folder(tmp_path):
 
 
 def test_the_places_of_two_parts_together(tiny):
-    records = tfds_source.open_prepared("tiny", str(tiny), ()).records("train+test")
+    records = tfds_source.open_prepared("tiny", str(tiny)).records("train+test")
     assert len(records) == 124
     assert re.fullmatch(rf"record 9 of .*{FILE}", records.where(39))
     assert re.fullmatch(r"record 3 of .*tiny-test.array_record-00000-of-00001", records.where(123))

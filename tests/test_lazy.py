@@ -72,7 +72,7 @@ def test_a_streamed_folder_holds_the_images_of_the_folder(clothes, fit):
 
 
 def test_a_streamed_part_of_cifar10_holds_its_images(data_dir):
-    prepared = tfds_source.open_prepared("cifar10", str(data_dir / "tfds"), ())
+    prepared = tfds_source.open_prepared("cifar10", str(data_dir / "tfds"))
     part, size = "test[300:340]", {"image_size": 24, "fit": "resize"}
     held = tfds_source.read_part(prepared, part, **size)
     labels_N = tfds_source.read_labels(prepared, part)

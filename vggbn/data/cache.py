@@ -28,6 +28,11 @@ def listing(root: Path, files: Iterable[Path]) -> list[tuple[str, int, int]]:
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
+def unless_refused(damaged: str) -> list[str]:
+    """For a key: what was decoded with damaged="refuse" is what it always was."""
+    return [damaged] if damaged != "refuse" else []
+
+
 def cached(
     cache_dir: str | None, name: str, key: object, build: Callable[[], Mapping[str, Split]]
 ) -> Mapping[str, Split]:

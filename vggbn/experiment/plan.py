@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from vggbn.claims import results
 from vggbn.claims.results import Results
-from vggbn.data.readers.embedded import EMBEDDED
+from vggbn.data.readers import embedded_names, path_of
 from vggbn.errors import UserError, unknown
 from vggbn.experiment.design import Experiment, Size
 from vggbn.experiment.views import View
@@ -70,7 +70,7 @@ def make_plan(
     tuned = {k: v for k, v in chosen.tuned.items() if k in recipes.FIELDS}
     base = edited(experiment.base, {**chosen.edits, **tuned})
     if data and data != base.data:
-        images = {} if data in EMBEDDED else experiment.any_images
+        images = {} if data in embedded_names() else experiment.any_images
         base = edited(base, {**images, "data": data})
     base = edited(base, edits or {})
     others = {k: v for k, v in chosen.others.items() if k not in (edits or {})}
@@ -114,9 +114,8 @@ def edited(base: Recipe, edits: Mapping[str, Any]) -> Recipe:
 
 def label(base: Recipe, experiment: Experiment, edits: Mapping[str, Any] | None) -> str:
     """The data set as part of a file name, with the user's edits: other numbers, other folder."""
-    name = base.data
-    if name.startswith("folder:"):
-        name = Path(name.removeprefix("folder:").rstrip("/")).name
+    path = path_of(base.data)
+    name = base.data if path is None else Path(path.rstrip("/")).name
     extra = [f"{k}={v}" for k, v in sorted((edits or {}).items())]
     return ",".join([name, *extra]).replace("/", "_")
 
