@@ -100,7 +100,7 @@ def straight(clothes):
 @pytest.fixture(scope="module")
 def cifar(data_dir) -> tuple[Dataset, Dataset]:
     """A part of CIFAR-10 in memory and streamed."""
-    prepared = tfds_source.open_prepared("cifar10", str(data_dir / "tfds"), ())
+    prepared = tfds_source.open_prepared("cifar10", str(data_dir / "tfds"))
     size = {"image_size": 36, "fit": "pad"}
     parts = ("train[:200]", "train[200:260]", "test[:40]")
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from vggbn.claims import results
 from vggbn.claims.results import Results
-from vggbn.data.readers.embedded import EMBEDDED
+from vggbn.data.readers import embedded_names, path_of
 from vggbn.errors import UserError, unknown
 from vggbn.experiment.checkout import PUBLISHED
 from vggbn.experiment.design import Experiment, Size
@@ -69,7 +69,7 @@ def make_plan(
     size = experiment.sizes.get(f"{size_name}-{data}", experiment.sizes[size_name])
     base = edited(experiment.base, {**size.edits, **size.tuned.base})
     if data and data != base.data:
-        images = {} if data in EMBEDDED else experiment.any_images
+        images = {} if data in embedded_names() else experiment.any_images
         base = edited(base, {**images, "data": data})
     base = edited(base, edits or {})
     others = {k: v for k, v in size.others.items() if k not in (edits or {})}
@@ -130,9 +130,8 @@ def label(base: Recipe, experiment: Experiment, edits: Mapping[str, Any] | None)
 
 def data_label(name: str) -> str:
     """A data set's name without the place where it lies: photos of folder:some/photos/."""
-    if not name.startswith("folder:"):
-        return name
-    return Path(name.removeprefix("folder:").rstrip("/")).name
+    path = path_of(name)
+    return name if path is None else Path(path.rstrip("/")).name
 
 
 def _names(only, arms, variants) -> list[str]:
