@@ -1,7 +1,7 @@
 """The first experiment: its arms, its schedules, its judges on made-up results."""
 
 import json
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from vggbn.experiment import sweep
 from vggbn.experiment.design import Tuned
 from vggbn.experiment.plan import PUBLISHED, make_plan, variant_edits
 from vggbn.experiment.summary import build_report
+from vggbn.models import MODELS
 from vggbn.runs import run as runs
 from vggbn.runs.many import compile_key
 from vggbn.training import optim
@@ -465,8 +466,9 @@ def test_the_train_step_is_traced_once_for_each_architecture(
 ):
     vgg = import_module("vggbn.models.vgg")
     monkeypatch.setattr(vgg, "WIDTHS", vgg.WIDTHS[:blocks])
-    for name, words in vgg.CONFIGS.items():
-        monkeypatch.setitem(vgg.CONFIGS, name, words[:blocks])
+    for name in [name for name in MODELS if name != "mlp"]:
+        config = MODELS[name].args[0][:blocks]
+        monkeypatch.setitem(MODELS, name, partial(vgg.vgg, config))
     edits = {"image_size": 8, "width": 1 / 16, "evaluations": 2, "population_batches": 1}
     edits |= {"fc": 15 + blocks, "steps": 2}  # fc: compilations are kept by net, not by table
     tiny = make_plan(EXPERIMENT, "smoke", out=tmp_path, data="digits", edits=edits)

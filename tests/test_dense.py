@@ -59,7 +59,7 @@ def test_the_map_of_the_papers_net_has_the_papers_size(side, cells):
 
 @pytest.mark.parametrize(("side", "pools"), [(64, 3), (32, 2), (128, 4)])
 def test_fewer_pools_keep_about_the_papers_ratio_of_crop_to_stride(side, pools):
-    assert vgg.map_size("D", small((side, side, 3), pools=pools)) == (8, 8)
+    assert vgg.map_size(vgg.D, small((side, side, 3), pools=pools)) == (8, 8)
 
 
 def crops_slid_over(apply, x_NHWC, crop, stride):

@@ -133,7 +133,7 @@ def test_a_tap_hears_what_it_hears_without(digits, recipe):
     assert deviation(dict(found), dict(kept)) < 1e-5
 
 
-@pytest.mark.parametrize("watched", WATCHES)
+@pytest.mark.parametrize("watched", [name for name in WATCHES if name != "none"])
 def test_a_net_is_watched_while_it_trains(digits, watched):
     recipe = MLP.but(watch=watched, steps=2)
     records = [

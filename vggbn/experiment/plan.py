@@ -13,7 +13,9 @@ from vggbn.data.readers import embedded_names, path_of
 from vggbn.errors import UserError, unknown
 from vggbn.experiment.checkout import PUBLISHED
 from vggbn.experiment.design import Experiment, Size
-from vggbn.experiment.views import View
+from vggbn.experiment.views import View, is_of_today
+from vggbn.identity.equalities import same_numbers
+from vggbn.runs.run import code
 from vggbn.training import recipe as recipes
 from vggbn.training.recipe import Recipe
 
@@ -47,10 +49,18 @@ class Plan(NamedTuple):
         trained = {name: recipe.id for name, recipe in self.variants.items()}
         return trained | {name: view.id(self.variants) for name, view in self.views.items()}
 
-    def found(self, setting: dict, evaluation: str | None = None) -> Results:
-        """What the results file holds of this plan; see Results for setting and evaluation."""
+    def found(self, setting: dict) -> Results:
+        """What the results file holds of this plan that today's code made; see Results."""
         core = {name for name in self.ids() if self.size.is_core(name)}
-        return Results(results.read(self.results_path), self.ids(), setting, core, evaluation)
+        lines = results.read(self.results_path)
+        return Results(lines, self.ids(), setting, core, self.is_of_today)
+
+    def is_of_today(self, name: str, line: Mapping[str, Any]) -> bool:
+        """Whether today's code, or code that makes the same numbers, made this line."""
+        if name in self.views:
+            return is_of_today(self.views[name], self.variants, line)
+        recipe = self.variants[name]
+        return same_numbers(line["setting"]["code"], code(recipe), recipe.id)
 
 
 def make_plan(
