@@ -39,9 +39,9 @@ def _path(module):
     return f"{path}.py" if f"{path}.py" in SOURCE else f"{path}/__init__.py"
 
 
-def of(recipe, source=SOURCE, root=runs.compute, recipes=None):
+def of(recipe, source=SOURCE, root=runs.compute, recipes=None, tables=runs.TABLES):
     package = Package("vggbn", source)
-    return identity.identity(root, recipe, package=package, recipes=recipes)
+    return identity.identity(root, recipe, tables, package=package, recipes=recipes)
 
 
 BEFORE = {recipe: of(recipe) for recipe in (VGG, MLP, WHOLE)}
@@ -69,32 +69,32 @@ def test_it_is_twelve_digits_and_that_of_the_code_that_runs(recipe):
 
 
 def test_a_wrong_winograd_matrix_changes_it():
-    assert VGG in changes("vggbn.winograd", "[0, 1, -1, -1]]", "[0, 1, -1, 1]]")
+    assert VGG in changes("vggbn.nn.winograd", "[0, 1, -1, -1]]", "[0, 1, -1, 1]]")
 
 
 def test_the_evaluation_of_padded_batches_changes_it():
-    assert len(changes("vggbn.evaluate.batches", "np.zeros((size", "np.ones((size")) == 3
+    assert len(changes("vggbn.evaluate.shared", "np.zeros((size", "np.ones((size")) == 3
 
 
 @pytest.mark.parametrize(
     ("module", "old", "new", "expected"),
     [
-        ("vggbn.norm", "decay * old + (1 - decay) * new", "decay * new + (1 - decay) * old", [VGG]),
-        ("vggbn.optim", "most: int = 3", "most: int = 2", [WHOLE]),
-        ("vggbn.optim", "factor ** math.floor", "factor ** math.ceil", [VGG]),
+        ("vggbn.nn.moving", "decay * old + (1 - decay)", "decay * new + (1 - decay)", [VGG]),
+        ("vggbn.training.optim", "most: int = 3", "most: int = 2", [WHOLE]),
+        ("vggbn.training.optim", "factor ** math.floor", "factor ** math.ceil", [VGG]),
         ("vggbn.models.mlp", 'f"fc{i + 1}"', 'f"fc{i + 2}"', [MLP]),
         ("vggbn.models.vgg", 'A = ("3", ', 'A = ("1", ', [VGG]),
         ("vggbn.models.vgg", 'D = ("3 3"', 'D = ("3 1"', [WHOLE]),
         ("vggbn.models.vgg", "WIDTHS = (64", "WIDTHS = (65", [VGG, WHOLE]),
-        ("vggbn.layers", "jax.nn.sigmoid,", "jax.nn.silu,", [MLP]),
-        ("vggbn.layers", "glorot_uniform()", "glorot_normal()", []),
-        ("vggbn.whitening", "ITERATIONS = 5", "ITERATIONS = 6", []),
+        ("vggbn.nn.layers", "jax.nn.sigmoid,", "jax.nn.silu,", [MLP]),
+        ("vggbn.nn.layers", "glorot_uniform()", "glorot_normal()", []),
+        ("vggbn.nn.whitening", "ITERATIONS = 5", "ITERATIONS = 6", []),
         ("vggbn.evaluate.watch", "np.linalg.norm(np.asarray(leaf))", "np.max(leaf)", [WHOLE]),
         ("vggbn.evaluate.watch", "JACOBIANS = 50", "JACOBIANS = 51", []),
-        ("vggbn.train", "state.loss_sum + loss", "state.loss_sum - loss", [VGG, MLP, WHOLE]),
-        ("vggbn.accumulate", "total / parts", "total", [VGG, MLP, WHOLE]),
-        ("vggbn.runs", "FITTED = 2000", "FITTED = 2001", [VGG, MLP, WHOLE]),
-        ("vggbn.fast", "2**26}", "2**27}", [VGG, MLP, WHOLE]),
+        ("vggbn.training.step", "loss_sum + loss", "loss_sum - loss", [VGG, MLP, WHOLE]),
+        ("vggbn.training.accumulate", "total / parts", "total", [VGG, MLP, WHOLE]),
+        ("vggbn.runs.run", "FITTED = 2000", "FITTED = 2001", [VGG, MLP, WHOLE]),
+        ("vggbn.machine.compiling", "2**26}", "2**27}", []),
     ],
 )  # fmt: skip
 def test_whose_results_an_edit_concerns(module, old, new, expected):
@@ -103,10 +103,12 @@ def test_whose_results_an_edit_concerns(module, old, new, expected):
 
 def test_a_new_norm_field_or_choice_concerns_nobody():
     norm = '    "mine": Norm(batch_norm_init, lambda x, *_, **__: x),\n    "batch": '
-    source = edited("vggbn.norms", '    "batch": ', norm)
-    source = edited("vggbn.recipe", "CHOICES = {", 'CHOICES = {\n    "loss": ("a", "b"),', source)
+    source = edited("vggbn.nn.norms", '    "batch": ', norm)
+    source = edited(
+        "vggbn.training.recipe", "CHOICES = {", 'CHOICES = {\n    "loss": ("a", "b"),', source
+    )
     field = '    loss: str = "a"\n    width: float'
-    source = edited("vggbn.recipe", "    width: float", field, source)
+    source = edited("vggbn.training.recipe", "    width: float", field, source)
     source = edited(
         "vggbn.models.net", "    width: float", "    extra: int = 0\n    width: float", source
     )
@@ -115,10 +117,12 @@ def test_a_new_norm_field_or_choice_concerns_nobody():
 
 
 def test_how_a_recipe_is_checked_does_not_count():
-    assert changes("vggbn.recipe", "recipe.pools > 5", "recipe.pools > 6") == []
+    assert changes("vggbn.training.recipe", "recipe.pools > 5", "recipe.pools > 6") == []
 
 
-@pytest.mark.parametrize("module", ["vggbn.kept", "vggbn.saved_steps", "vggbn.checkpoint"])
+@pytest.mark.parametrize(
+    "module", ["vggbn.runs.keeper", "vggbn.runs.saved_steps", "vggbn.runs.record"]
+)
 def test_what_saves_and_tells_does_not_count(module):
     names = {name.rpartition(".")[0] for name in runs.reached(VGG).definitions}
     assert not any(name == module or name.startswith(f"{module}.") for name in names)
@@ -128,8 +132,8 @@ def test_the_values_of_fields_that_are_read_count():
     assert of(replace(VGG, lr=0.5)) != BEFORE[VGG]
     child = Recipe(parent=VGG)
     assert of(child) != of(Recipe()) and of(child) != of(Recipe(parent=MLP))
-    assert of(child, edited("vggbn.norm", "jnp.maximum(m_G - 1, 1)", "m_G")) != of(child)
-    assert of(child, edited("vggbn.whitening", "ITERATIONS = 5", "ITERATIONS = 6")) == of(child)
+    assert of(child, edited("vggbn.nn.batch_norm", "jnp.maximum(m_G - 1, 1)", "m_G")) != of(child)
+    assert of(child, edited("vggbn.nn.whitening", "ITERATIONS = 5", "ITERATIONS = 6")) == of(child)
 
 
 def test_the_tables_of_a_recipe_are_literals():
@@ -151,9 +155,9 @@ def test_every_choice_has_an_identity_of_its_own(field, names):
 # --- what is neutral -----------------------------------------------------------------------------
 
 
-def neutral(source, root=runs.compute, recipes=None):
+def neutral(source, root=runs.compute, recipes=None, tables=runs.TABLES):
     for recipe, before in BEFORE.items():
-        assert of(recipe, source, root, recipes) == before
+        assert of(recipe, source, root, recipes, tables) == before
 
 
 def test_every_comment_docstring_and_annotation_may_go():
@@ -190,10 +194,14 @@ def test_definitions_may_stand_in_any_order():
 def test_a_file_may_get_another_name():
     source = {}
     for path, text in SOURCE.items():
-        text = re.sub(r"\bvggbn\.norm\b", "vggbn.nn.normalise", text)
-        text = re.sub(r"from vggbn import (.*)\bnorm\b", r"from vggbn.nn import normalise as norm\n"
-                      r"from vggbn import \1fast", text)  # fmt: skip
-        source[path if path != _path("vggbn.norm") else "nn/normalise.py"] = text
+        text = re.sub(r"\bvggbn\.training\.optim\b", "vggbn.rates.descent", text)
+        was, becomes = (
+            "from vggbn.training import optim",
+            "from vggbn.rates import descent as optim",
+        )
+        text = text.replace(was, becomes)
+        moved = path == _path("vggbn.training.optim")
+        source["rates/descent.py" if moved else path] = text
     neutral(source)
 
 
@@ -201,17 +209,19 @@ def test_all_files_may_move_into_one_folder():
     """A package within the package: every full name changes."""
     source = {f"inner/{path}": re.sub(r"\bvggbn\b(?=[.\s])", "vggbn.inner", text)
               for path, text in SOURCE.items()}  # fmt: skip
-    neutral(source, "vggbn.inner.runs.compute", "vggbn.inner.recipe.Recipe")
+    tables = {"vggbn.inner.data.readers.READERS": lambda recipe: recipe.data}
+    root, recipes = "vggbn.inner.runs.run.compute", "vggbn.inner.training.recipe.Recipe"
+    neutral(source, root, recipes, tables)
 
 
 def test_a_function_may_move_to_another_file():
-    path = _path("vggbn.norm")
+    path = _path("vggbn.nn.moving")
     text = SOURCE[path]
-    start, end = text.index("def warm_decay"), text.index("def population_stats")
+    start, end = text.index("def warm_decay"), text.index("def cut_into_groups")
     moved = "import jax.numpy as xp\n\n\n" + text[start:end].replace("jnp.", "xp.")
-    source = SOURCE | {path: text[:start] + text[end:], "moving.py": moved}
-    source = edited("vggbn.train", "from vggbn.norm import warm_decay",
-                    "from vggbn.moving import warm_decay", source)  # fmt: skip
+    source = SOURCE | {path: text[:start] + text[end:], "decay.py": moved}
+    source = edited("vggbn.training.step", "from vggbn.nn.moving import warm_decay",
+                    "from vggbn.decay import warm_decay", source)  # fmt: skip
     neutral(source)
 
 
@@ -254,9 +264,9 @@ def test_a_views_identity_knows_its_protocols_and_its_nets():
     ("module", "old", "new", "expected"),
     [
         ("vggbn.evaluate.dense", "map_NhwK.mean((1, 2))", "map_NhwK.max((1, 2))", {"dense"}),
-        ("vggbn.evaluate.multi_crop", "grid=1\n", "grid=2\n", {"centre"}),
+        ("vggbn.evaluate.multi_crop", "grid=1)", "grid=2)", {"centre"}),
         ("vggbn.evaluate.by_batch", "_KEY = 7", "_KEY = 8", {"by_batch"}),
-        ("vggbn.evaluate.batches", "CROPS = 250", "CROPS = 251", {"dense", "multi_crop", "centre"}),
+        ("vggbn.evaluate.shared", "CROPS = 250", "CROPS = 251", {"dense", "multi_crop", "centre"}),
         ("vggbn.models.vgg", 'A = ("3"', 'A = ("1"', set(posteriors.PROTOCOLS)),
         ("vggbn.models.vgg", 'E = ("3 3"', 'E = ("3 1"', set()),
     ],
@@ -276,10 +286,10 @@ def test_whose_posteriors_an_edit_concerns(module, old, new, expected):
 
 
 def test_what_has_changed_is_named():
-    source = edited("vggbn.norm", "decay * old + (1 - decay) * new", "new")
+    source = edited("vggbn.nn.moving", "decay * old + (1 - decay) * new", "new")
     source = {path: re.sub(r"\b_channels\b", "_wide", text) for path, text in source.items()}
     assert identity.changed(runs.reached(VGG, source), runs.reached(VGG)) == [
-        "vggbn.norm.batch_norm"
+        "vggbn.nn.moving.step_average"
     ]
     assert identity.changed(runs.reached(MLP, source), runs.reached(MLP)) == []
 

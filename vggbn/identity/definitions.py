@@ -163,7 +163,10 @@ class Module:
         if name in self.statements:
             return Target("definition", f"{self.name}.{name}")
         if name in self.imports:
-            return self.followed(self.imports[name])
+            target = self.imports[name]
+            if target.path == f"{self.name}.{name}":  # its own submodule
+                return None
+            return self.followed(target)
         return None
 
     def followed(self, target: Target) -> Target:

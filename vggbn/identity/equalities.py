@@ -17,6 +17,8 @@ from vggbn.errors import UserError
 PACKAGE = Path(sys.modules[__name__.partition(".")[0]].__path__[0])
 PATH = PACKAGE.parent / "results" / "same_numbers.json"
 
+Table = dict[str, dict[str, str]]
+
 
 def same_numbers(code: str, other: str, id: str) -> bool:
     """Whether both make the same numbers of the recipe, or of the view, with this id."""
@@ -28,12 +30,16 @@ def _equals(code: str, id: str) -> set[str]:
     found: set[str] = set()
     while code not in found:
         found.add(code)
-        code = read(PATH).get(code, {}).get(id, code)
+        code = _table(PATH).get(code, {}).get(id, code)
     return found
 
 
 @cache
-def read(path: Path) -> dict[str, dict[str, str]]:
+def _table(path: Path) -> Table:
+    return read(path)
+
+
+def read(path: Path) -> Table:
     """The table; empty without the file. UserError: it is damaged."""
     try:
         table = json.loads(path.read_text())
