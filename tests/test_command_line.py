@@ -70,6 +70,7 @@ MISUSE = {
     "uneven groups": ("--set bn_groups=5", ["batch 32", "bn_groups=5"]),
     "padding too small": ("--set fit=pad", ["28x28", "image_size=16", "resize"]),
     "no such folder": ("--data folder:{here}/missing", ["{here}/missing does not exist"]),
+    "folder of no path": ("--data folder:", ["has no path", "write folder:PATH"]),
     "folder without images": ("--data folder:{here}/bare", ["{here}/bare", "CLASS"]),
     "folder of one class": ("--data folder:{here}/one", ["{here}/one", "two are needed"]),
     "folder with an empty class": ("--data folder:{here}/hole", ["{here}/hole/b is empty", "add"]),

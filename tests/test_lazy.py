@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.test_data import make_tfds, options
 from vggbn.data import LazySplit, Split, colour_pca, load, moments, pixel_moments
-from vggbn.data.lazy import centre_view, loaded
+from vggbn.data.lazy import Files, centre_view, loaded
 from vggbn.data.readers import tfds as tfds_source
 from vggbn.data.split import digest_of
 from vggbn.data.splits import stratified
@@ -277,3 +277,16 @@ def test_a_damaged_image_is_named_when_it_is_met(clothes, tmp_path):
     with pytest.raises(UserError, match=f"{file} cannot be read as an image"):
         train.images(range(len(train)))
     train.image(0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["tif", "jpg", "png"])
+def test_a_turned_image_has_the_size_it_is_shown_in(tmp_path, orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.full((60, 90, 3), 99, np.uint8))
+    image.save(tmp_path / f"x.{kind}", exif=exif)
+    store = Files.of(tmp_path, [tmp_path / f"x.{kind}"])
+    split = LazySplit(store, np.zeros(1, int), np.zeros(1, np.int32), 40, "whole", 3)
+    expected = (60, 40) if orientation >= 5 else (40, 60)
+    assert split.image(0).shape[:2] == split.size(0) == expected

@@ -97,7 +97,7 @@ def test_a_new_reader_is_one_line_of_the_table(monkeypatch):
     folds = [load("dots:60", **options(split="folds", seed=seed)) for seed in (0, 1)]
     assert [len(x) for x in (folds[0].train, folds[0].validation, folds[0].test)] == [72, 8, 4]
     assert folds[0].digest != folds[1].digest
-    with pytest.raises(UserError, match='dots:60 comes .*: use loading="memory"'):
+    with pytest.raises(UserError, match=r"dots:60 comes .*: use loading=.memory"):
         load("dots:60", **options(), loading="stream")
     with pytest.raises(UserError, match=r"'dts' is unknown.* Use mnist5k, .*, dots:PATH, or"):
         load("dts", **options())

@@ -94,8 +94,9 @@ class Folder(Opened):
 
     def describe(self, count: int) -> str:
         """Its name, how many images it has, and how much was skipped."""
-        lost, empty = len(self.listed.files) - count, len(self.listed.empty)
-        note = f"image folder {self.listed.root.resolve().name}, {count:,} images"
+        listed = self.listed
+        lost, empty = len(listed.files) + len(listed.lost) - count, len(listed.empty)
+        note = f"image folder {listed.root.resolve().name}, {count:,} images"
         note += f", {lost} damaged files skipped" if lost else ""
         return note + (f", {empty} empty class folders skipped" if empty else "")
 

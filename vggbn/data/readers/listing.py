@@ -1,6 +1,6 @@
 """What lies in a folder of images, before any is decoded."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,14 @@ class Listing:
 
     classes: sorted names. parts: for each part (train, validation, test: those given) the
     (file, label) pairs, sorted by class and file name. empty: class folders that were left out.
+    lost: what lies among the images and is no file, left out too.
     """
 
     root: Path
     classes: tuple[str, ...]
     parts: Mapping[str, tuple[tuple[Path, int], ...]]
     empty: tuple[Path, ...] = ()
+    lost: tuple[Path, ...] = ()
 
     @property
     def files(self) -> list[Path]:
@@ -32,16 +34,27 @@ class Listing:
 def list_folder(path: str, damaged: str = "refuse") -> Listing:
     """List an image folder. Raises UserError for a layout that cannot be read.
 
-    damaged: "refuse": a class folder without images is one; "skip": it is named on stderr and left
-    out, and so is its class if it has no images in another part.
+    damaged: "refuse": a class folder without images is one, and so is what is no file, as a link
+    that leads nowhere; "skip": it is named on stderr and left out, and so is a class that has no
+    images in any part.
     """
+    if not path:
+        raise UserError("The name of the folder of images has no path: write folder:PATH.")
     root = Path(path).expanduser()
     if not root.exists():
         raise UserError(f"{root} does not exist: give the path of a folder of images.")
     if not root.is_dir():
         raise UserError(f"{root} is a file: give the folder that holds the class folders.")
     folders = _part_folders(root)
-    files = {part: _class_files(folder) for part, folder in folders.items()}
+    entries = {part: _class_entries(folder) for part, folder in folders.items()}
+    places = dict.fromkeys((root, *folders.values()))
+    beside = [path for folder in places for path in _visible(folder) if not path.exists()]
+    images = [path for found in entries.values() for paths in found.values() for path in paths]
+    lost = set(_no_files([*beside, *images], damaged))
+    files = {
+        part: {name: [path for path in paths if path not in lost] for name, paths in found.items()}
+        for part, found in entries.items()
+    }
     named = [(part, name, images) for part in files for name, images in files[part].items()]
     empty = tuple(folders[part] / name for part, name, images in named if not images)
     for folder in empty:
@@ -58,7 +71,7 @@ def list_folder(path: str, damaged: str = "refuse") -> Listing:
         part: tuple((file, label[name]) for name in sorted(found) for file in found[name])
         for part, found in files.items()
     }
-    return Listing(root, classes, parts, empty)
+    return Listing(root, classes, parts, empty, tuple(sorted(lost)))
 
 
 def _part_folders(root: Path) -> dict[str, Path]:
@@ -79,15 +92,16 @@ def _part_folders(root: Path) -> dict[str, Path]:
     return {part: root / part for part in PARTS if root / part in folders}
 
 
-def _class_files(folder: Path) -> dict[str, list[Path]]:
-    classes = {path.name: _images(path) for path in _subfolders(folder)}
+def _class_entries(folder: Path) -> dict[str, list[Path]]:
+    classes = {path.name: _entries(path) for path in _subfolders(folder)}
     if not classes:
         raise UserError(f"{folder} holds no class folders: put images in {folder}/CLASS/.")
     return classes
 
 
-def _images(folder: Path) -> list[Path]:
-    """Every visible file of a class folder: one that is no image is refused when it is decoded."""
+def _entries(folder: Path) -> list[Path]:
+    """What is visible in a class folder, which has no folders: a file that is no image is refused
+    when it is decoded."""
     entries = _visible(folder)
     nested = [path for path in entries if path.is_dir()]
     if nested:
@@ -96,6 +110,14 @@ def _images(folder: Path) -> list[Path]:
             f"move its images straight into {folder}."
         )
     return entries
+
+
+def _no_files(paths: Iterable[Path], damaged: str) -> Iterator[Path]:
+    """What cannot be opened as a file, or only by one who waits for ever, as a named pipe."""
+    for path in (path for path in paths if not path.is_file()):
+        what = "no file" if path.exists() else "a link that leads nowhere"
+        Damaged(f"{path} is {what}", "replace or remove it").refuse_or_tell(damaged)
+        yield path
 
 
 def _subfolders(folder: Path) -> list[Path]:
