@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.test_data import make_tfds, options
 from vggbn.data import LazySplit, Split, colour_pca, load, moments, pixel_moments
-from vggbn.data.lazy import Files, centre_view, loaded
+from vggbn.data.lazy import Files, centre_view
 from vggbn.data.readers import tfds as tfds_source
 from vggbn.data.split import digest_of
 from vggbn.data.splits import stratified
@@ -230,13 +230,16 @@ def test_padded_batches_of_a_streamed_split(clothes, monkeypatch):
             np.testing.assert_array_equal(ours, array)
 
 
-def test_a_streamed_split_can_be_held_in_memory(clothes):
+def test_images_of_many_sizes_are_neither_stacked_nor_of_one_shape(clothes):
     held, lazy = (found.train for found in both(f"folder:{clothes}", **WHOLE))
-    same_images(lazy, loaded(lazy))
-    np.testing.assert_array_equal(loaded(lazy).images_NHWC, held.images_NHWC)
-    assert loaded(held) is held
+    assert not lazy.one_size and held.resident[2] is held.sizes_N2
     with pytest.raises(TypeError, match="many sizes"):
         lazy.images([0, 1])
+    with pytest.raises(TypeError, match="many sizes"):
+        _ = lazy.image_shape
+    view = lazy.centred(36, 32)
+    assert view.image_shape == held.centred(36, 32).image_shape == (32, 32, 3)
+    assert view.resident == (None, None, None)
 
 
 # --- refusals ------------------------------------------------------------------------------------

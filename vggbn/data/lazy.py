@@ -8,16 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
-from vggbn.data.pixels.decode import decode, fitted_size, no_skipping, stack
+from vggbn.data.pixels.decode import decode, fitted_size, no_skipping
 from vggbn.data.pixels.scale import centre_crop, rescale
 from vggbn.data.progress import progress
-from vggbn.data.split import Split
+from vggbn.data.split import Rows, Split
 
-Rows = Sequence[int] | np.ndarray
 LOADINGS = ("memory", "stream")  # decoded once, into memory; or each image whenever it is needed
 
 
@@ -97,6 +96,9 @@ class LazySplit:
     view: tuple[int, int] | None = None
     cache_dir: str | None = None
 
+    streamed: ClassVar[Literal[True]] = True
+    resident: ClassVar = (None, None, None)  # nothing lies on a device: batches bring it
+
     def __len__(self) -> int:
         return len(self.labels_N)
 
@@ -104,6 +106,14 @@ class LazySplit:
     def one_size(self) -> bool:
         """Whether all images have one size, so that they can be stacked."""
         return self.fit != "whole" or self.view is not None
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of every image; TypeError if they have many sizes."""
+        if not self.one_size:
+            raise TypeError("images of many sizes have no one shape")
+        side = self.view[1] if self.view else self.image_size
+        return side, side, self.channels
 
     def take(self, rows_M: np.ndarray) -> LazySplit:
         """The examples at rows_M (indices or a mask)."""
@@ -134,10 +144,9 @@ class LazySplit:
     @no_skipping()
     def size(self, row: int) -> tuple[int, int]:
         """(height, width) of `image(row)`; only the head of the image is decoded."""
-        if self.view:
-            return self.view[1], self.view[1]
         if self.one_size:
-            return self.image_size, self.image_size
+            height, width, _ = self.image_shape
+            return height, width
         return fitted_size(*self.encoded([row])[0], image_size=self.image_size)
 
     @no_skipping()
@@ -150,6 +159,10 @@ class LazySplit:
             return x_HWC
         side, crop = self.view
         return np.ascontiguousarray(centre_crop(rescale(x_HWC, side), crop))
+
+    def centred(self, side: int, crop: int) -> LazySplit:
+        """The centres of all images, as `Split.centred` has them, still encoded."""
+        return replace(self, view=(side, crop))
 
     def feed(self, sha) -> None:
         """Add to a hash what decides these pixels: names and sizes of files, rows, labels, fit.
@@ -166,25 +179,10 @@ class LazySplit:
 AnySplit = Split | LazySplit
 
 
-def loaded(split: AnySplit) -> Split:
-    """The same images in memory."""
-    if isinstance(split, Split):
-        return split
-    if split.one_size:
-        return Split(split.images(range(len(split))), split.labels_N)
-    images = map(split.image, range(len(split)))
-    how = {"image_size": split.image_size, "fit": split.fit, "channels": split.channels}
-    images_NHWC, sizes_N2 = stack(images, len(split), **how)
-    return Split(images_NHWC, split.labels_N, sizes_N2)
-
-
 @lru_cache(maxsize=4)
 def centre_view(split: AnySplit, side: int, crop: int) -> AnySplit:
     """The centres of all images rescaled to smallest side `side`: uint8 [N, crop, crop, C].
 
     Of a streamed split it is a streamed one.
     """
-    if not isinstance(split, Split):
-        return replace(split, view=(side, crop))
-    crops = [centre_crop(rescale(split.image(row), side), crop) for row in range(len(split))]
-    return Split(np.stack(crops), split.labels_N)
+    return split.centred(side, crop)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
+
+from vggbn.data.pixels.scale import centre_crop, rescale
+
+Rows = Sequence[int] | np.ndarray | slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +27,8 @@ class Split:
     images_NHWC: np.ndarray
     labels_N: np.ndarray
     sizes_N2: np.ndarray | None = None
+
+    streamed: ClassVar[Literal[False]] = False  # images are held, not decoded when asked for
 
     def __post_init__(self) -> None:
         if self.images_NHWC.dtype != np.uint8 or self.images_NHWC.ndim != 4:
@@ -45,6 +52,16 @@ class Split:
         """Whether every image fills its frame."""
         return self.sizes_N2 is None
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of what `images` stacks."""
+        return self.images_NHWC.shape[1:]
+
+    @property
+    def resident(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """What can lie on a device for all of training: images, labels and sizes."""
+        return self.images_NHWC, self.labels_N, self.sizes_N2
+
     def take(self, rows_M: np.ndarray) -> Split:
         """The examples at rows_M (indices or a mask), copied."""
         sizes_M2 = None if self.sizes_N2 is None else self.sizes_N2[rows_M]
@@ -59,7 +76,7 @@ class Split:
             else x_HWC[: self.sizes_N2[row, 0], : self.sizes_N2[row, 1]]
         )
 
-    def images(self, rows: Sequence[int] | np.ndarray | slice) -> np.ndarray:
+    def images(self, rows: Rows) -> np.ndarray:
         """The images at these rows in their frames: uint8 [M, H, W, C]; of a slice a view."""
         return self.images_NHWC[rows]
 
@@ -67,6 +84,11 @@ class Split:
         """(height, width) of `image(row)`."""
         height, width, _ = self.image(row).shape
         return height, width
+
+    def centred(self, side: int, crop: int) -> Split:
+        """The centres, crop x crop pixels, of all images rescaled to smallest side `side`."""
+        crops = [centre_crop(rescale(self.image(row), side), crop) for row in range(len(self))]
+        return Split(np.stack(crops), self.labels_N)
 
     def feed(self, sha) -> None:
         """Add shape, labels, sizes and pixels to a hash."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn.data import AnySplit, LazySplit
+from vggbn.data import AnySplit
 from vggbn.data.pixels.augment import standardise
 from vggbn.evaluate.rank import rank_N
 from vggbn.evaluate.shared import prepared
@@ -84,7 +84,7 @@ def _padded_images(
     split: AnySplit, batches: list[range], size: int
 ) -> Iterator[tuple[range, np.ndarray]]:
     """(rows, their images and zeros); streamed ones are decoded while the net has the last ones."""
-    if isinstance(split, LazySplit):
+    if split.streamed:
         yield from prepared(batches, split.image, size)
         return
     for rows in batches:

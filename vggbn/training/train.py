@@ -100,12 +100,9 @@ class DeviceData(NamedTuple):
 @lru_cache(maxsize=1)
 def on_device(dataset: Dataset) -> DeviceData:
     """The training split on every device; the last data set stays there for the next run."""
-    split, statistics = dataset.train, (*input_moments(dataset), colour_pca(dataset.train))
-    if isinstance(split, LazySplit):
-        fields = (None, None, *statistics, None)
-    else:
-        fields = (split.images_NHWC, split.labels_N, *statistics, split.sizes_N2)
-    return DeviceData(*mesh.replicate(fields))
+    images_NHWC, labels_N, sizes_N2 = dataset.train.resident
+    statistics = (*input_moments(dataset), colour_pca(dataset.train))
+    return DeviceData(*mesh.replicate((images_NHWC, labels_N, *statistics, sizes_N2)))
 
 
 def _keys(seed: int):
@@ -119,10 +116,8 @@ def _keys(seed: int):
 def static_of(recipe: Recipe, dataset: Dataset) -> Static:
     """What the recipe's step is compiled for on this data set."""
     split = dataset.train
-    if isinstance(split, LazySplit) or recipe.fit == "whole":
-        image = (recipe.image_size, recipe.image_size, split.channels)
-    else:
-        image = split.images_NHWC.shape[1:]
+    crop = (recipe.image_size, recipe.image_size, split.channels)
+    image = crop if recipe.fit == "whole" else split.image_shape
     return static(recipe, image=image, classes=len(dataset.classes), flip=dataset.flip)
 
 
