@@ -15,7 +15,7 @@ import numpy as np
 from vggbn.data.pixels.decode import decode, fitted_size, no_skipping
 from vggbn.data.pixels.scale import centre_crop, rescale
 from vggbn.data.progress import progress
-from vggbn.data.split import Rows, Split
+from vggbn.data.split import Rows, Split, centre_boxes, feed_boxes, rows_of
 
 LOADINGS = ("memory", "stream")  # decoded once, into memory; or each image whenever it is needed
 
@@ -83,8 +83,9 @@ class LazySplit:
     rows_N: int64 [N], which images of the store these are; labels_N: int32 [N]. image_size, fit and
     channels are those of `images.decode`. view: (side, crop): the centre crop x crop pixels of
     each image rescaled to smallest side `side`, as `centre_view` has them; None: all of it.
-    cache_dir: where pixel statistics are kept, which take long; None: nowhere. An image that
-    cannot be read or decoded raises UserError, which names it, when it is met.
+    cache_dir: where pixel statistics are kept, which take long; None: nowhere. boxes_N4: as a
+    `Split` has them. An image that cannot be read or decoded raises UserError, which names it, when
+    it is met.
     """
 
     store: Store
@@ -95,6 +96,7 @@ class LazySplit:
     channels: int
     view: tuple[int, int] | None = None
     cache_dir: str | None = None
+    boxes_N4: np.ndarray | None = None
 
     streamed: ClassVar[Literal[True]] = True
     resident: ClassVar = (None, None, None)  # nothing lies on a device: batches bring it
@@ -117,7 +119,8 @@ class LazySplit:
 
     def take(self, rows_M: np.ndarray) -> LazySplit:
         """The examples at rows_M (indices or a mask)."""
-        return replace(self, rows_N=self.rows_N[rows_M], labels_N=self.labels_N[rows_M])
+        rows_N, boxes_M4 = self.rows_N[rows_M], rows_of(self.boxes_N4, rows_M)
+        return replace(self, rows_N=rows_N, labels_N=self.labels_N[rows_M], boxes_N4=boxes_M4)
 
     @no_skipping()
     def encoded(self, rows: Rows) -> list[tuple[Path | bytes, str]]:
@@ -162,10 +165,11 @@ class LazySplit:
 
     def centred(self, side: int, crop: int) -> LazySplit:
         """The centres of all images, as `Split.centred` has them, still encoded."""
-        return replace(self, view=(side, crop))
+        return replace(self, view=(side, crop), boxes_N4=centre_boxes(self, side, crop))
 
     def feed(self, sha) -> None:
-        """Add to a hash what decides these pixels: names and sizes of files, rows, labels, fit.
+        """Add to a hash what decides these pixels: names and sizes of files, rows, labels, fit; and
+        the boxes.
 
         No dates: a copy of the files is the same set.
         """
@@ -174,6 +178,7 @@ class LazySplit:
         # '<': the same bytes on every machine.
         sha.update(np.ascontiguousarray(self.rows_N, "<i8").tobytes())
         sha.update(np.ascontiguousarray(self.labels_N, "<i4").tobytes())
+        feed_boxes(sha, self.boxes_N4)
 
 
 AnySplit = Split | LazySplit

@@ -153,6 +153,13 @@ def fitted_size(source: Path | bytes, what: str, *, image_size: int) -> tuple[in
     return kept_size(height, width, image_size)
 
 
+def shown_size(source: Path | bytes, what: str) -> tuple[int, int]:
+    """(height, width) of an encoded image as it is shown, upright, from its head alone."""
+    with _opened(source, what) as opened:
+        width, height = _upright_size(opened)
+    return height, width
+
+
 def _upright_size(opened) -> tuple[int, int]:
     """(width, height) after EXIF rotation, of an image of which only the head was read."""
     width, height = opened.size

@@ -1,7 +1,7 @@
 """A user's own images.
 
 PATH/train/CLASS/IMAGE, with validation/ and test/ beside train/ or without them; or, with no
-train/ at all, PATH/CLASS/IMAGE.
+train/ at all, PATH/CLASS/IMAGE. PATH/boxes.csv, if there is one, says where objects lie (`boxes`).
 """
 
 import os
@@ -18,6 +18,7 @@ from vggbn.data.duplicates import near_duplicates
 from vggbn.data.lazy import AnySplit, Files, LazySplit
 from vggbn.data.pixels.decode import Damaged, decode, stack
 from vggbn.data.progress import progress
+from vggbn.data.readers.boxes import NAME, Box, fitted_boxes, read_boxes
 from vggbn.data.readers.listing import Listing, list_folder
 from vggbn.data.readers.opened import Opened
 from vggbn.data.split import Split
@@ -28,7 +29,8 @@ from vggbn.errors import UserError
 def open_folder(name: str, data_dir: str | None, damaged: str) -> "Folder":
     """List the folder of a name KIND:PATH; PATH may lie under data_dir."""
     listed = list_folder(_found(name.partition(":")[2], data_dir), damaged)
-    return Folder(name, damaged, listed.classes, True, listed)
+    boxes = read_boxes(listed.root, [*listed.files, *listed.lost])
+    return Folder(name, damaged, listed.classes, True, listed, boxes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,18 +38,20 @@ class Folder(Opened):
     """A folder of images; which of them are near-duplicates, nobody has looked."""
 
     listed: Listing
+    boxes: Mapping[Path, Box]
 
     pooled = PARTS
 
     def read(self, *, image_size: int, fit: str, cache_dir: str | None) -> Mapping[str, Split]:
         """Every image, RGB; the decoded arrays are kept in cache_dir."""
         root, size = self.listed.root.resolve(), {"image_size": image_size, "fit": fit}
-        files = cache.listing(self.listed.root, self.listed.files)
+        boxes_file = [self.listed.root / NAME] if self.boxes else []
+        files = cache.listing(self.listed.root, [*self.listed.files, *boxes_file])
         return cache.cached(
             cache_dir,
             f"folder-{root.name}-{image_size}-{fit}",
             (str(root), size, files, *cache.unless_refused(self.damaged)),
-            lambda: read_folder(self.listed, damaged=self.damaged, **size),
+            lambda: read_folder(self.listed, self.boxes, damaged=self.damaged, **size),
         )
 
     def stream(
@@ -65,8 +69,10 @@ class Folder(Opened):
             files, labels = zip(*pairs, strict=True)
             store, labels_N = Files.of(root, files), np.array(labels, np.int32)
             rows_N = np.arange(len(labels_N), dtype=np.int64)
+            size = {"image_size": image_size, "fit": fit}
+            boxes_N4 = fitted_boxes(files, self.boxes, **size)
             parts[part] = LazySplit(
-                store, rows_N, labels_N, image_size, fit, channels=3, cache_dir=cache_dir
+                store, rows_N, labels_N, **size, channels=3, cache_dir=cache_dir, boxes_N4=boxes_N4
             )
         return parts
 
@@ -108,19 +114,27 @@ def _found(path: str, data_dir: str | None) -> str:
 
 
 def read_folder(
-    listing: Listing, *, image_size: int, fit: str, damaged: str = "refuse"
+    listing: Listing,
+    boxes: Mapping[Path, Box] | None = None,
+    *,
+    image_size: int,
+    fit: str,
+    damaged: str = "refuse",
 ) -> Mapping[str, Split]:
-    """Decode every image, RGB.
+    """Decode every image, RGB, with its box where there are any.
 
     damaged: "refuse": Damaged, naming the first file that cannot be read; "skip": each such file
     is named on stderr and left out.
     """
     size = {"image_size": image_size, "fit": fit}
-    return {part: _read_part(pairs, part, size, damaged) for part, pairs in listing.parts.items()}
+    return {
+        part: _read_part(pairs, boxes or {}, part, size, damaged)
+        for part, pairs in listing.parts.items()
+    }
 
 
-def _read_part(pairs, part: str, size: Mapping, damaged: str) -> Split:
-    labels = []
+def _read_part(pairs, boxes: Mapping[Path, Box], part: str, size: Mapping, damaged: str) -> Split:
+    whole = []  # the (file, label) pairs of the images that could be read
 
     def read(file: Path) -> np.ndarray | None:
         try:
@@ -130,9 +144,9 @@ def _read_part(pairs, part: str, size: Mapping, damaged: str) -> Split:
             return None
 
     def readable(images):
-        for (_, label), x_HWC in zip(pairs, images, strict=True):
+        for pair, x_HWC in zip(pairs, images, strict=True):
             if x_HWC is not None:
-                labels.append(label)
+                whole.append(pair)
                 yield x_HWC
 
     # Threads: Pillow releases the interpreter lock while it decodes and scales.
@@ -144,4 +158,6 @@ def _read_part(pairs, part: str, size: Mapping, damaged: str) -> Split:
             images_NHWC, sizes_N2 = stack(rows, len(files), channels=3, **size)
         finally:
             pool.shutdown(cancel_futures=True)
-    return Split(images_NHWC, np.array(labels, np.int32), sizes_N2)
+    labels_N = np.array([label for _, label in whole], np.int32)
+    boxes_N4 = fitted_boxes([file for file, _ in whole], boxes, **size)
+    return Split(images_NHWC, labels_N, sizes_N2, boxes_N4)
