@@ -31,4 +31,4 @@ def require_classes(
 def present(found: Iterable[AnySplit], names: Sequence[str]) -> dict[int, str]:
     """Label and name of the classes that have an image in one of the splits."""
     labels = np.unique(np.concatenate([split.labels_N for split in found]))
-    return {label: names[label] for label in labels.tolist()}
+    return {int(label): names[int(label)] for label in labels}

@@ -96,4 +96,4 @@ def fitted_boxes(
         return None
     how = {"image_size": image_size, "fit": fit}
     none = np.full(4, np.nan, np.float32)
-    return np.stack([fit_box(*boxes[f], **how) if f in boxes else none for f in files])
+    return np.stack([fit_box(*boxes[f], **how) if f in boxes else none for f in files])  # pyright: ignore

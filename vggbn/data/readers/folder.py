@@ -78,7 +78,7 @@ class Folder(Opened):
 
     def groups(self, parts: Mapping[str, AnySplit]) -> np.ndarray | None:
         """The near-duplicates of train, where a part is to be drawn from it."""
-        return None if set(PARTS) <= set(parts) else near_duplicates(parts["train"])
+        return None if set(PARTS) <= set(parts) else near_duplicates(parts["train"])  # pyright: ignore
 
     def require_classes(
         self, split: str, given: Mapping[str, AnySplit], three: Mapping[str, AnySplit]

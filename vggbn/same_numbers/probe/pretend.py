@@ -307,7 +307,7 @@ def _array_content(array: np.ndarray) -> bytes:
         return head + array[(0,) * array.ndim].tobytes()
     if array.nbytes <= 64:
         return head + array.tobytes()
-    return head + hashlib.blake2b(np.ascontiguousarray(array), digest_size=12).digest()
+    return head + hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=12).digest()
 
 
 @cache
