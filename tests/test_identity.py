@@ -7,13 +7,20 @@ from dataclasses import replace
 
 import pytest
 
+from experiments import bn_ablation
 from tests.conftest import ROOT
+from tests.result_lines import SETTING, line
+from vggbn.claims import results
+from vggbn.commands.experiment import explain_left_out
 from vggbn.errors import UserError
 from vggbn.experiment import views
+from vggbn.experiment.plan import make_plan
+from vggbn.experiment.summary import build_report
 from vggbn.experiment.views import Look, View, view
 from vggbn.identity import equalities, identity
 from vggbn.identity.definitions import Folder, Package, key_of
 from vggbn.identity.reach import entry_of
+from vggbn.machine import provenance
 from vggbn.models import MODELS
 from vggbn.nn.norms import NORMS
 from vggbn.runs import posteriors
@@ -313,3 +320,31 @@ def test_a_damaged_table_is_refused(tmp_path, monkeypatch, text):
     equalities.PATH.write_text(text)
     with pytest.raises(UserError, match="damaged"):
         equalities.same_numbers("a", "b", "c")
+
+
+def test_the_command_says_why_lines_do_not_count_and_names_what_has_changed(tmp_path, monkeypatch):
+    plan = make_plan(bn_ablation.EXPERIMENT, "smoke", out=tmp_path, only=["bn"])
+    recipe = plan.variants["bn"]
+    lines = [
+        line("bn", 0, id=recipe.id, setting=SETTING | {"code": runs.code(recipe)}),
+        line("bn", 1, id=recipe.id, setting=SETTING | {"code": "of another day"}),
+        line("bn", 2, id="another"),
+    ]
+    for each in lines:
+        results.append(plan.results_path, each)
+    found = plan.found(SETTING)
+    assert list(found.runs["bn"]) == [0] and found.of_other_code == [lines[1]]
+    said = f"{plan.results_path}: 2 lines were left out: 1 of other code, 1 of other recipes."
+    sources = {
+        "abc": edited("vggbn.norm", "decay * old + (1 - decay) * new", "new"),
+        "unknown": None,
+        "before": {"__init__.py": ""},
+    }
+    monkeypatch.setattr(provenance, "source_at", sources.get)
+    named = f"{said} Changed since commit abc: vggbn.norm.batch_norm."
+    assert explain_left_out(plan, found) == named
+    for commit in ("unknown", "before", ""):
+        found.of_other_code[0]["commit"] = commit
+        assert explain_left_out(plan, found) == said
+    assert found.why_left_out() in build_report(plan, found).notes
+    assert found.missing([0, 1]) == [("bn", 1)]

@@ -77,8 +77,8 @@ def published_report(path: Path) -> Report:
     found = plan.found(setting)
     if not found.lines():
         raise UserError(
-            f"no line of {path} was made by today's code and recipes ({found.why_left_out()}): run "
-            "the experiment again."
+            f"no line of {path} was made by today's code and recipes: {found.why_left_out()} "
+            "Run the experiment again."
         )
     return build_report(plan, found, read_computed(plan.computed_path, plan.experiment.exact))
 
