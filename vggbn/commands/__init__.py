@@ -34,8 +34,9 @@ def _source(name: str) -> str:
 
 def _is_main(node: ast.stmt) -> bool:
     """Whether it is `def main(argv)`."""
-    named = isinstance(node, ast.FunctionDef) and node.name == "main"
-    return named and [argument.arg for argument in node.args.args] == ["argv"]
+    if not isinstance(node, ast.FunctionDef) or node.name != "main":
+        return False
+    return [argument.arg for argument in node.args.args] == ["argv"]
 
 
 def run_command(name: str, argv: Sequence[str]) -> None:
