@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vggbn.claims.results import Results
+from vggbn.claims.results import MissingRuns, Results
 from vggbn.claims.stats import as_ratio, paired_interval, verdict, weakest
 from vggbn.commands.experiment import main
 from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
@@ -160,7 +160,10 @@ CLAIMS = (
 
 def charts(results: Results) -> dict[str, Chart]:
     """Figure 1's three panels, and what (b) and (c) say of all units."""
-    data = results.trained()[0]["data"]["name"]
+    trained = results.trained()
+    if not trained:
+        raise MissingRuns("needs runs")
+    data = trained[0]["data"]["name"]
     found = {
         "(a) accuracy": Chart(
             "step",

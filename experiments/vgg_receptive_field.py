@@ -19,8 +19,8 @@ import numpy as np
 from vggbn.commands.exact import main
 from vggbn.experiment.exact import ExactClaim, ExactExperiment
 from vggbn.machine import compiling
-from vggbn.models import MODELS, Net
-from vggbn.models.vgg import vgg_blocks
+from vggbn.models import Net
+from vggbn.models.vgg import CONFIGS, vgg, vgg_blocks
 from vggbn.nn import layers
 from vggbn.report import Picture
 from vggbn.report.heat import heat_map
@@ -50,7 +50,7 @@ CHANNELS = (1, 3, 64, 512)  # where 27C² and the like are counted
 
 def model(config: str, net: Net):
     """The net of Table 1's column `config`."""
-    return MODELS["vgg_" + config.lower().replace("-", "_")](net)
+    return vgg(CONFIGS[config], net)
 
 
 def shapes(config: str, net: Net):
@@ -150,7 +150,7 @@ def field(config: str, net: Net, cells: int = 1) -> int:
     A layer with kernel k and stride s adds (k - 1) · j to the side and makes the stride j · s.
     """
     side, stride = 1, 1
-    for block in vgg_blocks(config, net):
+    for block in vgg_blocks(CONFIGS[config], net):
         side += sum(kernel - 1 for _, kernel, _ in block.convs) * stride
         if block.pool:
             side, stride = side + stride, 2 * stride
@@ -176,7 +176,7 @@ def measured_field(config: str, net: Net, image: int = IMAGE) -> tuple[int, int]
     ramps = [y[:, None] + x[None] for y in (up, up[::-1]) for x in (up, up[::-1])]
 
     def middle(x_NHWC):
-        y_NHWC = apply({"params": params, "batch_stats": {}}, x_NHWC)
+        y_NHWC = apply({"params": params, "batch_stats": {}}, x_NHWC)  # pyright: ignore
         return y_NHWC[:, y_NHWC.shape[1] // 2, y_NHWC.shape[2] // 2].sum()
 
     gradient_NHWC = compiling.jit(jax.grad(middle))(np.stack(ramps)[..., None].astype(np.float32))
@@ -239,7 +239,7 @@ def effective_field(config: str, draws: int, *, image: int = 304, batch: int = 4
     apply = model(config, net).score_map
 
     def centre(params, x_NHWC):
-        y_NHWC = apply({"params": params, "batch_stats": {}}, x_NHWC)
+        y_NHWC = apply({"params": params, "batch_stats": {}}, x_NHWC)  # pyright: ignore
         return y_NHWC[:, y_NHWC.shape[1] // 2, y_NHWC.shape[2] // 2].sum()
 
     gradient, total_HW = compiling.jit(jax.grad(centre, argnums=1)), np.zeros((image, image))

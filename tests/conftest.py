@@ -1,8 +1,9 @@
-"""What all tests share: repeatable runs, strict shapes, and where the real data lies."""
+"""What all tests share: repeatable runs, quick compiling, strict shapes, and the real data."""
 
 import os
 from pathlib import Path
 
+from tests.support import programs
 from vggbn.machine.environment import FLOAT32, accelerated
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -10,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Before jax and keras are imported. JAX_PLATFORMS is the user's own choice and stays as it is.
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ["MPLBACKEND"] = "Agg"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+os.environ |= programs.quick(os.environ)
 if accelerated():
     os.environ |= FLOAT32
 
@@ -24,6 +25,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # The same examples in every run; compilation makes the time of a single example meaningless.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    programs.keep_programs(config)
 
 
 def real_data_dir() -> Path:

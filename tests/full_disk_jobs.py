@@ -25,7 +25,7 @@ def fill(disk: Path) -> Path:
 
 
 def finish(job: subprocess.Popen) -> dict:
-    _, errors = job.communicate(timeout=300)
+    _, errors = job.communicate(timeout=600)
     return {"status": job.returncode, "stderr": errors}
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.test_stream import encoded, split_of, texture
+from tests.support.photographs import encoded, split_of, texture
 from vggbn.data import Dataset
 from vggbn.machine import mesh
 from vggbn.models import MODELS, Net
@@ -38,7 +38,7 @@ NETS = {
 
 
 def fitted(name: str, steps: int):
-    """The parameters and statistics after `steps` of train.fit, in float32."""
+    """The parameters and statistics after `steps` of loop.fit, in float32."""
     recipe = replace(NETS[name], steps=steps)
     stored = recipe.loading == "memory"
     dataset = runs.load_data(recipe, 0, runs.Store(Path("runs"))) if stored else photographs()

@@ -84,5 +84,5 @@ def resume(argument, report):
 
     signal.signal(signal.SIGTERM, save)
     report([os.getpid(), os.getppid()])
-    time.sleep(60)
+    time.sleep(600)
     return "was never moved"

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.support.trees import deviation
 from vggbn import data
 from vggbn.data import batch_indices, pixel_moments
 from vggbn.errors import UserError
@@ -46,15 +47,6 @@ def digits():
 def strided(parts: int, n: int) -> np.ndarray:
     """The examples of part 0, of part 1 and so on: bn_groups cuts these rows into the parts."""
     return np.concatenate([np.arange(part, n, parts) for part in range(parts)])
-
-
-def deviation(found, wanted) -> float:
-    """The largest of all leaves, each relative to its largest value."""
-    assert jax.tree.structure(found) == jax.tree.structure(wanted)
-    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
-    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs]
-    assert all(a.shape == b.shape for a, b in pairs)
-    return max(np.abs(a - b).max() / max(np.abs(b).max(), 1e-3) for a, b in pairs)
 
 
 # --- the sum over parts --------------------------------------------------------------------------

@@ -1,13 +1,7 @@
-"""The first experiment: its arms, its schedules, its judges on made-up results, its golden text.
-
-    RENEW_GOLDEN=1 python -m pytest tests/test_bn_ablation.py -k golden
-
-writes tests/golden/bn_ablation_*.txt anew; read the diff before you commit it.
-"""
+"""The first experiment: its arms, its schedules, its judges on made-up results."""
 
 import json
-import os
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 
@@ -24,24 +18,21 @@ from experiments.bn_ablation import (
     MARGIN,
     SMALL,
 )
-from tests.conftest import ROOT
 from tests.result_lines import SETTING, diverged, line
 from vggbn.claims.results import Results
 from vggbn.claims.stats import VERDICTS
-from vggbn.commands.experiment import listing
 from vggbn.errors import UserError
 from vggbn.experiment import sweep
 from vggbn.experiment.design import Tuned
 from vggbn.experiment.plan import PUBLISHED, make_plan, variant_edits
 from vggbn.experiment.summary import build_report
+from vggbn.models import MODELS
 from vggbn.runs import run as runs
 from vggbn.runs.many import compile_key
 from vggbn.training import optim
 from vggbn.training.recipe import diff
 from vggbn.training.step import TRACES, train_step
 
-GOLDEN = ROOT / "tests" / "golden"
-RENEW = "RENEW_GOLDEN=1 python -m pytest tests/test_bn_ablation.py -k golden"
 SIZES = ("small", "full", "full-cifar10")
 
 
@@ -52,18 +43,6 @@ def plan(size):
 
 
 # --- the arms ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_the_listing_is_the_golden_text(size):
-    path, text = GOLDEN / f"bn_ablation_{size.replace('-', '_')}.txt", listing(plan(size)) + "\n"
-    if os.environ.get("RENEW_GOLDEN"):
-        path.write_text(text, encoding="utf-8")
-    assert path.exists(), f"there is no {path.name}: {RENEW}"
-    assert text == path.read_text(encoding="utf-8"), (
-        f"the resolved recipes of --size {size} are no longer those of {path.name}. If you mean "
-        f"it, renew the golden text and read its diff:\n{RENEW}"
-    )
 
 
 def test_the_factorial_is_complete():
@@ -158,13 +137,7 @@ def test_arms_of_one_architecture_share_a_compilation(size, keys):
     assert len({(r.norm, r.model, r.activation) for r in recipes}) == keys
 
 
-def test_panels_show_arms_that_there_are():
-    arms = {*plan("full").variants, "bn+tuned"}
-    assert {name for names in EXPERIMENT.panels.values() for name in names} <= arms
-
-
-def test_published_verdicts_have_five_seeds_and_small_ones_three():
-    assert len(plan("full").seeds) >= 5
+def test_small_verdicts_have_three_seeds():
     assert len(plan("small").seeds) == 3
     assert plan("small").base.steps >= 1200
 
@@ -399,13 +372,6 @@ def test_effects_are_in_the_unit_they_are_shown_in():
     assert "base+lr_x30 3 of 3" in larger.detail and "bn+lr_x30 0 of 3" in larger.detail
 
 
-@pytest.mark.parametrize("claim", CLAIMS)
-def test_without_runs_nothing_is_judged(claim):
-    judgement = judged(claim)
-    assert (judgement.verdict, judgement.n) == ("inconclusive", 0)
-    assert judgement.detail.startswith("not judged: ")
-
-
 @pytest.mark.parametrize(
     ("claim", "missing"), [(claim, arm) for claim, arms in NEEDS.items() for arm in arms]
 )
@@ -500,8 +466,9 @@ def test_the_train_step_is_traced_once_for_each_architecture(
 ):
     vgg = import_module("vggbn.models.vgg")
     monkeypatch.setattr(vgg, "WIDTHS", vgg.WIDTHS[:blocks])
-    for name, words in vgg.CONFIGS.items():
-        monkeypatch.setitem(vgg.CONFIGS, name, words[:blocks])
+    for name in [name for name in MODELS if name != "mlp"]:
+        config = MODELS[name].args[0][:blocks]
+        monkeypatch.setitem(MODELS, name, partial(vgg.vgg, config))
     edits = {"image_size": 8, "width": 1 / 16, "evaluations": 2, "population_batches": 1}
     edits |= {"fc": 15 + blocks, "steps": 2}  # fc: compilations are kept by net, not by table
     tiny = make_plan(EXPERIMENT, "smoke", out=tmp_path, data="digits", edits=edits)

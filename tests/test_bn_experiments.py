@@ -1,11 +1,5 @@
-"""The BN paper's experiments: their arms and recipes, their judges on made-up results.
+"""The BN paper's experiments: their arms and recipes, their judges on made-up results."""
 
-    RENEW_GOLDEN=1 python -m pytest tests/test_bn_experiments.py -k golden
-
-writes their golden texts anew; read the diff before you commit it.
-"""
-
-import os
 from dataclasses import asdict
 from functools import cache
 from importlib import import_module
@@ -26,39 +20,18 @@ from experiments import (
     bn_whitening,
 )
 from experiments.bn_sigmoid import DEPTHS
-from tests.conftest import ROOT
 from tests.result_lines import SETTING, line
 from vggbn.claims.results import Results
 from vggbn.claims.stats import Interval, paired_interval
-from vggbn.commands.experiment import listing
 from vggbn.experiment.plan import make_plan
 from vggbn.experiment.summary import build_report
 from vggbn.models import folded
-
-GOLDEN = ROOT / "tests" / "golden"
-RENEW = "RENEW_GOLDEN=1 python -m pytest tests/test_bn_experiments.py -k golden"
-NAMES = (
-    "mnist", "sigmoid", "scale", "gradient", "placement", "batch_size", "shuffle", "inference",
-    "regularisation", "ensemble", "whitening",
-)  # fmt: skip
-SIZES = ("small", "full")
 
 
 @cache
 def plan(name, size="full"):
     experiment = import_module(f"experiments.bn_{name}").EXPERIMENT
     return make_plan(experiment, size, out=Path("out"))
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", NAMES)
-def test_the_listing_is_the_golden_text(name, size):
-    path, text = GOLDEN / f"bn_{name}_{size}.txt", listing(plan(name, size)) + "\n"
-    if os.environ.get("RENEW_GOLDEN"):
-        path.write_text(text, encoding="utf-8")
-    assert path.exists() and text == path.read_text(encoding="utf-8"), (
-        f"the resolved recipes are no longer those of {path.name}. If you mean it:\n{RENEW}"
-    )
 
 
 def judged(name, lines, claim):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.support.trees import assert_same
 from vggbn.errors import UserError
 from vggbn.runs import arrays as checkpoint
 
@@ -44,14 +45,6 @@ def a_tree(seed=0):
         "numpy": {"uint8": np.arange(5, dtype=np.uint8), "float32": np.asarray(0.25, np.float32)},
     }
     return State(jnp.int32(11), arrays, (Pair((), {"w": jnp.full((2, 3), 1.5)}), ()))
-
-
-def assert_same(ours, expected):
-    """Bit by bit, with dtypes and shapes, leaf by leaf."""
-    pairs = list(zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True))
-    for a, b in pairs:
-        assert (a.dtype, a.shape) == (b.dtype, b.shape)
-        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
 # Orbax leaves the reads of a damaged file unfinished: they end here, and not in another module.

@@ -87,7 +87,7 @@ def arrays(folder: Path) -> list[int]:
     return [int(c.split("--array=0-")[1].split("%")[0]) + 1 if "--array" in c else 1 for c in calls]
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=600):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "waited in vain"
@@ -167,10 +167,9 @@ def test_so_is_one_that_is_killed_with_all_its_processes(engine, tmp_path, times
 
 
 def test_a_mistake_of_the_users_ends_it_all(engine, capsys):
-    began = time.monotonic()
     with pytest.raises(UserError, match="no such data set"):
-        do(engine, job("sleeper", 0, "sleep", 60), job("no", 0, "refuse", "no such data set."))
-    assert time.monotonic() - began < 30
+        do(engine, job("sleeper", 0, "sleep", 600), job("no", 0, "refuse", "no such data set."))
+    # A sleeper that was waited for would be over, and not cancelled.
     assert "jobs that are cancelled: 1." in capsys.readouterr().err
 
 
@@ -183,9 +182,23 @@ def test_ctrl_c_cancels_what_was_submitted(engine, capsys):
 
     events = Events(interrupted, lambda *_: None, lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
-        engine.run([job("sleeper", 0, "sleep", 60)], pool_jobs.work, events)
+        engine.run([job("sleeper", 0, "sleep", 600)], pool_jobs.work, events)
     wait_for(lambda: gone(pids[0]))
     assert "jobs that are cancelled: 1." in capsys.readouterr().err
+
+
+def test_a_job_that_is_deaf_to_its_cancelling_is_killed_and_reaped(tmp_path, monkeypatch):
+    """As one whose command was started in the background, where a shell has Ctrl-C ignored."""
+    import submitit
+
+    code = "import signal, time; signal.signal(2, signal.SIG_IGN); print('deaf'); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-uc", code], stdout=subprocess.PIPE)
+    with process.stdout:
+        process.stdout.readline()
+    theirs = submitit.LocalJob(tmp_path, str(process.pid), process=process)
+    monkeypatch.setattr(cluster, "PATIENCE", 0.1)
+    cluster._cancel([cluster._Flight(job("deaf", 0, "sleep"), theirs, tmp_path / "s")], wait=True)
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_a_job_that_is_moved_elsewhere_goes_on_there(engine, tmp_path):
@@ -381,9 +394,8 @@ def without_times(record):
     return {k: v for k, v in record.items() if k not in ("finished", "seconds")}
 
 
-def test_runs_equal_those_of_the_pool_and_outlive_their_command(tmp_path, monkeypatch):
+def test_runs_equal_those_of_the_pool_and_outlive_their_command(tmp_path):
     """The next command finds them all, and submits nothing."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     there, here = tmp_path / "there", tmp_path / "here"
     command = [sys.executable, "-c", KILLED, str(there)]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL

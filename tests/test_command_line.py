@@ -70,6 +70,7 @@ MISUSE = {
     "uneven groups": ("--set bn_groups=5", ["batch 32", "bn_groups=5"]),
     "padding too small": ("--set fit=pad", ["28x28", "image_size=16", "resize"]),
     "no such folder": ("--data folder:{here}/missing", ["{here}/missing does not exist"]),
+    "folder of no path": ("--data folder:", ["has no path", "write folder:PATH"]),
     "folder without images": ("--data folder:{here}/bare", ["{here}/bare", "CLASS"]),
     "folder of one class": ("--data folder:{here}/one", ["{here}/one", "two are needed"]),
     "folder with an empty class": ("--data folder:{here}/hole", ["{here}/hole/b is empty", "add"]),
@@ -330,7 +331,7 @@ def stop_after_a_row(out, stop):
     try:
         assert any(ROW.match(text) for text in started.stdout), started.stderr.read()
         stop(started)
-        _, err = started.communicate(timeout=120)  # till the last worker has closed its end
+        _, err = started.communicate(timeout=600)  # till the last worker has closed its end
     finally:
         started.kill()
     return started.returncode, err

@@ -15,6 +15,7 @@ from PIL import Image
 from vggbn.data import load
 from vggbn.data.pixels.decode import Damaged
 from vggbn.data.prepare.archive import whole
+from vggbn.data.prepare.sets import prepare_folder
 from vggbn.data.prepare.shards import Collection, Example, write_set
 from vggbn.data.readers import tfds as tfds_source
 from vggbn.data.stream import training_batches
@@ -64,6 +65,52 @@ def test_the_refusal_of_a_file_names_it_and_the_choice(tmp_path):
     (root / "b" / "3.png").write_text("no image")
     with pytest.raises(UserError, match=r"b.3\.png cannot be read .*: replace or .*" + CHOICE):
         load(f"folder:{root}", **options())
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to(path.with_name("nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [(dangling, "a link that leads nowhere"), (os.mkfifo, "no file")],
+)
+def test_what_is_no_file_is_refused_or_skipped(tmp_path, make, what, capfd):
+    root = make_folder(tmp_path / "images", {"a": 12, "b": 12})
+    before = load(f"folder:{root}", **options())
+    make(root / "b" / "5x.png")
+    with pytest.raises(UserError, match=rf"b.5x\.png is {what}: replace or remove it.*{CHOICE}"):
+        load(f"folder:{root}", **options())
+    found = load(f"folder:{root}", **options(damaged="skip"))
+    assert found.digest == before.digest
+    assert found.note == before.note + ", 1 damaged files skipped"
+    assert capfd.readouterr().err.count("skipped: ") == 1
+    prepared = prepare_folder(str(root), "photos", str(tmp_path / "out"), "skip")
+    assert "5x" not in str(sorted(prepared.iterdir()))
+    assert len(load("photos", **options(data_dir=str(tmp_path / "out"), damaged="skip")).train)
+
+
+@pytest.mark.parametrize("what", [dangling, os.mkfifo])
+def test_a_class_of_nothing_but_what_is_no_file_is_empty(tmp_path, what):
+    root = make_folder(tmp_path, {"a": 12, "b": 12, "c": 0})
+    what(root / "c" / "x.png")
+    found = load(f"folder:{root}", **options(damaged="skip"))
+    assert found.classes == ("a", "b")
+
+
+def test_a_link_to_a_class_that_leads_nowhere_is_refused_or_told(tmp_path):
+    root = make_folder(tmp_path, {"train/a": 12, "train/b": 12})
+    dangling(root / "train" / "c")
+    with pytest.raises(UserError, match=r"train.c is a link that leads nowhere"):
+        load(f"folder:{root}", **options())
+    assert "1 damaged files" in load(f"folder:{root}", **options(damaged="skip")).note
+
+
+def test_a_link_to_an_image_is_an_image(tmp_path):
+    root = make_folder(tmp_path / "images", {"a": 12, "b": 12})
+    target = (root / "a" / "0.png").rename(tmp_path / "elsewhere.png")
+    (root / "a" / "0.png").symlink_to(target)
+    assert "24 images" in load(f"folder:{root}", **options()).note
 
 
 def test_an_image_that_does_not_fit_is_not_damaged(tmp_path):
@@ -330,7 +377,7 @@ def test_the_cache_keeps_refused_and_skipped_apart(tiny, tmp_path, capfd):
 
 
 def test_a_slice_of_a_part_knows_its_places(tiny):
-    opened = tfds_source.open_prepared("tiny", str(tiny), ())
+    opened = tfds_source.open_prepared("tiny", str(tiny))
     records = opened.records("train[40:100]")
     assert len(records) == 60
     assert records.where(0).startswith("record 10 of ") and records.where(0).endswith(FILE)
@@ -415,7 +462,7 @@ def test_a_stream_names_an_empty_class_folder(tmp_path):
 
 
 def test_the_places_of_two_parts_together(tiny):
-    records = tfds_source.open_prepared("tiny", str(tiny), ()).records("train+test")
+    records = tfds_source.open_prepared("tiny", str(tiny)).records("train+test")
     assert len(records) == 124
     assert re.fullmatch(rf"record 9 of .*{FILE}", records.where(39))
     assert re.fullmatch(r"record 3 of .*tiny-test.array_record-00000-of-00001", records.where(123))

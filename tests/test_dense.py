@@ -1,6 +1,7 @@
 """Dense evaluation (VGG 3.2): the same weights over a whole image (V-11)."""
 
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,8 @@ def test_on_an_image_of_the_crop_s_size_dense_is_the_net(model, image, pools, fi
     variables = weights(model, net)
     x_NHWC = images(*image)
     dense = jax.jit(MODELS[model](net).score_map)(variables, x_NHWC)
-    logits, _ = MODELS[model](net).apply(variables, x_NHWC, train=False)
+    apply = jax.jit(partial(MODELS[model](net).apply, train=False))
+    logits, _ = apply(variables, x_NHWC)
     assert_close(dense, logits[:, None, None])
 
 
@@ -57,7 +59,7 @@ def test_the_map_of_the_papers_net_has_the_papers_size(side, cells):
 
 @pytest.mark.parametrize(("side", "pools"), [(64, 3), (32, 2), (128, 4)])
 def test_fewer_pools_keep_about_the_papers_ratio_of_crop_to_stride(side, pools):
-    assert vgg.map_size("D", small((side, side, 3), pools=pools)) == (8, 8)
+    assert vgg.map_size(vgg.D, small((side, side, 3), pools=pools)) == (8, 8)
 
 
 def crops_slid_over(apply, x_NHWC, crop, stride):
@@ -95,8 +97,8 @@ def test_with_padding_dense_differs_from_crops():
     net = small((24, 24, 3), pools=3)
     variables = weights("vgg_a", net)
     x_NHWC = images(32, 40)
-    dense = MODELS["vgg_a"](net).score_map(variables, x_NHWC)
-    apply = lambda x: MODELS["vgg_a"](net).apply(variables, x, train=False)[0]  # noqa: E731
+    dense = jax.jit(MODELS["vgg_a"](net).score_map)(variables, x_NHWC)
+    apply = jax.jit(lambda x: MODELS["vgg_a"](net).apply(variables, x, train=False)[0])
     crops = crops_slid_over(apply, x_NHWC, 24, 8)
     assert dense.shape == crops.shape == (2, 2, 3, 6)
     assert np.abs(dense - crops).max() > 0.01 * np.ptp(crops)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import programs
 from vggbn.commands.experiment import run
 from vggbn.errors import UserError
 from vggbn.experiment.plan import make_plan
@@ -55,7 +56,7 @@ def costs():
     """Of NETS on eight devices, whatever the user's own flags say."""
     wanted = {name: (name, recipe, fixed(recipe)) for name, recipe in NETS.items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+        patch.setenv("XLA_FLAGS", f"{programs.QUICK} --xla_force_host_platform_device_count=2")
         return sharded.costs_on(DEVICES, wanted)
 
 

@@ -17,9 +17,11 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.test_layers import conv_64, normal, relative_error, with_gradients
-from vggbn.machine import compiling, provenance
+from vggbn.machine import compiling
 from vggbn.models import MODELS, Net
 from vggbn.nn import fast, layers
+from vggbn.runs import run as runs
+from vggbn.training.recipe import Recipe
 
 
 @pytest.fixture(autouse=True)
@@ -605,8 +607,9 @@ def test_jit_passes_its_arguments_on(switch):
 @pytest.mark.parametrize("value", ["0", "1", None])
 def test_the_variable_decides(value):
     code = (
-        "from vggbn.machine import compiling; from vggbn.machine import provenance\n"
-        "options, code = compiling.compiler_options(), provenance.setting()['code']\n"
+        "from vggbn.machine import compiling; from vggbn.runs.run import code as code_of\n"
+        "from vggbn.training.recipe import Recipe\n"
+        "options, code = compiling.compiler_options(), code_of(Recipe())\n"
         "print(compiling.ENABLED, bool(options), code, sep=';')\n"
     )
     env = {name: v for name, v in os.environ.items() if name != "VGGBN_FAST"}
@@ -615,12 +618,13 @@ def test_the_variable_decides(value):
         [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    enabled, options, digest = run.stdout.strip().split(";")
+    enabled, options, code = run.stdout.strip().split(";")
+    plain = code.removesuffix(" plain")
+    assert plain == runs.code(Recipe()).removesuffix(" plain")
     if value == "0":
-        assert (enabled, options, digest) == ("False", "False", provenance.code_digest() + " plain")
+        assert (enabled, options, code) == ("False", "False", f"{plain} plain")
     else:
-        assert (enabled, options) == ("True", str(known(compiling.OPTIONS)))
-        assert digest == provenance.code_digest()
+        assert (enabled, options, code) == ("True", str(known(compiling.OPTIONS)), plain)
 
 
 # --- nothing at all ------------------------------------------------------------------------------
@@ -672,7 +676,10 @@ def test_memory_is_kept_from_step_to_step():
 
 
 def test_a_program_runs_in_the_thread_that_calls_it_and_keeps_its_memory():
-    """100 MB between two products: ready at once, without fresh pages; jax's threads do neither."""
+    """100 MB between two products, ten times: ready at once, no fresh pages.
+
+    jax's threads do neither; on a busy machine one may be done before it is asked for.
+    """
     code = (
         "import resource\n"
         "import jax.numpy as jnp\n"
@@ -682,11 +689,12 @@ def test_a_program_runs_in_the_thread_that_calls_it_and_keeps_its_memory():
         "x, y = jnp.ones(5000), jnp.ones((5000, 16))\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(10): f(x, y).block_until_ready()\n"
-        "before = faults()\n"
-        "result = f(x, y)\n"
-        "ready = result.is_ready()\n"
-        "result.block_until_ready()\n"
-        "print(int(ready), faults() - before)\n"
+        "before, ready = faults(), []\n"
+        "for _ in range(10):\n"
+        "    result = f(x, y)\n"
+        "    ready.append(result.is_ready())\n"
+        "    result.block_until_ready()\n"
+        "print(sum(ready), faults() - before)\n"
     )
 
     def ready_and_faults(**settings):
@@ -703,7 +711,9 @@ def test_a_program_runs_in_the_thread_that_calls_it_and_keeps_its_memory():
 
     ready, ours = ready_and_faults()
     later, theirs = ready_and_faults(JAX_CPU_ENABLE_ASYNC_DISPATCH="true")
-    assert (ready, later) == (1, 0)
+    assert ready == 10 > later, (
+        "a busy machine may let a thread of jax's finish first, now and then"
+    )
     if compiling.keep_memory() and sys.platform == "linux":
         assert ours < theirs / 4
 

@@ -10,6 +10,7 @@ from tests.test_library_calls import MLP
 from vggbn.errors import UserError
 from vggbn.jobs import here
 from vggbn.jobs.pool import Events, Job
+from vggbn.machine import provenance
 from vggbn.runs import many
 from vggbn.runs.run import Store, train_run
 
@@ -62,4 +63,4 @@ def test_a_breakpoint_in_the_step_is_reached_in_this_process(tmp_path, monkeypat
     setting = many.worker_setting(engine)
     many.train_many(wanted, engine, lambda name, record: written.append(record), setting=setting)
     assert reached == [os.getpid()]
-    assert [record["setting"] for record in written] == [setting]
+    assert [provenance.machine(record["setting"]) for record in written] == [setting]

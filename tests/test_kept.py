@@ -1,5 +1,6 @@
 """What a run saves of itself, what it finds again, and whose steps it refuses."""
 
+import json
 import shutil
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from vggbn.errors import UserError
+from vggbn.identity import equalities
 from vggbn.machine import provenance
 from vggbn.runs import keeper as kept
 from vggbn.runs import run as runs
@@ -52,7 +54,7 @@ def test_a_run_goes_on_and_its_record_says_so(store, tmp_path, capsys):
     assert saved_steps.steps(steps_of(TINY, store)) == [64, 128]
     found = runs.train_run(TINY, 0, store)
     assert "going on from step 128 in" in capsys.readouterr().err
-    assert found["resumed"] == [{"step": 128, "setting": provenance.setting()}]
+    assert found["resumed"] == [{"step": 128, "setting": found["setting"]}]
     assert found["final"] == straight["final"] and found["history"] == straight["history"]
     ours, theirs = (
         runs.load_run(s.folder(TINY, 0)) for s in (store, runs.Store(tmp_path / "other"))
@@ -76,14 +78,23 @@ def test_steps_of_another_recipe_are_refused_and_the_fields_named(store):
 
 def test_steps_of_other_code_are_moved_aside_and_not_used(store, monkeypatch, capsys):
     interrupted(TINY, store, at=128)
-    old = provenance.setting()
-    monkeypatch.setattr(provenance, "setting", lambda: old | {"code": "of another day"})
+    old = runs.code(TINY)
+    monkeypatch.setattr(runs, "code", lambda recipe: "of another day")
     record = runs.train_run(TINY, 0, store)
     assert "resumed" not in record and record["history"][-1]["step"] == 192
     said = capsys.readouterr().err
     assert "other code than today's" in said and "starts anew" in said
-    aside = store.folder(TINY, 0) / f"steps-{old['code']}"
+    aside = store.folder(TINY, 0) / f"steps-{old}"
     assert saved_steps.steps(aside) == [64]
+
+
+def test_steps_of_code_that_makes_the_same_numbers_are_used(store, monkeypatch, tmp_path):
+    interrupted(TINY, store, at=128)
+    path = tmp_path / "same_numbers.json"
+    path.write_text(json.dumps({runs.code(TINY): {TINY.id: "of another day"}}))
+    monkeypatch.setattr(equalities, "PATH", path)
+    monkeypatch.setattr(runs, "code", lambda recipe: "of another day")
+    assert runs.train_run(TINY, 0, store)["resumed"][0]["step"] == 64
 
 
 def test_on_another_device_it_goes_on_and_both_are_named(store, monkeypatch):
@@ -91,7 +102,7 @@ def test_on_another_device_it_goes_on_and_both_are_named(store, monkeypatch):
     old = provenance.setting()
     monkeypatch.setattr(provenance, "setting", lambda: old | {"device": "another"})
     record = runs.train_run(TINY, 0, store)
-    assert record["resumed"] == [{"step": 64, "setting": old}]
+    assert record["resumed"] == [{"step": 64, "setting": {"code": runs.code(TINY), **old}}]
     assert record["setting"]["device"] == "another"
 
 

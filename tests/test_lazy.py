@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.test_data import make_tfds, options
 from vggbn.data import LazySplit, Split, colour_pca, load, moments, pixel_moments
-from vggbn.data.lazy import centre_view, loaded
+from vggbn.data.lazy import Files, centre_view
 from vggbn.data.readers import tfds as tfds_source
 from vggbn.data.split import digest_of
 from vggbn.data.splits import stratified
@@ -72,7 +72,7 @@ def test_a_streamed_folder_holds_the_images_of_the_folder(clothes, fit):
 
 
 def test_a_streamed_part_of_cifar10_holds_its_images(data_dir):
-    prepared = tfds_source.open_prepared("cifar10", str(data_dir / "tfds"), ())
+    prepared = tfds_source.open_prepared("cifar10", str(data_dir / "tfds"))
     part, size = "test[300:340]", {"image_size": 24, "fit": "resize"}
     held = tfds_source.read_part(prepared, part, **size)
     labels_N = tfds_source.read_labels(prepared, part)
@@ -229,13 +229,16 @@ def test_padded_batches_of_a_streamed_split(clothes, monkeypatch):
             np.testing.assert_array_equal(ours, array)
 
 
-def test_a_streamed_split_can_be_held_in_memory(clothes):
+def test_images_of_many_sizes_are_neither_stacked_nor_of_one_shape(clothes):
     held, lazy = (found.train for found in both(f"folder:{clothes}", **WHOLE))
-    same_images(lazy, loaded(lazy))
-    np.testing.assert_array_equal(loaded(lazy).images_NHWC, held.images_NHWC)
-    assert loaded(held) is held
+    assert not lazy.one_size and held.resident[2] is held.sizes_N2
     with pytest.raises(TypeError, match="many sizes"):
         lazy.images([0, 1])
+    with pytest.raises(TypeError, match="many sizes"):
+        _ = lazy.image_shape
+    view = lazy.centred(36, 32)
+    assert view.image_shape == held.centred(36, 32).image_shape == (32, 32, 3)
+    assert view.resident == (None, None, None)
 
 
 # --- refusals ------------------------------------------------------------------------------------
@@ -276,3 +279,16 @@ def test_a_damaged_image_is_named_when_it_is_met(clothes, tmp_path):
     with pytest.raises(UserError, match=f"{file} cannot be read as an image"):
         train.images(range(len(train)))
     train.image(0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["tif", "jpg", "png"])
+def test_a_turned_image_has_the_size_it_is_shown_in(tmp_path, orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.full((60, 90, 3), 99, np.uint8))
+    image.save(tmp_path / f"x.{kind}", exif=exif)
+    store = Files.of(tmp_path, [tmp_path / f"x.{kind}"])
+    split = LazySplit(store, np.zeros(1, int), np.zeros(1, np.int32), 40, "whole", 3)
+    expected = (60, 40) if orientation >= 5 else (40, 60)
+    assert split.image(0).shape[:2] == split.size(0) == expected

@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.mesh_jobs import NETS
+from tests.support import programs
 from vggbn.errors import UserError
 from vggbn.machine import mesh
 from vggbn.runs import run as runs
@@ -33,7 +34,7 @@ def trained(tmp_path_factory):
             for i in range(processes)
         ]
         for job in jobs:
-            out, errors = job.communicate(timeout=300)
+            out, errors = job.communicate(timeout=600)
             assert job.returncode == 0, errors[-2000:]
             assert out.split()[-1] == str(devices)
         with np.load(folder / f"{processes - 1}.npz") as found:
@@ -53,7 +54,7 @@ def joining(processes: int) -> list[tuple[str, ...]]:
 
 
 def start(out: Path, what: str, devices: int, join: tuple[str, ...]) -> subprocess.Popen:
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{programs.QUICK} --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "tests.mesh_jobs", str(out), what, *join],
         cwd=out.parent,
@@ -101,7 +102,7 @@ def test_a_streamed_set_trains_alike_in_two_processes(trained, steps):
 
 @pytest.mark.parametrize("net", ["plain", "mlp", "groups", "parts"])
 def test_a_float32_step_of_a_smooth_net_is_the_same_on_eight_devices(trained, net):
-    """By `train.fit`, dropout and all: what is drawn does not depend on the devices."""
+    """By `loop.fit`, dropout and all: what is drawn does not depend on the devices."""
     assert deviation(trained(f"{net}:1", 8), trained(f"{net}:1", 1)) < 1e-5
 
 

@@ -1,5 +1,6 @@
 """The nets against Table 1's counts, Keras' VGGs and a NumPy VGG written from the papers alone."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -114,9 +115,14 @@ def test_width_multiplies_the_channels_and_never_reaches_zero():
 
 
 @pytest.mark.parametrize(
-    "model, theirs", [("vgg_d", "VGG16"), pytest.param("vgg_e", "VGG19", marks=pytest.mark.slow)]
+    "model, theirs, side",
+    [
+        ("vgg_d", "VGG16", 64),  # fc1 takes 2×2 pixels, so that their order counts
+        pytest.param("vgg_d", "VGG16", 224, marks=pytest.mark.slow),
+        pytest.param("vgg_e", "VGG19", 224, marks=pytest.mark.slow),
+    ],
 )
-def test_forward_pass_at_224_equals_keras(model, theirs, monkeypatch):
+def test_forward_pass_equals_keras(model, theirs, side, monkeypatch):
     import keras
 
     assert keras.backend.backend() == "jax"
@@ -129,7 +135,9 @@ def test_forward_pass_at_224_equals_keras(model, theirs, monkeypatch):
 
     monkeypatch.setattr(keras.initializers.GlorotUniform, "__call__", he)
     with jax.numpy_rank_promotion("allow"):  # Keras adds its biases by broadcasting
-        net = getattr(keras.applications, theirs)(weights=None, classifier_activation=None)
+        net = getattr(keras.applications, theirs)(
+            weights=None, classifier_activation=None, input_shape=(side, side, 3)
+        )
         params = {}
         for layer in net.layers:
             if layer.weights:
@@ -137,11 +145,12 @@ def test_forward_pass_at_224_equals_keras(model, theirs, monkeypatch):
                 name = layer.name.replace("block", "conv").replace("_conv", "_")
                 name = name.replace("predictions", "fc3")
                 params[name] = {"kernel": layer.kernel.value, "bias": layer.bias.value}
-        x_NHWC = rng.standard_normal((2, 224, 224, 3), dtype=np.float32)
+        x_NHWC = rng.standard_normal((2, side, side, 3), dtype=np.float32)
         expected = np.asarray(net(x_NHWC))
-    expected_tree = shapes(model, PAPER)[0]
+    ours = replace(PAPER, image=(side, side, 3))
+    expected_tree = shapes(model, ours)[0]
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, expected_tree)
-    apply = jax.jit(MODELS[model](PAPER).apply, static_argnames="train")
+    apply = jax.jit(MODELS[model](ours).apply, static_argnames="train")
     logits = np.asarray(apply({"params": params, "batch_stats": {}}, x_NHWC, train=False)[0])
     assert logits.shape == (2, 1000)
     # relative to what tells the two images apart, so that a net that ignores its input fails

@@ -22,6 +22,7 @@ from jax.test_util import check_grads
 import vggbn.nn.batch_norm
 import vggbn.nn.moving
 from tests.conftest import ROOT
+from tests.support import programs
 from vggbn.nn.batch_norm import (
     batch_norm,
     batch_norm_init,
@@ -965,7 +966,7 @@ def test_statistics_are_global_under_a_sharded_batch(tmp_path):
     """Under jit the batch mean is over all devices; per-device statistics are `groups`."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"{programs.QUICK} --xla_force_host_platform_device_count=4",
         "PYTHONPATH": str(ROOT),
     }
     done = subprocess.run(
@@ -974,7 +975,7 @@ def test_statistics_are_global_under_a_sharded_batch(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "equal on four devices"

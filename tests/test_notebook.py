@@ -17,6 +17,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from nbclient import NotebookClient
 
 from tests.conftest import ROOT
+from tests.support import programs
 
 PATH = ROOT / "notebooks" / "colab_tpu.ipynb"
 NOTEBOOK = nbformat.read(PATH, as_version=4)
@@ -191,6 +192,7 @@ def files_of_the_checkout():
 @pytest.fixture
 def at_home(tmp_path, monkeypatch):
     """For a kernel that imports this checkout, on a CPU, and keeps out of the user's home."""
+    programs.as_users_do(monkeypatch)
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")

@@ -447,6 +447,7 @@ def test_a_name_that_cannot_be_loaded_is_refused(tmp_path, name):
         ("cifar10 --damaged skip", "--damaged is for folder:PATH and imagenet2012"),
         ("imagenet2012 --archives nowhere", "ILSVRC2012_img_train.tar is missing in nowhere"),
         ("folder:nowhere --name x", "nowhere does not exist"),
+        ("folder: --name x", "has no path: write folder:PATH"),
     ],
 )
 def test_a_command_that_cannot_work_is_one_sentence(arguments, words, capsys, tmp_path):

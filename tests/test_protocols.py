@@ -2,7 +2,9 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 import scipy.special
@@ -52,13 +54,17 @@ def standard(x_HWC):
     return ((x_HWC / 255 - MEAN_C) / STD).astype(np.float32)[None]
 
 
+score_map = jax.jit(MODELS["vgg_a"](NET).score_map)
+apply = jax.jit(partial(MODELS["vgg_a"](NET).apply, train=False))
+
+
 def scores_of(weights, x_HWC):
     """The score map [h, w, K] of one uint8 image."""
-    return np.asarray(MODELS["vgg_a"](NET).score_map(weights, standard(x_HWC)))[0]
+    return np.asarray(score_map(weights, standard(x_HWC)))[0]
 
 
 def posterior_of(weights, crop_HWC):
-    logits, _ = MODELS["vgg_a"](NET).apply(weights, standard(crop_HWC), train=False)
+    logits, _ = apply(weights, standard(crop_HWC))
     return scipy.special.softmax(np.asarray(logits)[0])
 
 
@@ -152,7 +158,8 @@ def test_what_is_cut_is_cut_at_the_centre():
 
 @pytest.mark.parametrize(("image", "pools"), [(64, 3), (32, 2), (28, 3), (224, 5), (16, 5)])
 def test_the_stride_is_that_of_the_pools(image, pools):
-    stride = modules["dense"].stride("vgg_d", small((image, image, 3), pools=pools))
+    net = replace(small((image, image, 3), pools=pools), model="vgg_d")
+    stride = modules["dense"].stride(net)
     assert stride == 2 ** min(pools, int(np.log2(image)))
 
 

@@ -9,29 +9,22 @@ import pytest
 
 from tests.conftest import ROOT
 from vggbn.experiment import summary
-from vggbn.machine import compiling, provenance
+from vggbn.machine import provenance
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A copy of the package whose digest can be taken after changes."""
+    """A copy of the package that lies in no checkout."""
     copy = tmp_path / "vggbn"
     shutil.copytree(provenance.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(provenance, "PACKAGE", copy)
     return copy
 
 
-def digest():
-    return provenance.code_digest.__wrapped__()
-
-
-@pytest.mark.parametrize(("enabled", "forms"), [(True, ""), (False, " plain")])
-def test_the_setting_has_what_two_numbers_must_share(monkeypatch, enabled, forms):
-    monkeypatch.setattr(compiling, "ENABLED", enabled)
+def test_the_setting_has_what_two_numbers_must_share(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     setting = provenance.setting.__wrapped__()
-    assert list(setting) == ["code", "jaxlib", "device", "threads"]
-    assert setting["code"] == digest() + forms
+    assert list(setting) == ["jaxlib", "device", "threads"]
     assert all(setting.values())
 
 
@@ -40,7 +33,7 @@ def test_on_an_accelerator_the_setting_says_what_products_are_rounded_to(monkeyp
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     with jax.default_matmul_precision(products):
         setting = provenance.setting.__wrapped__()
-    assert list(setting) == ["code", "jaxlib", "device", "threads", "products"]
+    assert list(setting) == ["jaxlib", "device", "threads", "products"]
     assert setting["products"] == (products or "default")
 
 
@@ -48,52 +41,6 @@ def test_of_several_devices_the_setting_says_how_many(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     monkeypatch.setattr(jax, "device_count", lambda: 8)
     assert provenance.setting.__wrapped__()["devices"] == 8
-
-
-def test_every_numeric_module_is_there():
-    assert all((provenance.PACKAGE / name).exists() for name in provenance.NUMERIC)
-
-
-@pytest.mark.parametrize(
-    "module", ["nn/batch_norm.py", "models/vgg.py", "data/splits.py", "training/train.py"]
-)
-def test_a_change_of_numeric_code_changes_the_digest(package, module):
-    before = digest()
-    with (package / module).open("a") as file:
-        file.write("\nEXTRA = 1\n")
-    assert digest() != before
-
-
-@pytest.mark.parametrize(
-    "text", ["\n# a comment\n", '\n\n\ndef _f():\n    """Doc."""\n', '"""Doc."""\n']
-)
-def test_comments_docstrings_and_space_do_not(package, text):
-    path = package / "nn" / "batch_norm.py"
-    bare = path.read_text() + "\n\ndef _f():\n    pass\n"
-    path.write_text(bare)
-    before = digest()
-    changed = {
-        "#": bare + text,
-        "d": bare.replace("\ndef _f():\n    pass\n", '\ndef _f():\n    """Doc."""\n'),
-        '"': bare.replace('"""', '"""Another word. ', 1),
-    }[text.strip()[0]]
-    assert changed != bare
-    path.write_text(changed)
-    assert digest() == before
-
-
-@pytest.mark.parametrize("module", ["jobs/pool.py", "report/html.py", "commands/experiment.py"])
-def test_code_that_decides_no_number_does_not(package, module):
-    before = digest()
-    with (package / module).open("a") as file:
-        file.write("\nEXTRA = 1\n")
-    assert digest() == before
-
-
-def test_a_new_numeric_file_changes_the_digest(package):
-    before = digest()
-    (package / "models" / "extra.py").write_text("EXTRA = 1\n")
-    assert digest() != before
 
 
 def test_threads_are_those_of_xla(monkeypatch):
@@ -115,10 +62,21 @@ def test_the_commit_is_that_of_the_checkout():
     assert commit.rstrip("+") == head.stdout.strip()[:12]
 
 
+def test_the_source_of_a_commit_is_that_of_the_checkout():
+    found = provenance.source_at("HEAD")
+    assert found is not None and len(found) > 50
+    shown = subprocess.run(
+        ["git", "-C", str(ROOT), "show", "HEAD:vggbn/__init__.py"], capture_output=True, check=False
+    )
+    assert found["__init__.py"] == shown.stdout.decode()
+    assert provenance.source_at("0" * 40) is None
+
+
 def test_outside_of_git_there_is_no_commit(package, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(package.parent.parent))
-    assert provenance.commit.__wrapped__() == ""
+    assert provenance.commit.__wrapped__() == "" and provenance.source_at("HEAD") is None
     monkeypatch.setenv("PATH", "")
+    assert provenance.source_at("HEAD") is None
     assert provenance.commit.__wrapped__() == ""
 
 

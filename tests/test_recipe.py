@@ -88,7 +88,7 @@ def test_bad_values_are_refused(field, value):
 
 @pytest.mark.parametrize("field", CHOICES)
 def test_unknown_choices_are_refused_and_the_valid_ones_named(field):
-    wrong = CHOICES[field][0] + "x"
+    wrong = next(iter(CHOICES[field])) + "x"
     refused(lambda: BASE.but(**{field: wrong}), field, repr(wrong), "Did you mean", *CHOICES[field])
     for choice in CHOICES[field]:
         more = WHOLE if choice == "whole" else {"parent": BASE} if field == "inherit" else {}

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from vggbn.claims.results import MissingRuns
 from vggbn.claims.stats import Interval
 from vggbn.commands import experiment as runner
-from vggbn.data.readers.embedded import EMBEDDED
+from vggbn.data.readers import embedded_names
 from vggbn.errors import UserError
 from vggbn.evaluate.watch import WATCHES
 from vggbn.experiment.design import Claim, Verdict
@@ -102,7 +102,7 @@ def keys(record: dict) -> dict:
 
 def test_made_up_lines_have_what_real_ones_have(tmp_path):
     assert WATCHED.keys() == WATCHES.keys()
-    assert "digits" in EMBEDDED
+    assert "digits" in embedded_names()
     recipe = Recipe(
         data="digits", image_size=8, model="mlp", fc=8, steps=4, batch=16, watch="weights"
     )

@@ -81,7 +81,7 @@ def test_a_writer_may_be_killed_at_any_time(tmp_path):
         before = len(read(path))
         writer = multiprocessing.get_context("spawn").Process(target=_append_for_ever, args=(path,))
         writer.start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while len(read(path)) < before + 5 and time.monotonic() < deadline:
             time.sleep(0.01 * (1 + count))
         os.kill(writer.pid, signal.SIGKILL)
@@ -98,15 +98,18 @@ OTHER = SETTING | {"device": "cpu: another"}
 
 
 def test_only_lines_of_this_code_and_recipe_count():
-    found = results(
+    lines = [
         line("base", 0),
         line("base", 2, setting=SETTING | {"code": "other"}),
         line("base", 3, id="another recipe"),
         line("unknown", 4),
         line("bn", 0),
-    )
+    ]
+    made = lambda name, line: line["setting"]["code"] == SETTING["code"]  # noqa: E731
+    found = Results(lines, IDS, SETTING, made=made)
     assert {name: list(runs) for name, runs in found.runs.items()} == {"base": [0], "bn": [0]}
-    assert found.left_out == 3
+    assert found.left_out == {"of other recipes": 2, "of other code": 1}
+    assert found.why_left_out() == "3 lines were left out: 2 of other recipes, 1 of other code."
     assert ("base", 0) in found and ("bn", 0) in found
     assert ("base", 3) not in found and ("unknown", 4) not in found
     assert len(found.lines()) == 2
@@ -118,7 +121,7 @@ def test_another_seed_may_come_from_another_machine(field):
     whole = line("base", 1, setting=other), line("bn", 1, setting=other)
     found = results(line("base", 0), line("bn", 0), *whole)
     assert found.seeds("base", "bn") == [0, 1]
-    assert found.left_out == 0
+    assert not found.left_out and found.why_left_out() == ""
     assert found.missing(range(3)) == [("base", 2), ("bn", 2)]
 
 
@@ -128,7 +131,8 @@ def test_a_seed_is_held_by_the_machine_that_has_most_of_it():
     for lines in ([here, *there], [*there, here]):
         found = results(*lines)
         assert found.final("base") == found.final("bn") == {0: 0.2}
-        assert found.left_out == 1
+        reason = "1 of seeds that another machine has more of"
+        assert found.why_left_out() == f"1 line was left out: {reason}."
         assert found.missing(range(1)) == []
     # at a tie it is this one, and half a seed is begun anew
     found = results(there[0], here)
@@ -157,7 +161,13 @@ def test_the_core_comes_first_seed_by_seed_and_the_rest_is_a_set_of_its_own():
 def test_the_last_of_two_lines_of_one_run_counts():
     found = results(line(test=0.1), line(test=0.2))
     assert found.final("base") == {0: 0.2}
-    assert found.left_out == 1
+    assert found.why_left_out() == "1 line was left out: 1 run again."
+
+
+def test_the_code_of_two_recipes_differs_and_they_pair_all_the_same():
+    lines = [line("base"), line("bn", setting=SETTING | {"code": "bn's"})]
+    found = Results(lines, IDS, {k: v for k, v in SETTING.items() if k != "code"})
+    assert found.seeds("base", "bn") == [0] and found.missing([0]) == []
 
 
 def test_different_data_under_one_name_is_refused():

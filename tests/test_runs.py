@@ -9,6 +9,7 @@ import pytest
 
 from vggbn.errors import UserError
 from vggbn.evaluate import evaluate
+from vggbn.identity import equalities
 from vggbn.machine import provenance
 from vggbn.runs import run as runs
 from vggbn.training import loop
@@ -57,7 +58,7 @@ def test_the_record_says_what_was_done(run, store):
     assert record["end_lr"] == pytest.approx(TINY.lr)
     assert record["final"]["test_n"] == record["data"]["test"] == 360
     assert record["data"]["classes"] == 10
-    assert record["setting"] == provenance.setting()
+    assert record["setting"] == {"code": runs.code(TINY), **provenance.setting()}
     seconds = record["seconds"]
     parts = "load compile data python step evaluation final".split()
     assert set(seconds) == {*parts, "total", "all"}
@@ -91,7 +92,22 @@ def test_another_seed_or_recipe_is_another_run(run, store):
 @pytest.mark.parametrize("field", ["code", "jaxlib", "device", "threads"])
 def test_a_run_made_in_another_setting_is_not_found(run, store, monkeypatch, field):
     other = provenance.setting() | {field: "other"}
-    monkeypatch.setattr(provenance, "setting", lambda: other)
+    if field == "code":
+        monkeypatch.setattr(runs, "code", lambda recipe: "other")
+    else:
+        monkeypatch.setattr(provenance, "setting", lambda: other)
+    assert runs.find_record(TINY, 0, store) is None
+
+
+def test_a_run_of_code_that_makes_the_same_numbers_is_found(run, store, monkeypatch, tmp_path):
+    path = tmp_path / "same_numbers.json"
+    path.write_text(json.dumps({run.record["setting"]["code"]: {TINY.id: "middle"}, "middle": {
+        TINY.id: "other"}}))  # fmt: skip
+    monkeypatch.setattr(equalities, "PATH", path)
+    monkeypatch.setattr(runs, "code", lambda recipe: "other")
+    assert runs.find_record(TINY, 0, store) == run.record
+    path.with_name("of_another.json").write_text(path.read_text().replace(TINY.id, "another id"))
+    monkeypatch.setattr(equalities, "PATH", path.with_name("of_another.json"))
     assert runs.find_record(TINY, 0, store) is None
 
 

@@ -12,12 +12,13 @@ from importlib import import_module
 import numpy as np
 import pytest
 
+from tests.support.photographs import encoded, texture
+from tests.support.trees import assert_same, deviation
 from tests.test_prepare import make_archives
-from tests.test_stream import encoded, texture
-from tests.test_train import assert_same
 from vggbn.commands import prepare
 from vggbn.commands.experiment import run
 from vggbn.data import Dataset, LazySplit
+from vggbn.data.prepare import sets as prepared_sets
 from vggbn.data.prepare.imagenet import imagenet
 from vggbn.data.readers import tfds as tfds_source
 from vggbn.errors import UserError
@@ -74,7 +75,7 @@ def sets(data_dir, tmp_path_factory):
             (root / "photos" / "clothes" / part / kind).mkdir(parents=True)
             for file in sorted((data_dir / "clothing" / part / kind).iterdir())[:n]:
                 shutil.copy(file, root / "photos" / "clothes" / part / kind)
-    prepare.prepare_folder(str(root / "photos" / "clothes"), "clothes", str(root / "tfds"))
+    prepared_sets.prepare_folder(str(root / "photos" / "clothes"), "clothes", str(root / "tfds"))
     return root
 
 
@@ -99,7 +100,7 @@ def straight(clothes):
 @pytest.fixture(scope="module")
 def cifar(data_dir) -> tuple[Dataset, Dataset]:
     """A part of CIFAR-10 in memory and streamed."""
-    prepared = tfds_source.open_prepared("cifar10", str(data_dir / "tfds"), ())
+    prepared = tfds_source.open_prepared("cifar10", str(data_dir / "tfds"))
     size = {"image_size": 36, "fit": "pad"}
     parts = ("train[:200]", "train[200:260]", "test[:40]")
 
@@ -126,7 +127,7 @@ def decoding() -> list:
 def nothing_left_behind():
     """After what is done inside nobody decodes any more, at once or soon."""
     yield
-    end = time.monotonic() + 20
+    end = time.monotonic() + 600
     while decoding() and time.monotonic() < end:
         time.sleep(0.05)
     assert not decoding()
@@ -229,10 +230,13 @@ def test_a_damaged_image_ends_the_run_by_its_name(sets, tmp_path, workers):
 
 
 def test_images_of_one_size_train_as_they_do_in_memory(cifar):
-    """The same batches, crops, mirror images and colours."""
-    held, lazy = (loop.fit(Task.of(PAD, SEED, dataset)) for dataset in cifar)
-    assert_same(lazy.state, held.state)
-    assert lazy.history == held.history
+    """The same batches, crops, mirror images and colours; two programs round differently, and a net
+    with ReLU and max pooling makes more of it at every step."""
+    recipe = PAD.but(steps=3, evaluations=1)
+    held, lazy = (loop.fit(Task.of(recipe, SEED, dataset)) for dataset in cifar)
+    other = loop.fit(Task.of(recipe.but(distortion=0.11), SEED, cifar[1]))
+    same, apart = (deviation(found.state.params, held.state.params) for found in (lazy, other))
+    assert same < 1e-4 and apart > 1e-2
 
 
 def test_population_statistics_are_those_of_the_set_in_memory(cifar):
@@ -269,7 +273,7 @@ def test_the_papers_table_3_from_the_two_tars_of_imagenet(tmp_path, monkeypatch)
     make_archives(tmp_path / "tars", train_images, validation)
     counts = {"train": 40, "validation": 4}
     tiny = partial(imagenet, counts=counts, validation_labels=2 * synsets)
-    monkeypatch.setattr(prepare, "imagenet", tiny)
+    monkeypatch.setattr(prepared_sets, "imagenet", tiny)
     command = ["imagenet2012", "--archives", str(tmp_path / "tars"), "--data-dir"]
     with pytest.raises(SystemExit) as ended:
         prepare.main([*command, str(tmp_path / "data")])

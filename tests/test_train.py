@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.trees import assert_same
 from vggbn import data
 from vggbn.data import Dataset, batch_indices, pixel_moments
 from vggbn.models import build
@@ -51,14 +52,6 @@ def digits():
 def straight(digits):
     """The uninterrupted run of VGG: 20 steps."""
     return loop.fit(Task.of(VGG, SEED, digits))
-
-
-def assert_same(ours, expected):
-    """Bit by bit, the same tree."""
-    assert jax.tree.structure(ours) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
-        a, b = np.asarray(a), np.asarray(b)
-        assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
 
 
 def differ(ours, theirs) -> bool:
@@ -199,17 +192,19 @@ from pathlib import Path
 from tests import conftest
 from tests.test_train import SEED, VGG, load
 from vggbn.runs import arrays as checkpoint
-from vggbn.training import train
+from vggbn.training.loop import fit
+from vggbn.training.step import TRACES, init_state
+from vggbn.training.task import Task
 
-folder, digits = Path(sys.argv[1]), load()
-template = train.init_state(VGG, train.static_of(VGG, digits), SEED)
+folder, task = Path(sys.argv[1]), Task.of(VGG, SEED, load())
+template = init_state(VGG, task.program, SEED)
 state = checkpoint.load(folder / "part", like=template)
 history = json.loads((folder / "part.json").read_text())
 assert int(state.step) == 13 and len(history) == 2
-fit = train.fit(VGG, SEED, digits, state=state, history=history)
-checkpoint.save(folder / "twenty", fit.state)
-(folder / "twenty.json").write_text(json.dumps(fit.history))
-assert train.TRACES[train.static_of(VGG, digits)] == 1
+found = fit(task, state=state, history=history)
+checkpoint.save(folder / "twenty", found.state)
+(folder / "twenty.json").write_text(json.dumps(found.history))
+assert TRACES[task.program] == 1
 """
 
 

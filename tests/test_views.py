@@ -10,8 +10,8 @@ from vggbn.claims.results import Results
 from vggbn.evaluate import centre, dense, multi_crop
 from vggbn.experiment import view_many, views
 from vggbn.experiment.views import Look, View, correct, record, view
+from vggbn.identity import equalities
 from vggbn.jobs import pool
-from vggbn.machine import provenance
 from vggbn.runs import posteriors
 from vggbn.runs import run as runs
 from vggbn.runs.posteriors import compute_posterior, find_posterior
@@ -72,8 +72,11 @@ def test_a_view_averages_scales_then_protocols_then_nets(store, lines):
 def test_the_line_says_what_it_is_of(store, lines):
     found = json.loads(json.dumps(lines["both"]))
     run = json.loads((store.folder(A, 0) / "run.json").read_text())
-    assert found["setting"] == run["setting"] and found["data"] == run["data"]
-    assert found["evaluation"] == provenance.evaluation_digest()
+    assert found["setting"] == run["setting"] | {"code": views.nets_code(BOTH, RECIPES)}
+    assert found["data"] == run["data"]
+    assert found["evaluation"] == views.evaluation_code(BOTH, RECIPES)
+    one = lines["one"]["setting"]["code"]
+    assert one == runs.code(RECIPES["b"]) != found["setting"]["code"]
     assert found["view"]["looks"][0] == {
         "net": "a", "sides": [8, 12], "protocols": ["dense", "multi_crop"],
     }  # fmt: skip
@@ -109,7 +112,7 @@ def test_posteriors_are_kept_until_the_net_or_the_evaluation_changes(store, line
     assert find_posterior(*args) is None
     path.write_text(text)
     with monkeypatch.context() as patch:
-        patch.setattr(provenance, "evaluation_digest", lambda: "other")
+        patch.setattr(posteriors, "code", lambda recipe, protocol: "other")
         assert find_posterior(*args) is None
     assert find_posterior(*args) is not None
 
@@ -137,15 +140,33 @@ def test_what_is_there_is_not_computed_again(store, lines):
 # --- in results ----------------------------------------------------------------------------------
 
 
-def view_line(seed=0, evaluation="e1", **edits):
-    return line("v", seed, evaluation=evaluation, view={}, **edits)
+def test_a_line_counts_if_todays_code_made_it(lines, monkeypatch, tmp_path):
+    line = lines["both"]
+    assert views.is_of_today(BOTH, RECIPES, line)
+    other = {"a": A, "b": RECIPES["a"].but(lr=0.03)}
+    assert not views.is_of_today(BOTH, other, line)  # another net
+    for changed in (
+        line | {"evaluation": "e1"},
+        line | {"setting": line["setting"] | {"code": "c1"}},
+    ):
+        assert not views.is_of_today(BOTH, RECIPES, changed)
+    old = line | {"evaluation": "e1", "setting": line["setting"] | {"code": "c1"}}
+    table = {"e1": {line["id"]: line["evaluation"]}}
+    table["c1"] = {recipe.id: runs.code(recipe) for recipe in RECIPES.values()}
+    for number, (key, id) in enumerate([(None, None), *((k, i) for k in table for i in table[k])]):
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps({k: {i: v for i, v in row.items() if (k, i) != (key, id)}
+                                    for k, row in table.items()}))  # fmt: skip
+        monkeypatch.setattr(equalities, "PATH", path)
+        assert views.is_of_today(BOTH, RECIPES, old) == (key is None), f"without {key} {id}"
 
 
-def test_views_of_other_evaluation_code_do_not_count():
+def test_views_are_left_out_by_what_made_them():
     ids = {name: f"id of {name}" for name in ("base", "v")}
-    lines = [line("base"), view_line(0, "e1"), line("base", 1), view_line(1, "e2")]
-    assert Results(lines, ids, SETTING).final("v") == {1: 0.9}  # the last view's code
-    found = Results(lines, ids, SETTING, evaluation="e1")
+    lines = [line("base"), line("v", 0, view={}), line("base", 1), line("v", 1, view={})]
+    made = lambda name, line: (name, line["seed"]) != ("v", 1)  # noqa: E731
+    found = Results(lines, ids, SETTING, made=made)
     assert found.final("v") == {0: 0.9} and found.final("base") == {0: 0.9, 1: 0.9}
-    assert found.missing(range(2)) == [("v", 1)] and found.left_out == 1
+    assert found.missing(range(2)) == [("v", 1)] and found.left_out == {"of other code": 1}
+    assert found.of_other_code == [lines[-1]]
     assert len(found.trained()) == 2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ def read(path: Path) -> list[Line]:
     return lines
 
 
-def _key(setting: dict) -> tuple:
-    return tuple(sorted(setting.items()))
+def _machine(setting: dict) -> tuple:
+    """The setting without the code, of which each recipe has its own."""
+    return tuple(sorted((name, value) for name, value in setting.items() if name != "code"))
 
 
 class MissingRuns(Exception):
@@ -52,13 +54,13 @@ class MissingRuns(Exception):
 class Results:
     """The runs of one experiment, by variant and seed, of which pairs may be formed.
 
-    A line counts if its id is the id in `ids` and its code that of `setting`. The runs of one seed
-    are compared with one another, so they must share the whole setting (code, jaxlib, device,
-    threads); another seed may come from another machine. A view's line must come from the same
-    evaluation code too (None: that of the file's last view). Where a seed was begun on several, the
-    setting with the most runs of it holds it, `setting` itself at a tie. Variants outside of
-    `core` (None: there are none) are no part of a claim and form such a set of their own.
-    `left_out` says how many lines of the file do not count.
+    A line counts if its id is the id in `ids` and today's code made it: made(variant, line) says
+    so (None: any did). The runs of one seed are compared with one another, so they must share the
+    setting (jaxlib, device, threads); another seed may come from another machine. Where a seed was
+    begun on several, the setting with the most runs of it holds it, `setting` itself at a tie.
+    Variants outside of `core` (None: there are none) are no part of a claim and form such a set of
+    their own. `left_out` says how many lines of the file do not count, and why: {reason: number};
+    `of_other_code` are those of the recipes that count.
     """
 
     def __init__(
@@ -67,28 +69,44 @@ class Results:
         ids: Mapping[str, str],
         setting: dict,
         core: Collection[str] | None = None,
-        evaluation: str | None = None,
+        made: Callable[[str, Line], bool] | None = None,
     ):
-        lines, self.variants = list(lines), list(ids)
-        evaluation = evaluation or _newest_evaluation(lines)
+        self.variants, self.left_out = list(ids), Counter()
+        self.of_other_code: list[Line] = []
         self._core = set(ids if core is None else core)
-        self._here = _key(setting)
+        self._here = _machine(setting)
         self.runs: dict[str, dict[int, Line]] = {name: {} for name in ids}
         # {(is core, seed): {setting: {variant: line}}}
         self._blocks: dict[tuple[bool, int], dict[tuple, dict[str, Line]]] = {}
         for line in lines:
-            name, code = line["variant"], line["setting"]["code"]
-            if line.get("evaluation", evaluation) != evaluation:
-                continue
-            if ids.get(name) == line["id"] and code == setting["code"]:
+            name = line["variant"]
+            if ids.get(name) != line["id"]:
+                self.left_out["of other recipes"] += 1
+            elif made and not made(name, line):
+                self.left_out["of other code"] += 1
+                self.of_other_code.append(line)
+            else:
                 block = self._blocks.setdefault((name in self._core, line["seed"]), {})
-                block.setdefault(_key(line["setting"]), {})[name] = line
+                held = block.setdefault(_machine(line["setting"]), {})
+                self.left_out["run again"] += name in held
+                held[name] = line
         for (_, seed), block in self._blocks.items():
             holder = max(block, key=lambda where: (len(block[where]), where == self._here))
             for name, line in block[holder].items():
                 self.runs[name][seed] = line
-        self.left_out = len(lines) - sum(map(len, self.runs.values()))
+            others = sum(map(len, block.values())) - len(block[holder])
+            self.left_out["of seeds that another machine has more of"] += others
+        self.left_out = +self.left_out  # without those of which there are none
         self._refuse_mixed_data()
+
+    def why_left_out(self) -> str:
+        """A sentence: how many lines do not count, and why; empty where all do."""
+        if not self.left_out:
+            return ""
+        reasons = [f"{count} {reason}" for reason, count in self.left_out.most_common()]
+        count = self.left_out.total()
+        lines = "1 line was" if count == 1 else f"{count} lines were"
+        return f"{lines} left out: {', '.join(reasons)}."
 
     def missing(self, seeds: Iterable[int]) -> list[tuple[str, int]]:
         """(variant, seed) to be run in `setting`, core first, seed by seed.
@@ -140,7 +158,7 @@ class Results:
         return shared
 
     def _paired(self, seed: int, variants: Iterable[str]) -> bool:
-        first, *others = (self.runs[variant][seed]["setting"] for variant in variants)
+        first, *others = (_machine(self.runs[variant][seed]["setting"]) for variant in variants)
         return all(other == first for other in others)
 
     def final(self, variant: str, score: str = "test_accuracy") -> dict[int, float]:
@@ -175,11 +193,6 @@ class Results:
                 budget = self.runs[variant][seed]["recipe"]["steps"]
                 reached[seed] = steps_to_target(steps, values, target, budget)
         return reached
-
-
-def _newest_evaluation(lines: list[Line]) -> str | None:
-    """The digest of the evaluation code of the last view among the lines."""
-    return next((line["evaluation"] for line in reversed(lines) if "evaluation" in line), None)
 
 
 def newest_setting(lines: list[Line]) -> dict | None:

@@ -21,6 +21,7 @@ from vggbn.experiment.summary import build_report
 from vggbn.experiment.sweep import run_sweep
 from vggbn.experiment.view_many import view_many
 from vggbn.forecast.dry_run import dry_run
+from vggbn.identity.identity import changed
 from vggbn.jobs import cluster, here, pool, team
 from vggbn.machine import compiling, environment, mesh, provenance
 from vggbn.report import verdict_table, write_html
@@ -224,8 +225,11 @@ def listing(plan: Plan) -> str:
 def run_plan(plan: Plan, store: runs.Store, engine: pool.Engine, log: loggers.Logs) -> int:
     """Run the missing (variant, seed) pairs, then judge and report."""
     began = time.perf_counter()
-    setting, evaluation = worker_setting(engine), provenance.evaluation_digest()
-    every = plan.found(setting, evaluation).missing(plan.seeds)
+    setting = worker_setting(engine)
+    found = plan.found(setting)
+    if found.left_out:
+        print(explain_left_out(plan, found))
+    every = found.missing(plan.seeds)
     missing = [(name, seed) for name, seed in every if name in plan.variants]
     done = len(plan.seeds) * len(plan.variants) - len(missing)
     workers = min(engine.workers, max(1, len(missing)))
@@ -234,7 +238,7 @@ def run_plan(plan: Plan, store: runs.Store, engine: pool.Engine, log: loggers.Lo
     views = [(name, seed) for name, seed in every if name in plan.views]
     failures += view_missing(plan, store, views, engine)
     computed = [claim.judged() for claim in plan.experiment.exact]
-    report = build_report(plan, plan.found(setting, evaluation), computed)
+    report = build_report(plan, plan.found(setting), computed)
     if computed:
         write_computed(plan.computed_path, computed)
     write_html(plan.folder / "report.html", report)
@@ -244,6 +248,31 @@ def run_plan(plan: Plan, store: runs.Store, engine: pool.Engine, log: loggers.Lo
     print(f"\n{plan.folder / 'report.html'}   {plan.results_path}")
     print(f"{len(missing)} runs in {(time.perf_counter() - began) / 60:.1f} min")
     return 1 if failures else 0
+
+
+NAMED = 12  # changed definitions that are told by name
+
+
+def explain_left_out(plan: Plan, found: results.Results) -> str:
+    """Why lines of the results do not count, and which definitions have changed since the newest
+    that is of other code, as far as git knows."""
+    text = f"{plan.results_path}: {found.why_left_out()}"
+    trained = [line for line in found.of_other_code if line["variant"] in plan.variants]
+    names = changed_since(plan.variants[trained[-1]["variant"]], trained[-1]) if trained else []
+    if not names:
+        return text
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    since = f"Changed since commit {trained[-1]['commit']}"
+    return f"{text} {since}: {', '.join(names[:NAMED])}{more}."
+
+
+def changed_since(recipe: Recipe, line: dict) -> list[str]:
+    """The definitions that the recipe reaches, and whose text the line's commit had not."""
+    source = provenance.source_at(line["commit"]) if line["commit"] else None
+    try:
+        return changed(runs.reached(recipe, source), runs.reached(recipe)) if source else []
+    except (LookupError, ValueError, SyntaxError):  # of another shape than today's
+        return []
 
 
 def show_gallery(plan: Plan, store: runs.Store) -> None:

@@ -15,9 +15,9 @@ from typing import NoReturn
 from vggbn.data.pixels.decode import DAMAGED, Damaged
 from vggbn.data.prepare.imagenet import NAME
 from vggbn.data.prepare.sets import prepare, prepare_folder, prepare_imagenet
+from vggbn.data.readers import READERS, path_of, reader_of
+from vggbn.data.readers.folder import open_folder
 from vggbn.errors import Parser, UserError, exit_with
-
-_FOLDER = "folder:"
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -52,7 +52,8 @@ def _parser() -> Parser:
 
 def _refuse_idle_flags(arguments: argparse.Namespace) -> None:
     """UserError for a flag that says nothing about this set."""
-    folder, tars = arguments.name.startswith(_FOLDER), arguments.name == NAME and arguments.archives
+    folder = _folder_path(arguments.name) is not None
+    tars = arguments.name == NAME and arguments.archives
     for flag, value, used, where in (
         ("--archives", arguments.archives, tars, NAME),
         ("--name", arguments.folder_name, folder, "folder:PATH"),
@@ -65,10 +66,15 @@ def _refuse_idle_flags(arguments: argparse.Namespace) -> None:
 def _prepare(arguments: argparse.Namespace) -> Path:
     name, data_dir = arguments.name, arguments.data_dir
     damaged = arguments.damaged or DAMAGED[0]
-    if name.startswith(_FOLDER):
+    if (path := _folder_path(name)) is not None:
         if arguments.folder_name is None:
             raise UserError(f"{name} needs a name as a set: add --name NAME.")
-        return prepare_folder(name.removeprefix(_FOLDER), arguments.folder_name, data_dir, damaged)
+        return prepare_folder(path, arguments.folder_name, data_dir, damaged)
     if arguments.archives:
         return prepare_imagenet(arguments.archives, data_dir, damaged)
     return prepare(name, data_dir)
+
+
+def _folder_path(name: str) -> str | None:
+    """The path of a folder's name, None for the name of another kind of set."""
+    return path_of(name) if READERS[reader_of(name)] is open_folder else None

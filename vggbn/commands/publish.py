@@ -76,7 +76,10 @@ def published_report(path: Path) -> Report:
     plan = published_plan(path, lines[-1])
     found = plan.found(setting)
     if not found.lines():
-        raise UserError(f"no line of {path} was made by today's recipes: run the experiment again.")
+        raise UserError(
+            f"no line of {path} was made by today's code and recipes: {found.why_left_out()} "
+            "Run the experiment again."
+        )
     return build_report(plan, found, read_computed(plan.computed_path, plan.experiment.exact))
 
 

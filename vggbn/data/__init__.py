@@ -13,8 +13,8 @@
     binary        pixels as 0 or 1
     moments       mean, standard deviation and principal components of the training pixels
     records       the files of a prepared set, of which some records may be lost
-    pixels/       one image: decode, rescale, crop, colour
-    readers/      where images come from: one file a kind of set
+    pixels/       one image and its box: decode, rescale, crop, colour
+    readers/      where images come from: one file a kind of set, and the table of them
     prepare/      sets stored once, without TensorFlow where it is not needed
 
 Importing this package loads numpy only, so that `prepare` runs where jax is not installed;

@@ -28,6 +28,11 @@ def listing(root: Path, files: Iterable[Path]) -> list[tuple[str, int, int]]:
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
+def unless_refused(damaged: str) -> list[str]:
+    """For a key: what was decoded with damaged="refuse" is what it always was."""
+    return [damaged] if damaged != "refuse" else []
+
+
 def cached(
     cache_dir: str | None, name: str, key: object, build: Callable[[], Mapping[str, Split]]
 ) -> Mapping[str, Split]:
@@ -92,13 +97,15 @@ def _read(path: Path) -> Mapping[str, Split] | None:
 
 
 def _part(arrays, name: str) -> Split:
-    return Split(arrays[f"{name}.images"], arrays[f"{name}.labels"], arrays.get(f"{name}.sizes"))
+    optional = (arrays.get(f"{name}.{kind}") for kind in ("sizes", "boxes"))
+    return Split(arrays[f"{name}.images"], arrays[f"{name}.labels"], *optional)
 
 
 def _write(path: Path, parts: Mapping[str, Split]) -> None:
     arrays = {f"{n}.images": part.images_NHWC for n, part in parts.items()}
     arrays |= {f"{n}.labels": part.labels_N for n, part in parts.items()}
     arrays |= {f"{n}.sizes": p.sizes_N2 for n, p in parts.items() if p.sizes_N2 is not None}
+    arrays |= {f"{n}.boxes": p.boxes_N4 for n, p in parts.items() if p.boxes_N4 is not None}
     _save(path, {"names": list(parts), "checksum": digest_of(*parts.values())} | arrays)
 
 

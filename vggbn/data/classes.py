@@ -1,6 +1,8 @@
 """Whether every class has an image in every part."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from vggbn.data.lazy import AnySplit
 from vggbn.data.pixels.decode import Damaged
@@ -24,3 +26,9 @@ def require_classes(
     names = ", ".join(missing[:_NAMED]) + more
     Damaged(f"{what} has no image of class {names}", remedy).refuse_or_tell(damaged)
     return f", no image of class {names} in {part}"
+
+
+def present(found: Iterable[AnySplit], names: Sequence[str]) -> dict[int, str]:
+    """Label and name of the classes that have an image in one of the splits."""
+    labels = np.unique(np.concatenate([split.labels_N for split in found]))
+    return {int(label): names[int(label)] for label in labels}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vggbn.data.lazy import AnySplit
-from vggbn.data.split import Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,4 +32,4 @@ class Dataset:
     @property
     def streamed(self) -> bool:
         """Whether the images are decoded when they are asked for, not held in memory."""
-        return not isinstance(self.train, Split)
+        return self.train.streamed

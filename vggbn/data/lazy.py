@@ -8,16 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
-from vggbn.data.pixels.decode import decode, fitted_size, no_skipping, stack
+from vggbn.data.pixels.decode import decode, fitted_size, no_skipping
 from vggbn.data.pixels.scale import centre_crop, rescale
 from vggbn.data.progress import progress
-from vggbn.data.split import Split
+from vggbn.data.split import Rows, Split, centre_boxes, feed_boxes, rows_of
 
-Rows = Sequence[int] | np.ndarray
 LOADINGS = ("memory", "stream")  # decoded once, into memory; or each image whenever it is needed
 
 
@@ -84,8 +83,9 @@ class LazySplit:
     rows_N: int64 [N], which images of the store these are; labels_N: int32 [N]. image_size, fit and
     channels are those of `images.decode`. view: (side, crop): the centre crop x crop pixels of
     each image rescaled to smallest side `side`, as `centre_view` has them; None: all of it.
-    cache_dir: where pixel statistics are kept, which take long; None: nowhere. An image that
-    cannot be read or decoded raises UserError, which names it, when it is met.
+    cache_dir: where pixel statistics are kept, which take long; None: nowhere. boxes_N4: as a
+    `Split` has them. An image that cannot be read or decoded raises UserError, which names it, when
+    it is met.
     """
 
     store: Store
@@ -96,6 +96,10 @@ class LazySplit:
     channels: int
     view: tuple[int, int] | None = None
     cache_dir: str | None = None
+    boxes_N4: np.ndarray | None = None
+
+    streamed: ClassVar[Literal[True]] = True
+    resident: ClassVar = (None, None, None)  # nothing lies on a device: batches bring it
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -105,9 +109,18 @@ class LazySplit:
         """Whether all images have one size, so that they can be stacked."""
         return self.fit != "whole" or self.view is not None
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image; TypeError if they have many sizes."""
+        if not self.one_size:
+            raise TypeError("images of many sizes have no one shape")
+        side = self.view[1] if self.view else self.image_size
+        return side, side, self.channels
+
     def take(self, rows_M: np.ndarray) -> LazySplit:
         """The examples at rows_M (indices or a mask)."""
-        return replace(self, rows_N=self.rows_N[rows_M], labels_N=self.labels_N[rows_M])
+        rows_N, boxes_M4 = self.rows_N[rows_M], rows_of(self.boxes_N4, rows_M)
+        return replace(self, rows_N=rows_N, labels_N=self.labels_N[rows_M], boxes_N4=boxes_M4)
 
     @no_skipping()
     def encoded(self, rows: Rows) -> list[tuple[Path | bytes, str]]:
@@ -134,10 +147,9 @@ class LazySplit:
     @no_skipping()
     def size(self, row: int) -> tuple[int, int]:
         """(height, width) of `image(row)`; only the head of the image is decoded."""
-        if self.view:
-            return self.view[1], self.view[1]
         if self.one_size:
-            return self.image_size, self.image_size
+            height, width, _ = self.image_shape
+            return height, width
         return fitted_size(*self.encoded([row])[0], image_size=self.image_size)
 
     @no_skipping()
@@ -151,8 +163,13 @@ class LazySplit:
         side, crop = self.view
         return np.ascontiguousarray(centre_crop(rescale(x_HWC, side), crop))
 
+    def centred(self, side: int, crop: int) -> LazySplit:
+        """The centres of all images, as `Split.centred` has them, still encoded."""
+        return replace(self, view=(side, crop), boxes_N4=centre_boxes(self, side, crop))
+
     def feed(self, sha) -> None:
-        """Add to a hash what decides these pixels: names and sizes of files, rows, labels, fit.
+        """Add to a hash what decides these pixels: names and sizes of files, rows, labels, fit; and
+        the boxes.
 
         No dates: a copy of the files is the same set.
         """
@@ -161,21 +178,10 @@ class LazySplit:
         # '<': the same bytes on every machine.
         sha.update(np.ascontiguousarray(self.rows_N, "<i8").tobytes())
         sha.update(np.ascontiguousarray(self.labels_N, "<i4").tobytes())
+        feed_boxes(sha, self.boxes_N4)
 
 
 AnySplit = Split | LazySplit
-
-
-def loaded(split: AnySplit) -> Split:
-    """The same images in memory."""
-    if isinstance(split, Split):
-        return split
-    if split.one_size:
-        return Split(split.images(range(len(split))), split.labels_N)
-    images = map(split.image, range(len(split)))
-    how = {"image_size": split.image_size, "fit": split.fit, "channels": split.channels}
-    images_NHWC, sizes_N2 = stack(images, len(split), **how)
-    return Split(images_NHWC, split.labels_N, sizes_N2)
 
 
 @lru_cache(maxsize=4)
@@ -184,7 +190,4 @@ def centre_view(split: AnySplit, side: int, crop: int) -> AnySplit:
 
     Of a streamed split it is a streamed one.
     """
-    if not isinstance(split, Split):
-        return replace(split, view=(side, crop))
-    crops = [centre_crop(rescale(split.image(row), side), crop) for row in range(len(split))]
-    return Split(np.stack(crops), split.labels_N)
+    return split.centred(side, crop)

@@ -94,9 +94,9 @@ def _check(split: LazySplit, batch: int, crop: int, scales, part: tuple[int, int
         raise UserError(
             f"A batch of {batch} cannot be shared evenly by {part[1]} processes: choose another."
         )
-    if scales is None and (split.fit == "whole" or crop != split.image_size):
+    if scales is None and (not split.one_size or crop != split.image_size):
         raise ValueError("whole images need scales; others are not cropped")
-    if scales is not None and (split.fit != "whole" or not crop <= scales[0] <= scales[1]):
+    if scales is not None and (split.one_size or not crop <= scales[0] <= scales[1]):
         raise ValueError('scales are for fit="whole": crop <= scale_min <= scale_max')
 
 

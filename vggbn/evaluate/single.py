@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vggbn.data import AnySplit, LazySplit
+from vggbn.data import AnySplit
 from vggbn.data.pixels.augment import standardise
-from vggbn.evaluate.rank import rank_N
+from vggbn.evaluate.rank import finite_rank_N, rank_N
 from vggbn.evaluate.shared import prepared
 from vggbn.evaluate.trained import Trained
 from vggbn.machine import compiling, mesh
@@ -33,7 +33,10 @@ def evaluate(trained: Trained, split: AnySplit) -> dict[str, float]:
     for batch in padded_batches(split):
         shared = [mesh.share_out(array, axis=0) for array in batch]
         found = _sums(trained.net)(variables, *shared, trained.mean_C, trained.std)
-        sums += np.asarray(found, np.float64)
+        found = np.array(found, np.float64)
+        if not np.isfinite(found[2]):  # the loss of an image whose softmax is not finite
+            found[:2] = _ranked(trained, variables, *batch)
+        sums += found
     correct, top5, loss, n = map(float, sums)
     assert n == len(split), f"evaluated {n:.0f} of {len(split)} examples"
     return {
@@ -43,6 +46,14 @@ def evaluate(trained: Trained, split: AnySplit) -> dict[str, float]:
         "correct": int(correct),
         "n": int(n),
     }
+
+
+def _ranked(trained: Trained, variables, images_NHWC, labels_N, mask_N) -> tuple[int, int]:
+    """How many images of a batch are right in top-1 and top-5, whatever their logits are."""
+    shared = mesh.share_out(images_NHWC, axis=0)
+    logits_NK, _ = _outputs(trained.net)(variables, shared, trained.mean_C, trained.std)
+    ranks_N = rank_N(np.asarray(logits_NK)[mask_N], labels_N[mask_N])
+    return int((ranks_N < 1).sum()), int((ranks_N < 5).sum())
 
 
 def predict(trained: Trained, split: AnySplit) -> np.ndarray:
@@ -86,7 +97,7 @@ def _padded_images(
     split: AnySplit, batches: list[range], size: int
 ) -> Iterator[tuple[range, np.ndarray]]:
     """(rows, their images and zeros); streamed ones are decoded while the net has the last ones."""
-    if isinstance(split, LazySplit):
+    if split.streamed:
         yield from prepared(batches, split.image, size)
         return
     for rows in batches:
@@ -104,7 +115,7 @@ def _sums(net: Net) -> Callable:
     @compiling.jit
     def sums(variables, images_NHWC, labels_N, mask_N, mean_C, std):
         logits_NK = _logits(net, variables, images_NHWC, mean_C, std)
-        ranks_N = rank_N(logits_NK, labels_N)
+        ranks_N = finite_rank_N(logits_NK, labels_N)
         loss_N = cross_entropy(logits_NK, labels_N)
         per_example = (ranks_N < 1, ranks_N < 5, loss_N, jnp.ones_like(loss_N))
         found = jnp.stack([jnp.where(mask_N, value, 0.0).sum() for value in per_example])

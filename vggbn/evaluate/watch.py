@@ -110,7 +110,8 @@ SLOPES: dict[str, Callable] = {
     "tanh": lambda x: 1 - np.tanh(x) ** 2,
 }
 
-WATCHES: dict[str, Callable] = {
+WATCHES: dict[str, Callable | None] = {
+    "none": None,
     "inputs": inputs,
     "weights": weights,
     "jacobians": jacobians,

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 from vggbn.claims import results
 from vggbn.claims.results import Results
-from vggbn.data.readers.embedded import EMBEDDED
+from vggbn.data.readers import embedded_names, path_of
 from vggbn.errors import UserError, unknown
 from vggbn.experiment.checkout import PUBLISHED
 from vggbn.experiment.design import Experiment, Size
-from vggbn.experiment.views import View
+from vggbn.experiment.views import View, is_of_today
+from vggbn.identity.equalities import same_numbers
+from vggbn.runs.run import code
 from vggbn.training import recipe as recipes
 from vggbn.training.recipe import Recipe
 
@@ -47,10 +49,18 @@ class Plan(NamedTuple):
         trained = {name: recipe.id for name, recipe in self.variants.items()}
         return trained | {name: view.id(self.variants) for name, view in self.views.items()}
 
-    def found(self, setting: dict, evaluation: str | None = None) -> Results:
-        """What the results file holds of this plan; see Results for setting and evaluation."""
+    def found(self, setting: dict) -> Results:
+        """What the results file holds of this plan that today's code made; see Results."""
         core = {name for name in self.ids() if self.size.is_core(name)}
-        return Results(results.read(self.results_path), self.ids(), setting, core, evaluation)
+        lines = results.read(self.results_path)
+        return Results(lines, self.ids(), setting, core, self.is_of_today)
+
+    def is_of_today(self, name: str, line: Mapping[str, Any]) -> bool:
+        """Whether today's code, or code that makes the same numbers, made this line."""
+        if name in self.views:
+            return is_of_today(self.views[name], self.variants, line)
+        recipe = self.variants[name]
+        return same_numbers(line["setting"]["code"], code(recipe), recipe.id)
 
 
 def make_plan(
@@ -69,7 +79,7 @@ def make_plan(
     size = experiment.sizes.get(f"{size_name}-{data}", experiment.sizes[size_name])
     base = edited(experiment.base, {**size.edits, **size.tuned.base})
     if data and data != base.data:
-        images = {} if data in EMBEDDED else experiment.any_images
+        images = {} if data in embedded_names() else experiment.any_images
         base = edited(base, {**images, "data": data})
     base = edited(base, edits or {})
     others = {k: v for k, v in size.others.items() if k not in (edits or {})}
@@ -130,9 +140,8 @@ def label(base: Recipe, experiment: Experiment, edits: Mapping[str, Any] | None)
 
 def data_label(name: str) -> str:
     """A data set's name without the place where it lies: photos of folder:some/photos/."""
-    if not name.startswith("folder:"):
-        return name
-    return Path(name.removeprefix("folder:").rstrip("/")).name
+    path = path_of(name)
+    return name if path is None else Path(path.rstrip("/")).name
 
 
 def _names(only, arms, variants) -> list[str]:

@@ -107,8 +107,8 @@ def _notes(plan: Plan, results: Results) -> list[str]:
     if len(lines) < planned:
         notes.append(f"{len(lines)} of {planned} planned runs are in; the rest are yet to be run.")
     notes += _sweep_note(plan)
-    if results.left_out:
-        notes.append(f"{results.left_out} lines made by other code or recipes were left out.")
+    if results.why_left_out():
+        notes.append(results.why_left_out())
     return notes
 
 

@@ -15,6 +15,7 @@ from vggbn.errors import UserError
 from vggbn.experiment.design import Sweep
 from vggbn.experiment.plan import Plan, edited
 from vggbn.jobs import pool
+from vggbn.machine import provenance
 from vggbn.runs import run as runs
 from vggbn.runs.loggers import Logs
 from vggbn.runs.many import train_many, worker_setting
@@ -122,7 +123,7 @@ def _shared(records: list[dict]) -> dict:
         "images_per_second": round(images / sum(r["seconds"]["all"] for r in records), 1),
         "steps": records[0]["recipe"]["steps"],
         "data": records[0]["data"],
-        "setting": records[0]["setting"],
+        "setting": provenance.machine(records[0]["setting"]),
         "versions": records[0]["versions"],
         "commit": records[0]["commit"],
     }

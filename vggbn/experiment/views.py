@@ -18,7 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vggbn.evaluate import mean_posterior, scores
+from vggbn.identity.equalities import same_numbers
+from vggbn.identity.identity import identity, short
 from vggbn.machine import provenance
+from vggbn.runs import posteriors
+from vggbn.runs import run as runs
 from vggbn.runs.posteriors import Posterior, find_posterior
 from vggbn.runs.run import Store
 from vggbn.training.recipe import NUMERICS, Recipe
@@ -73,7 +77,7 @@ def record(view: View, recipes: Mapping[str, Recipe], seed: int, store: Store) -
         for part in dict.fromkeys(view.parts())
     }
     first = next(iter(found.values()))
-    result = scores(_average(view, found), first.labels_N, first.classes)
+    result = compute(view, found)
     return {
         "id": view.id(recipes),
         "seed": seed,
@@ -82,8 +86,8 @@ def record(view: View, recipes: Mapping[str, Recipe], seed: int, store: Store) -
         "final": {f"test_{k}": result[k] for k in ("accuracy", "top5", "balanced", "n")},
         "correct": np.packbits(result["correct"]).tobytes().hex(),
         "data": first.data,
-        "setting": first.setting,
-        "evaluation": provenance.evaluation_digest(),
+        "setting": first.setting | {"code": nets_code(view, recipes)},
+        "evaluation": evaluation_code(view, recipes),
         "versions": provenance.versions(),
         "commit": provenance.commit(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -98,6 +102,38 @@ def correct(line: Mapping[str, Any]) -> np.ndarray:
     """bool [n] of a view's line: which test images it got right."""
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(line["correct"]), np.uint8))
     return bits[: line["final"]["test_n"]].astype(bool)
+
+
+def compute(view: View, found: Mapping[tuple[str, str, int], Posterior]) -> dict[str, Any]:
+    """The view's scores from the posteriors of its parts."""
+    first = next(iter(found.values()))
+    return scores(_average(view, found), first.labels_N, first.classes)
+
+
+def nets_code(view: View, recipes: Mapping[str, Recipe]) -> str:
+    """The identity of the net that is looked at; of several nets the hash of theirs."""
+    codes = [runs.code(recipe) for recipe in _nets(view, recipes)]
+    return codes[0] if len(codes) == 1 else short(codes)
+
+
+def evaluation_code(view: View, recipes: Mapping[str, Recipe]) -> str:
+    """The identity of what today's code makes of the trained nets."""
+    parts = dict.fromkeys((net, protocol) for net, protocol, _ in view.parts())
+    codes = [posteriors.code(recipes[net], protocol) for net, protocol in parts]
+    return short([*codes, identity(compute, _nets(view, recipes)[0])])
+
+
+def is_of_today(view: View, recipes: Mapping[str, Recipe], line: Mapping[str, Any]) -> bool:
+    """Whether today's code, or code that makes the same numbers, made this line of the view."""
+    id, code = view.id(recipes), line["setting"]["code"]
+    nets = same_numbers(code, nets_code(view, recipes), id) or all(
+        same_numbers(code, runs.code(recipe), recipe.id) for recipe in _nets(view, recipes)
+    )
+    return nets and same_numbers(line["evaluation"], evaluation_code(view, recipes), id)
+
+
+def _nets(view: View, recipes: Mapping[str, Recipe]) -> list[Recipe]:
+    return [recipes[name] for name in dict.fromkeys(look.net for look in view.looks)]
 
 
 def _average(view: View, found: Mapping[tuple[str, str, int], Posterior]) -> np.ndarray:

@@ -26,6 +26,7 @@ from vggbn.machine import environment
 AT_ONCE = 256  # jobs of an array that SLURM may run at a time, where the user does not say
 ARRAY = 1000  # jobs of one array: SLURM's own limit, where its administrator has set no other
 MOVES = 100  # times that a run may outlast its job's time: it goes on from its last saved step
+PATIENCE = 60.0  # seconds that a cancelled process of this machine has to end
 POLL = 1.0  # seconds between two looks at what the jobs have left
 # What a job asks for where the user does not say. time, timeout_min: minutes, after which it is
 # stopped and goes on in a job of its own.
@@ -234,13 +235,17 @@ def _land(flight: _Flight, events: Events, pending: list[Job], attempts: Counter
 
 
 def _cancel(flights: list[_Flight], *, wait: bool) -> None:
-    """wait: till they are gone, for some seconds. SLURM takes its time, and needs nobody."""
+    """wait: till they are gone; after PATIENCE they are killed. SLURM takes its time, and needs
+    nobody."""
     for flight in flights:
         flight.theirs.cancel(check=False)
         flight.forget()
-    until = time.monotonic() + 5
-    while wait and time.monotonic() < until and not all(f.theirs.done() for f in flights):
-        time.sleep(0.05)
+    until = time.monotonic() + PATIENCE
+    for flight in flights if wait else ():
+        while not flight.theirs.done():  # which also reaps it
+            if time.monotonic() > until:
+                flight.theirs._process.kill()
+            time.sleep(0.05)
     if flights:
         print(f"\nSubmitted jobs that are cancelled: {len(flights)}.", file=sys.stderr)
 

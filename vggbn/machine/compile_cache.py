@@ -29,15 +29,15 @@ def use(cache_dir: Path) -> None:
     """
     import jax
 
+    # jax writes entries in place: one that another process is just writing cannot be read yet,
+    # and is compiled instead.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore
         return
     jax.config.update("jax_compilation_cache_dir", str(folder(cache_dir)))
     for name, value in KEEP_ALL.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)
-    # jax writes entries in place: one that another process is just writing cannot be read yet,
-    # and is compiled instead.
-    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
 
 
 def folder(cache_dir: Path) -> Path:

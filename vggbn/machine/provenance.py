@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib.metadata
+import io
 import os
 import platform
 import subprocess
+import sys
+import tarfile
 from functools import cache
 from pathlib import Path
 
-from vggbn.machine import compiling
-
-PACKAGE = Path(__file__).parents[1]
-# The modules that decide numbers; reports and command lines may change without new runs.
-NUMERIC = (
-    "machine/compiling.py",
-    "machine/mesh.py",
-    "data",
-    "nn",
-    "models",
-    "training",
-    "evaluate/activations.py",
-    "evaluate/shared.py",
-    "evaluate/rank.py",
-    "evaluate/single.py",
-    "evaluate/watch.py",
-)
+PACKAGE = Path(sys.modules[__name__.partition(".")[0]].__path__[0])
 
 
 @cache
 def setting() -> dict[str, str | int]:
-    """The fields that two lines of results must share to be compared.
+    """The machine's part of what two lines of results must share to be compared.
 
-    Of several devices their number too, and of an accelerator what its float32 products are
-    rounded to (see environment.FLOAT32).
+    The code's part is an identity (`runs.code`). Of several devices their number too, and of an
+    accelerator what its float32 products are rounded to (see environment.FLOAT32).
     """
     import jax
 
@@ -47,6 +32,11 @@ def setting() -> dict[str, str | int]:
     return found | {"products": jax.config.jax_default_matmul_precision or "default"}  # pyright: ignore
 
 
+def machine(setting: dict) -> dict:
+    """A record's setting without the code, of which each recipe has its own."""
+    return {name: value for name, value in setting.items() if name != "code"}
+
+
 def cpu_setting(threads: int) -> dict[str, str | int]:
     """`setting()` of a process that runs jax on this CPU with so many threads; starts no jax."""
     return _setting(f"cpu: {_cpu()}", threads)
@@ -54,37 +44,7 @@ def cpu_setting(threads: int) -> dict[str, str | int]:
 
 def _setting(device: str, threads: int) -> dict[str, str | int]:
     jaxlib = importlib.metadata.version("jaxlib")
-    code = code_digest() + ("" if compiling.ENABLED else " plain")
-    return {"code": code, "jaxlib": jaxlib, "device": device, "threads": threads}
-
-
-@cache
-def code_digest() -> str:
-    """Digest of the numeric modules without comments and docstrings."""
-    return _digest(NUMERIC)
-
-
-@cache
-def evaluation_digest() -> str:
-    """The same of the evaluation protocols, which decide a view's numbers and no training run's."""
-    return _digest(("evaluate",))
-
-
-def _digest(names: tuple[str, ...]) -> str:
-    paths = [p for name in names for p in (PACKAGE / name, *(PACKAGE / name).rglob("*.py"))]
-    sha = hashlib.sha256()
-    for path in sorted(p for p in paths if p.suffix == ".py" and p.name != "__main__.py"):
-        sha.update(ast.unparse(_without_docstrings(ast.parse(path.read_text()))).encode())
-    return sha.hexdigest()[:12]
-
-
-def _without_docstrings(tree: ast.AST) -> ast.AST:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        first = body[0] if isinstance(body, list) and body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
-    return tree
+    return {"jaxlib": jaxlib, "device": device, "threads": threads}
 
 
 def threads() -> int:
@@ -130,10 +90,28 @@ def versions() -> dict[str, str]:
 @cache
 def commit() -> str:
     """The checkout's commit, with a + when tracked files differ from it; empty outside of git."""
-    git = ["git", "-C", str(PACKAGE)]
     try:
-        run = lambda *a: subprocess.run([*git, *a], capture_output=True, text=True, timeout=10)  # noqa: E731
-        head, changes = run("rev-parse", "--short=12", "HEAD"), run("status", "--porcelain", "-uno")
+        head = _git("rev-parse", "--short=12", "HEAD")
+        changes = _git("status", "--porcelain", "-uno")
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
+    return head.decode().strip() + ("+" if changes.strip() else "")
+
+
+def source_at(commit: str) -> dict[str, str] | None:
+    """{path below the package: text} of the package as it was; None where git does not know it."""
+    try:
+        raw = _git("archive", "--format=tar", commit, ".")
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if not raw:
+        return None
+    with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
+        files = {each.name: tar.extractfile(each) for each in tar if each.name.endswith(".py")}
+        return {name: file.read().decode() for name, file in files.items() if file}
+
+
+def _git(*command: str) -> bytes:
+    """What git says of the checkout that the package lies in; nothing where it refuses."""
+    git = ["git", "-C", str(PACKAGE), *command]
+    return subprocess.run(git, capture_output=True, timeout=10, check=False).stdout

@@ -27,17 +27,16 @@ from vggbn.nn import layers
 # One string a block, one word a layer: 3 and 1 are 3×3 and 1×1 convolutions, L is LRN. The widths
 # are 64, 128, 256, 512, 512; a 2×2 max pool ends each block. Two controls stand below the table:
 # B's pairs of 3×3 each replaced by one 5×5 (section 4.1), and C with 1×1 convolutions that add no
-# non-linearity (1-).
-CONFIGS = {
-    "A": ("3", "3", "3 3", "3 3", "3 3"),
-    "A-LRN": ("3 L", "3", "3 3", "3 3", "3 3"),
-    "B": ("3 3", "3 3", "3 3", "3 3", "3 3"),
-    "C": ("3 3", "3 3", "3 3 1", "3 3 1", "3 3 1"),
-    "D": ("3 3", "3 3", "3 3 3", "3 3 3", "3 3 3"),
-    "E": ("3 3", "3 3", "3 3 3 3", "3 3 3 3", "3 3 3 3"),
-    "B-5x5": ("5", "5", "5", "5", "5"),
-    "C-linear": ("3 3", "3 3", "3 3 1-", "3 3 1-", "3 3 1-"),
-}
+# non-linearity (1-). A row each, so that a net's results know its own and no other's.
+A = ("3", "3", "3 3", "3 3", "3 3")
+A_LRN = ("3 L", "3", "3 3", "3 3", "3 3")
+B = ("3 3", "3 3", "3 3", "3 3", "3 3")
+C = ("3 3", "3 3", "3 3 1", "3 3 1", "3 3 1")
+D = ("3 3", "3 3", "3 3 3", "3 3 3", "3 3 3")
+E = ("3 3", "3 3", "3 3 3 3", "3 3 3 3", "3 3 3 3")
+B_5X5 = ("5", "5", "5", "5", "5")
+C_LINEAR = ("3 3", "3 3", "3 3 1-", "3 3 1-", "3 3 1-")
+CONFIGS = {"A": A, "A-LRN": A_LRN, "B": B, "C": C, "D": D, "E": E}  # as Table 1 names them
 WIDTHS = (64, 128, 256, 512, 512)
 
 
@@ -53,12 +52,15 @@ class Block(NamedTuple):
     linear: bool
 
 
-def vgg(config: str, net: Net) -> Model:
-    """The net of Table 1's column `config`; width 1 and fc 4096 at 224×224×3 are the paper's."""
+Config = tuple[str, ...]
+
+
+def vgg(config: Config, net: Net) -> Model:
+    """The net of a column of Table 1; width 1 and fc 4096 at 224×224×3 are the paper's."""
     return Model(*(partial(f, config, net) for f in (_init, _apply, _score_map)))
 
 
-def vgg_blocks(config: str, net: Net) -> list[Block]:
+def vgg_blocks(config: Config, net: Net) -> list[Block]:
     """The five blocks. A pool ends the first net.pools of them, while there are sides to halve.
 
     Differs: with the paper's five pools an image smaller than 224×224 ends on a map of fewer than
@@ -66,7 +68,7 @@ def vgg_blocks(config: str, net: Net) -> list[Block]:
     stride: three at 64×64, two at 32×32.
     """
     blocks, side = [], min(net.image[:2])
-    for i, (words, width) in enumerate(zip(CONFIGS[config], WIDTHS, strict=True)):
+    for i, (words, width) in enumerate(zip(config, WIDTHS, strict=True)):
         kernels = [int(word[0]) for word in words.split() if word != "L"]
         channels = max(1, round(width * net.width))
         convs = [(f"conv{i + 1}_{j}", kernel, channels) for j, kernel in enumerate(kernels, 1)]
@@ -76,7 +78,7 @@ def vgg_blocks(config: str, net: Net) -> list[Block]:
     return blocks
 
 
-def map_size(config: str, net: Net) -> tuple[int, int]:
+def map_size(config: Config, net: Net) -> tuple[int, int]:
     """(height, width) of the map that fc1 sees whole: 7×7 in the paper."""
     stride = 2 ** sum(block.pool for block in vgg_blocks(config, net))
     return net.image[0] // stride, net.image[1] // stride

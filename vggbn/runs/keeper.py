@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ import jax
 import numpy as np
 
 from vggbn.errors import Preempted, UserError
-from vggbn.machine import mesh, preempt, provenance
+from vggbn.identity.equalities import same_numbers
+from vggbn.machine import mesh, preempt
 from vggbn.runs import saved_steps
 from vggbn.training.loop import Reached
 from vggbn.training.recipe import Recipe, diff
@@ -50,25 +51,21 @@ def owned(recipe: Recipe, seed: int, store) -> Iterator[None]:
 
 
 @contextmanager
-def kept(recipe: Recipe, seed: int, store, like: Any, on_report: Callable) -> Iterator[Keeper]:
-    """A Keeper of this run; within, SIGTERM only ends it at the next step. like: a state of it."""
-    with preempt.noted() as asked:
-        keeper = Keeper(recipe, seed, store, like, on_report, asked)
-        try:
-            yield keeper
-        finally:
-            keeper.close()
+def kept(recipe: Recipe, seed: int, store, setting: dict, on_report: Callable) -> Iterator[Keeper]:
+    """A Keeper of this run, which is made in this setting."""
+    with ExitStack() as held:
+        keeper = Keeper(recipe, seed, store, setting, on_report, held)
+        held.callback(keeper.close)
+        yield keeper
 
 
 class Keeper:
-    """Saves a run's steps and finds them again."""
+    """Saves a run's steps and finds them again. held: ends with the run."""
 
-    def __init__(self, recipe: Recipe, seed: int, store, like, on_report, asked):
+    def __init__(self, recipe: Recipe, seed: int, store, setting: dict, on_report, held: ExitStack):
         self.folder = store.folder(recipe, seed) / "steps"
-        self.identity = {
-            "recipe": asdict(recipe), "seed": seed, "setting": provenance.setting(),
-        }  # fmt: skip
-        self.like, self.on_report, self.asked = like, on_report, asked
+        self.identity = {"recipe": asdict(recipe), "seed": seed, "setting": setting}
+        self.id, self.on_report, self.held = recipe.id, on_report, held
         self.save_every, self.earlier = store.save_every, []
         self.writer = saved_steps.Writer(self.folder)
         self.saved_at = self.beat_at = time.monotonic()
@@ -77,25 +74,30 @@ class Keeper:
 
     # --- finding ---
 
-    def found(self) -> Reached | None:
-        """Where the newest whole step stood, in every process. UserError: all are damaged, or are
-        another recipe's."""
+    def resume(self, start: Reached) -> Reached:
+        """Where the newest whole step stood, in every process, or `start` where there is none.
+
+        From now on SIGTERM only ends the run at the next step. UserError: all are damaged, or are
+        another recipe's.
+        """
+        self.asked = self.held.enter_context(preempt.noted())
         step = mesh.agreed(self._newest)
         if step is None:
-            return None
+            return start
         note = step.note
         self.earlier = [*note["earlier"], {"step": step.step, "setting": note["setting"]}]
         self.saved = step.step
         self.best = max((r["val_accuracy"] for r in note["history"]), default=-np.inf)
         print(f"going on from step {step.step} in {self.folder}", file=sys.stderr)
-        return Reached(_tree(step.arrays, self.like), note["history"], tuple(note["before"]))
+        return Reached(_tree(step.arrays, start.state), note["history"], tuple(note["before"]))
 
     def _newest(self) -> saved_steps.SavedStep | None:
         step = saved_steps.newest(self.folder)
         if step is not None:
             refuse_other(step, self.identity, self.folder)
-            if step.note["setting"]["code"] != self.identity["setting"]["code"]:
-                aside = self.folder.with_name(f"steps-{step.note['setting']['code']}")
+            code = step.note["setting"]["code"]
+            if not same_numbers(code, self.identity["setting"]["code"], self.id):
+                aside = self.folder.with_name(f"steps-{code}")
                 print(
                     f"{self.folder} was saved by other code than today's: moved to {aside.name}, "
                     "and the run starts anew.",

@@ -47,7 +47,7 @@ def train_many(
 
     def finish(name, record):
         nonlocal strays
-        strays += record["setting"] != (setting or record["setting"])
+        strays += setting is not None and provenance.machine(record["setting"]) != setting
         if name in wanted:
             write(name, record)
         progress.finished(name, record)

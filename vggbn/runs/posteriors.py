@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vggbn import evaluate, files
-from vggbn.machine import provenance
+from vggbn import data, evaluate, files
+from vggbn.identity.identity import identity
 from vggbn.runs.record import find_own_record
 from vggbn.runs.run import Run, Store, get_run, load_data
 from vggbn.training.recipe import Recipe
@@ -47,7 +47,7 @@ def find_posterior(
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if str(arrays["of"]) != _of(record):
+            if str(arrays["of"]) != _of(record, code(recipe, protocol)):
                 return None
             p_VNK, labels_N, seconds = (arrays[name] for name in ("p", "labels", "seconds"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -61,27 +61,40 @@ def compute_posterior(recipe: Recipe, seed: int, store: Store, protocol: str, si
     run = get_run(recipe, seed, store)
     dataset = load_data(recipe, seed, store)
     began = time.perf_counter()
-    p_VNK = PROTOCOLS[protocol](
+    p_VNK = compute(recipe, run, dataset, protocol, side)
+    arrays = {"p": p_VNK, "labels": dataset.test.labels_N, "seconds": time.perf_counter() - began}
+    of = _of(run.record, code(recipe, protocol))
+    _save(store.folder(recipe, seed), protocol, side, arrays | {"of": of})
+
+
+def compute(
+    recipe: Recipe, run: Run, dataset: data.Dataset, protocol: str, side: int
+) -> np.ndarray:
+    """p_VNK: all that decides it, once the net is trained; what this reaches is its identity."""
+    return PROTOCOLS[protocol](
         run.trained,
         dataset.test,
         side=side,
         mirrored=dataset.flip,
     )
-    seconds = time.perf_counter() - began
-    _save(store.folder(recipe, seed), run, protocol, side, p_VNK, dataset.test.labels_N, seconds)
 
 
-def _save(folder: Path, run: Run, protocol: str, side: int, p_VNK, labels_N, seconds) -> None:
+def code(recipe: Recipe, protocol: str) -> str:
+    """The identity of what today's code computes of a trained net by this protocol."""
+    return identity(compute, recipe, {f"{__name__}.PROTOCOLS": protocol})
+
+
+def _save(folder: Path, protocol: str, side: int, arrays: dict[str, Any]) -> None:
     path = _path(folder, protocol, side)
     path.parent.mkdir(exist_ok=True)
     with files.whole(path) as part, part.open("wb") as file:
-        np.savez(file, p=p_VNK, labels=labels_N, seconds=seconds, of=_of(run.record))
+        np.savez(file, **arrays)
 
 
 def _path(folder: Path, protocol: str, side: int) -> Path:
     return folder / "posteriors" / f"{protocol}@{side}.npz"
 
 
-def _of(record: dict[str, Any]) -> str:
+def _of(record: dict[str, Any], code: str) -> str:
     """Which training, and which evaluation code."""
-    return f"{record['id']} {record['finished']} {provenance.evaluation_digest()}"
+    return f"{record['id']} {record['finished']} {code}"

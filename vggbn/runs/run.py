@@ -15,10 +15,15 @@ import jax
 import numpy as np
 
 from vggbn import data, files
+from vggbn.data import readers
 from vggbn.data.splits import stratified
 from vggbn.errors import UserError
 from vggbn.evaluate import Trained, evaluate
-from vggbn.machine import mesh, provenance
+from vggbn.identity import identity
+from vggbn.identity.definitions import Package
+from vggbn.identity.equalities import same_numbers
+from vggbn.identity.reach import Reach
+from vggbn.machine import compiling, mesh, provenance
 from vggbn.machine.clock import Clock
 from vggbn.models import Net, build
 from vggbn.models.inherit import inherit
@@ -103,10 +108,25 @@ def _refuse_other_weights(trained: Trained, path: Path) -> None:
         raise UserError(f"the weights in {path} are not those of its recipe; train the run again.")
 
 
+# What a run chooses from besides the tables of its recipe's fields.
+TABLES = {f"{readers.__name__}.READERS": lambda recipe: readers.reader_of(recipe.data)}
+
+
+def code(recipe: Recipe) -> str:
+    """The identity of what today's code computes of this recipe: the "code" of its setting."""
+    return identity.identity(compute, recipe, TABLES) + ("" if compiling.ENABLED else " plain")
+
+
+def reached(recipe: Recipe, source: dict[str, str] | None = None) -> Reach:
+    """The definitions of today, or of another source of the package, that `code` tells apart."""
+    package = Package(__name__.partition(".")[0], source) if source else None
+    return identity.reached(compute, recipe, TABLES, package=package)
+
+
 def find_record(
     recipe: Recipe, seed: int, store: Store, setting: dict | None = None
 ) -> dict | None:
-    """The record of a finished run made in this setting (code, jaxlib, device, threads).
+    """The record of a finished run made by today's code in this setting (jaxlib, device, threads).
 
     setting: None is that of this process, which starts jax; then process 0 looks, for all.
     """
@@ -118,7 +138,10 @@ def find_record(
 
 def _find_record(recipe: Recipe, seed: int, store: Store, setting: dict) -> dict | None:
     record = find_own_record(store.folder(recipe, seed), recipe, seed)
-    return record if record and record["setting"] == setting else None
+    if record is None or provenance.machine(record["setting"]) != setting:
+        return None
+    same = same_numbers(record["setting"]["code"], code(recipe), recipe.id)
+    return record if same else None
 
 
 def train_run(
@@ -136,30 +159,28 @@ def train_run(
 
 def _train_run(recipe: Recipe, seed: int, store: Store, on_report: Report) -> dict:
     parent = get_run(recipe.parent, seed, store) if recipe.parent else None
+    setting = {"code": code(recipe), **provenance.setting()}
     clock = Clock("load")
-    dataset = load_data(recipe, seed, store)
-    task = Task.of(recipe, seed, dataset)
-    start = loop.Reached(_start(task, parent), [], (0, 0.0, 0))
-    with kept(recipe, seed, store, start.state, on_report) as keeper:
-        start = keeper.found() or start
-        clock.to("fit")
-        fit = loop.fit(
-            task,
-            **start._asdict(),
+    with kept(recipe, seed, store, setting, on_report) as keeper:
+        task, fit, outcome = compute(
+            recipe,
+            seed,
+            store,
+            parent,
+            clock,
+            resume=keeper.resume,
             on_evaluation=on_report,
             on_step=keeper.reached,
-            workers=store.workers,
         )
-        clock.to("final")
         record = {
             "id": recipe.id,
             "seed": seed,
             "recipe": asdict(recipe),
-            **_outcome(task, fit),
+            **outcome,
             "history": fit.history,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(fit.state.params)),
-            "data": _data_facts(dataset),
-            "setting": provenance.setting(),
+            "data": _data_facts(task.dataset),
+            "setting": setting,
             "versions": provenance.versions(),
             "commit": provenance.commit(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -170,6 +191,36 @@ def _train_run(recipe: Recipe, seed: int, store: Store, on_report: Report) -> di
             _save(store.folder(recipe, seed), record, loop.trained(task, fit.state.variables))
         keeper.finish()
     return record
+
+
+def compute(
+    recipe: Recipe,
+    seed: int,
+    store: Store,
+    parent: Run | None,
+    clock: Clock,
+    *,
+    resume: Callable[[loop.Reached], loop.Reached] = lambda start: start,
+    on_evaluation: Report = lambda record: None,
+    on_step: Callable[[int, loop.Reached], None] = lambda step, reached: None,
+) -> tuple[Task, loop.Fit, dict]:
+    """All that decides a run's numbers, and nothing else: what it reaches is the run's identity.
+
+    Returns (task, what `loop.fit` returned, the record's scores). resume(start): where the run goes
+    on; on_evaluation, on_step: see `loop.fit`. Saving and telling are the caller's.
+    """
+    task = Task.of(recipe, seed, load_data(recipe, seed, store))
+    start = resume(loop.Reached(_start(task, parent), [], (0, 0.0, 0)))
+    clock.to("fit")
+    fit = loop.fit(
+        task,
+        **start._asdict(),
+        on_evaluation=on_evaluation,
+        on_step=on_step,
+        workers=store.workers,
+    )
+    clock.to("final")
+    return task, fit, _outcome(task, fit)
 
 
 def _start(task: Task, parent: Run | None) -> TrainState:

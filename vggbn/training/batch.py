@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from vggbn.data import Dataset, LazySplit, colour_pca, input_moments
+from vggbn.data import Dataset, colour_pca, input_moments
 from vggbn.machine import mesh
 from vggbn.models import Targets
 
@@ -44,15 +44,14 @@ class DeviceData(NamedTuple):
 @lru_cache(maxsize=1)
 def on_device(dataset: Dataset) -> DeviceData:
     """The training split on every device; the last data set stays there for the next run."""
-    split = dataset.train
+    images_NHWC, labels_N, sizes_N2 = dataset.train.resident
     mean_C, std = input_moments(dataset)
-    held = not isinstance(split, LazySplit)
     data = DeviceData(
-        images_NHWC=split.images_NHWC if held else None,
-        labels_N=split.labels_N if held else None,
+        images_NHWC=images_NHWC,
+        labels_N=labels_N,
         mean_C=mean_C,
         std=std,
-        pca_CC=colour_pca(split),
-        sizes_N2=split.sizes_N2 if held else None,
+        pca_CC=colour_pca(dataset.train),
+        sizes_N2=sizes_N2,
     )
     return mesh.replicate(data)

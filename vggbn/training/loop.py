@@ -183,8 +183,9 @@ def _record(task: Task, state: TrainState, validation: AnySplit, hyper: Hyper, b
         "val_loss": scores["loss"],
         "val_accuracy": scores["accuracy"],
     }
-    if task.recipe.watch != "none":
-        record[task.recipe.watch] = WATCHES[task.recipe.watch](net, validation)
+    watch = WATCHES[task.recipe.watch]
+    if watch is not None:
+        record[task.recipe.watch] = watch(net, validation)
     return record
 
 

@@ -132,6 +132,8 @@ class Recipe:
 
 FIELDS = {field.name: field for field in fields(Recipe)}
 TYPES = {name: type(field.default) for name, field in FIELDS.items()}
+# What a field may be: words, or the names in a table. Of a table a run's identity knows only the
+# entry that the recipe names (see identity.py): it must be a dict literal.
 CHOICES = {
     "fit": ("resize", "pad", "whole"),
     "pixels": PIXELS,
@@ -139,14 +141,14 @@ CHOICES = {
     "loading": LOADINGS,
     "split": ("folds", "fixed"),
     "shuffle": ("fresh", "fixed"),
-    "model": tuple(MODELS),
-    "norm": tuple(NORMS),
-    "activation": tuple(ACTIVATIONS),
-    "init": tuple(INITIALISERS),
+    "model": MODELS,
+    "norm": NORMS,
+    "activation": ACTIVATIONS,
+    "init": INITIALISERS,
     "precision": PRECISIONS,
     "schedule": SCHEDULES,
     "l2_on": L2_ON,
-    "watch": ("none", *WATCHES),
+    "watch": WATCHES,
     "inherit": ("all", "stages"),
 }
 POSITIVE = (

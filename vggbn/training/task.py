@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from vggbn.data import Dataset, LazySplit
+from vggbn.data import Dataset
 from vggbn.training.batch import DeviceData, on_device
 from vggbn.training.recipe import Recipe, Static, static
 
@@ -41,8 +41,6 @@ def keys(seed: int):
 def static_of(recipe: Recipe, dataset: Dataset) -> Static:
     """What the recipe's step is compiled for on this data set."""
     split = dataset.train
-    if isinstance(split, LazySplit) or recipe.fit == "whole":
-        image = (recipe.image_size, recipe.image_size, split.channels)
-    else:
-        image = split.images_NHWC.shape[1:]
+    crop = (recipe.image_size, recipe.image_size, split.channels)
+    image = crop if recipe.fit == "whole" else split.image_shape
     return static(recipe, image=image, classes=len(dataset.classes), flip=dataset.flip)

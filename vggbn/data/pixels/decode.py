@@ -17,7 +17,8 @@ FITS = ("resize", "pad", "whole")
 DAMAGED = ("refuse", "skip")  # what becomes of what is `Damaged`
 PREPARE_AGAIN = "prepare the set again"  # the remedy for records
 _ORIENTATION = 0x0112  # the EXIF tag
-_TURNED = (5, 6, 7, 8)  # its values that exchange height and width
+_WIDTH, _HEIGHT = 256, 257  # those of a TIFF, which say how it is stored
+_TURNED = (5, 6, 7, 8)  # orientations that exchange height and width
 
 
 class Damaged(UserError):
@@ -146,12 +147,26 @@ def _opened(source: Path | bytes, what: str):
 def fitted_size(source: Path | bytes, what: str, *, image_size: int) -> tuple[int, int]:
     """(height, width) of what `decode` makes of an image with fit="whole", from its head alone."""
     with _opened(source, what) as opened:
-        width, height = _draft(opened, image_size) or opened.size
-        if opened.getexif().get(_ORIENTATION, 1) in _TURNED:
-            width, height = height, width
+        width, height = _draft(opened, image_size) or _upright_size(opened)
     if (width, height) == (image_size, image_size):
         return image_size, image_size
     return kept_size(height, width, image_size)
+
+
+def shown_size(source: Path | bytes, what: str) -> tuple[int, int]:
+    """(height, width) of an encoded image as it is shown, upright, from its head alone."""
+    with _opened(source, what) as opened:
+        width, height = _upright_size(opened)
+    return height, width
+
+
+def _upright_size(opened) -> tuple[int, int]:
+    """(width, height) after EXIF rotation, of an image of which only the head was read."""
+    width, height = opened.size
+    if opened.format == "TIFF":  # whose size newer versions of Pillow have turned already
+        width, height = opened.tag_v2[_WIDTH], opened.tag_v2[_HEIGHT]
+    turned = opened.getexif().get(_ORIENTATION, 1) in _TURNED
+    return (height, width) if turned else (width, height)
 
 
 def fit_image(image, what: str, *, image_size: int, fit: str, extent=None):

@@ -10,8 +10,8 @@ from pathlib import Path
 from vggbn.data.prepare.archive import whole
 from vggbn.data.prepare.imagenet import NAME, VERSION, imagenet
 from vggbn.data.prepare.shards import Collection, Example, finished_folder, write_set
-from vggbn.data.readers.embedded import EMBEDDED
-from vggbn.data.readers.folder import list_folder
+from vggbn.data.readers import embedded_names
+from vggbn.data.readers.listing import list_folder
 from vggbn.errors import UserError
 
 _FOLDER_VERSION = "1.0.0"
@@ -59,10 +59,10 @@ def prepare_folder(path: str, name: str, data_dir: str, damaged: str = "refuse")
     are then not kept together. A file name is the path inside the folder. Raises UserError for a
     name that cannot be used, and as `list_folder` and `write_set` do.
     """
-    if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in EMBEDDED:
+    if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in embedded_names():
         raise UserError(
             f"--name {name} cannot be the name of a prepared set: use lower-case letters, digits "
-            f"and _, and none of {', '.join(EMBEDDED)}."
+            f"and _, and none of {', '.join(embedded_names())}."
         )
     if done := finished_folder(data_dir, name, _FOLDER_VERSION):
         return done

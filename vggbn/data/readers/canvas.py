@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vggbn.data.permutation import uniform
+from vggbn.data.readers.embedded import DIGITS, Embedded, read_mnist5k
 from vggbn.data.split import Split
 
 SIDE = 96
@@ -23,6 +24,14 @@ class Canvas(NamedTuple):
 
     images_NHWC: np.ndarray
     boxes_N4: np.ndarray
+
+
+def open_canvas(name: str, data_dir: str | None, damaged: str) -> Embedded:
+    """The digits of MNIST-5k on larger canvases, uint8 [5000, 96, 96, 1]."""
+    digits = read_mnist5k()
+    whole = Split(draw(digits).images_NHWC, digits.labels_N)
+    note = "MNIST, 5,000 of its 70,000 images, at many scales on a cluttered canvas"
+    return Embedded(name, damaged, DIGITS, False, whole, note)
 
 
 def draw(digits: Split) -> Canvas:

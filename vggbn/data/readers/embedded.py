@@ -2,24 +2,47 @@
 
 import gzip
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vggbn.data.readers.canvas import draw
+from vggbn.data.pixels.decode import fit_arrays
+from vggbn.data.readers.opened import Opened
 from vggbn.data.split import Split
 from vggbn.errors import UserError
 
+DIGITS = tuple("0123456789")
 
-@dataclass(frozen=True)
-class Embedded:
-    """One embedded set: its reader, and the words for a results table."""
 
-    read: Callable[[], Split]
+@dataclass(frozen=True, eq=False)
+class Embedded(Opened):
+    """All images of one size, and the words for a results table."""
+
+    whole: Split
     note: str
-    classes: tuple[str, ...] = tuple("0123456789")
+
+    def read(self, *, image_size: int, fit: str, cache_dir: str | None) -> Mapping[str, Split]:
+        """Fitted; nothing is worth a cache."""
+        images_NHWC = fit_arrays(self.whole.images_NHWC, self.name, image_size=image_size, fit=fit)
+        return {"train": Split(images_NHWC, self.whole.labels_N)}
+
+    def describe(self, count: int) -> str:
+        """The note: the number of images never changes."""
+        return self.note
+
+
+def open_mnist5k(name: str, data_dir: str | None, damaged: str) -> Embedded:
+    """5,000 MNIST digits (`read_mnist5k`)."""
+    note = "MNIST, 5,000 of its 70,000 images"
+    return Embedded(name, damaged, DIGITS, False, read_mnist5k(), note)
+
+
+def open_digits(name: str, data_dir: str | None, damaged: str) -> Embedded:
+    """1,797 small digits (`read_digits`)."""
+    note = "optical digits 8x8 (scikit-learn)"
+    return Embedded(name, damaged, DIGITS, False, read_digits(), note)
 
 
 def read_mnist5k() -> Split:
@@ -36,21 +59,6 @@ def read_digits() -> Split:
     rows_ND = _read_csv("sklearn", "datasets/data/digits.csv.gz", install="scikit-learn")
     images_NHWC = np.round(rows_ND[:, :-1] * (255 / 16)).reshape(-1, 8, 8, 1)
     return _split(images_NHWC, rows_ND[:, -1])
-
-
-def read_canvas() -> Split:
-    """The digits of MNIST-5k on larger canvases, uint8 [5000, 96, 96, 1] (`canvas`)."""
-    digits = read_mnist5k()
-    return Split(draw(digits).images_NHWC, digits.labels_N)
-
-
-EMBEDDED: Mapping[str, Embedded] = {
-    "mnist5k": Embedded(read_mnist5k, "MNIST, 5,000 of its 70,000 images"),
-    "canvas": Embedded(
-        read_canvas, "MNIST, 5,000 of its 70,000 images, at many scales on a cluttered canvas"
-    ),
-    "digits": Embedded(read_digits, "optical digits 8x8 (scikit-learn)"),
-}
 
 
 def _split(images_NHWC: np.ndarray, labels_N: np.ndarray) -> Split:

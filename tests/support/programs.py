@@ -1,0 +1,55 @@
+"""How the suite compiles: quickly, for programs that run once or twice, and each program once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+# Three quarters of the suite's time would go into machine code that is quicker than it need be.
+# What XLA does to a program (fusion, layout, what is computed twice) stays as it is; only how each
+# fused loop becomes machine code is another, cheaper way.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+FOLDER = "JAX_COMPILATION_CACHE_DIR"
+
+
+def quick(environment: Mapping[str, str]) -> dict[str, str]:
+    """What to add to the environment, for this process and those it starts, before jax is imported.
+
+    The user's own flags come later and win. One thread a process: there is one process a core, and
+    programs that two processes share must be made for equally many.
+    """
+    flags = environment.get("XLA_FLAGS", "")
+    if not flags.startswith(QUICK):  # else this is a worker of pytest-xdist
+        flags = f"{QUICK} {flags} --xla_gpu_deterministic_ops=true"
+    return {"XLA_FLAGS": flags, "NPROC": environment.get("NPROC", "1")}
+
+
+def as_users_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the processes that a test starts the environment of a user's run: all optimisation, all
+    threads, no programs of the suite."""
+    monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"].removeprefix(QUICK).strip())
+    for name in ("NPROC", FOLDER):
+        monkeypatch.delenv(name, raising=False)
+
+
+def keep_programs(config: pytest.Config) -> None:
+    """Let all processes of the suite, and the next run, find what one has compiled.
+
+    In pytest's cache folder (--cache-clear empties it), unless the user names one.
+    """
+    from vggbn.machine import compile_cache, environment
+
+    if FOLDER not in os.environ:
+        import jax
+
+        root = config.cache.mkdir("programs")  # pyright: ignore[reportOptionalMemberAccess]
+        compile_cache.tidy(root)
+        options = {"jax_compilation_cache_dir": str(compile_cache.folder(root))}
+        for name, value in (options | compile_cache.KEEP_ALL).items():
+            jax.config.update(name, value)
+            os.environ[name.upper()] = str(value)
+    os.environ |= environment.QUIET

@@ -1,0 +1,1 @@
+"""What a result was made by: a digest of the definitions that it reaches, from source text."""
