@@ -1,9 +1,9 @@
 """Batch Normalization, VGG and Inception v1 as pure functions, and their claims as experiments.
 
-    batch_norm                           BN of an array: (y, statistics)
-    nets                                 the papers' nets: nets.build(nets.Net(...))
-    centre, multi_crop, dense, by_batch  ways to test a trained net; mean_posterior averages them
-    evaluate                             the package of these ways, with the scorer of one view
+    batch_norm                             BN of an array: (y, statistics)
+    nets                                   the papers' nets: nets.build(nets.Net(...))
+    centre, multi_crop, dense, by_batch    ways to test a Trained net; mean_posterior averages them
+    evaluate                               the package of these ways, with the scorer of one view
 
 Each is imported when it is first asked for: `import vggbn` alone loads neither jax nor numpy.
 """
@@ -16,10 +16,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from vggbn import evaluate
     from vggbn import models as nets
-    from vggbn.evaluate import by_batch, centre, dense, mean_posterior, multi_crop
+    from vggbn.evaluate import Trained, by_batch, centre, dense, mean_posterior, multi_crop
     from vggbn.nn.batch_norm import batch_norm
 
 __all__ = [
+    "Trained",
     "__version__",
     "batch_norm",
     "by_batch",

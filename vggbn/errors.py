@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 INTERRUPTED = 130  # the exit status after Ctrl-C
 PREEMPTED = 75  # and after SIGTERM: EX_TEMPFAIL of sysexits.h, "do it again later"
@@ -36,9 +36,10 @@ class Parser(argparse.ArgumentParser):
     A description keeps its lines, unless another formatter is asked for.
     """
 
-    def __init__(self, **settings):
-        raw = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-        super().__init__(**(raw | settings))  # pyright: ignore[reportArgumentType]
+    def __init__(
+        self, *, formatter_class=argparse.RawDescriptionHelpFormatter, **settings: Any
+    ) -> None:
+        super().__init__(formatter_class=formatter_class, **settings)
 
     def error(self, message):
         raise UserError(f"{message} (--help lists the flags).")

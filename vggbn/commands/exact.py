@@ -82,9 +82,10 @@ def _parser(experiment: ExactExperiment) -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"python -m experiments.{experiment.name}",
         description=f"{experiment.title}. {experiment.question}",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=argparse.HelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the report")
-    parser.add_argument("--draws", type=int, default=DRAWS, help="random draws behind each picture")
+    add, default = parser.add_argument, "(default: %(default)s)"
+    add("--out", type=Path, default=Path("out"), help=f"folder of the report {default}")
+    add("--draws", type=int, default=DRAWS, help=f"random draws behind each picture {default}")
     return parser

@@ -142,20 +142,40 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"python -m experiments.{experiment.name}",
         description=f"{experiment.title}. {experiment.question}",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=argparse.HelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add("--size", default="small", help=f"one of {', '.join(size_names(experiment))}")
+    _add_what(parser.add_argument_group("what is trained"), experiment)
+    _add_where(parser.add_argument_group("where, and by whom"))
+    _add_instead(parser.add_argument_group("instead of training"))
+    return parser
+
+
+def _add_what(group: argparse._ArgumentGroup, experiment: Experiment) -> None:
+    add, sizes = group.add_argument, ", ".join(size_names(experiment))
+    add("--size", default="small", help=f"one of {sizes} (default: %(default)s)")
     add(
         "--data",
         help="mnist5k, digits, canvas, a TFDS name or folder:PATH (default: the size's own)",
     )
-    add("--data-dir", help="folder of prepared TFDS sets")
     add("--seeds", type=int, help="number of seeds (default: the size's own)")
     add("--only", nargs="+", metavar="VARIANT", help="only these variants")
-    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="edit the baseline")
-    add("--out", type=Path, default=Path("out"), help="folder of results and trained runs")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="edit a field of the baseline, once for each field; --list shows them",
+    )
+    add("--allow-slow", action="store_true", help="let precision=bfloat16 run on a CPU")
+    add("--sweep", action="store_true", help="search the learning rates instead")
+
+
+def _add_where(group: argparse._ArgumentGroup) -> None:
+    add, kinds = group.add_argument, ", ".join(loggers.KINDS)
+    out = "folder of results and trained runs (default: %(default)s)"
+    add("--out", type=Path, default=Path("out"), help=out)
+    add("--data-dir", help="folder of prepared TFDS sets")
     add(
         "--jobs",
         type=int,
@@ -170,16 +190,18 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
         metavar="ADDRESS:PORT,PROCESSES,INDEX",
         help="one of several processes that share each batch; alone: found by jax",
     )
-    add("--save-every", type=float, default=300, metavar="SECONDS", help="between saved steps")
+    every = "between saved steps (default: %(default)s)"
+    add("--save-every", type=float, default=300, metavar="SECONDS", help=every)
     add("--input-workers", type=int, default=0, help="with --distributed: more that decode images")
-    kinds = ", ".join(loggers.KINDS)
-    add("--log", nargs="*", default=["csv"], metavar="KIND", help=f"of the curves, any of {kinds}")
-    add("--allow-slow", action="store_true", help="let precision=bfloat16 run on a CPU")
-    add("--list", action="store_true", help="print variants and claims, run nothing")
-    add("--dry-run", action="store_true", help="count and compile what would be trained, no more")
+    logs = f"of the curves, any of {kinds} (default: csv)"
+    add("--log", nargs="*", default=["csv"], metavar="KIND", help=logs)
+
+
+def _add_instead(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--list", action="store_true", help="print variants and claims")
+    add("--dry-run", action="store_true", help="count and compile what would be trained")
     add("--devices", type=int, default=1, help="with --dry-run: how many share a batch")
-    add("--sweep", action="store_true", help="search the learning rates instead")
-    return parser
 
 
 def listing(plan: Plan) -> str:

@@ -1,0 +1,60 @@
+"""What `import vggbn` hands out, when it is imported, and the snippets of README.md."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+
+import vggbn
+from tests.conftest import ROOT
+
+
+def test_importing_the_package_alone_imports_neither_jax_nor_numpy():
+    code = (
+        "import sys, vggbn\n"
+        "assert not {'jax', 'numpy'} & sys.modules.keys()\n"
+        "assert vggbn.__version__ and 'batch_norm' in dir(vggbn)\n"
+        "assert not {'jax', 'numpy'} & sys.modules.keys()\n"
+        "from jax._src.xla_bridge import backends_are_initialized\n"
+        "assert all(getattr(vggbn, name) is not None for name in vggbn.__all__)\n"
+        "assert not backends_are_initialized()\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+def test_what_is_handed_out_is_what_it_is_called():
+    from vggbn import evaluate, models
+    from vggbn.nn.batch_norm import batch_norm
+
+    assert vggbn.batch_norm is batch_norm and vggbn.nets is models and vggbn.evaluate is evaluate
+    others = set(vggbn.__all__) - {"__version__", "batch_norm", "nets", "evaluate"}
+    for name in others:
+        assert getattr(vggbn, name) is getattr(evaluate, name)
+    assert {"dense", "multi_crop", "centre", "by_batch", "Trained"} <= others
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'batchnorm'"):
+        vggbn.batchnorm  # noqa: B018  # type: ignore
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse((ROOT / "vggbn" / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {alias.asname or alias.name for node in block.body for alias in node.names}
+    assert seen | {"__version__"} == set(vggbn.__all__)
+
+
+def test_the_snippets_of_the_readme_run():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert snippets
+    for snippet in snippets:
+        names: dict = {}
+        exec(compile(snippet, "README.md", "exec"), names)
+    assert names["logits"].shape == (32, 10) and names["y"].shape == (32, 100)
