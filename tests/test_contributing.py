@@ -44,6 +44,7 @@ def copy(tmp_path_factory):
     (folder / "tests").mkdir()
     for name in ("conftest.py", "test_norms.py", "test_norm.py"):
         shutil.copy(ROOT / "tests" / name, folder / "tests")
+    shutil.copytree(ROOT / "tests" / "support", folder / "tests" / "support", ignore=ignore)
     shutil.copy(ROOT / "pyproject.toml", folder)
     for block in BLOCKS:
         put(block, folder)
@@ -62,7 +63,7 @@ def python(copy: Path, *argv: str) -> str:
 
 def test_there_is_a_skeleton_of_each_kind():
     places = {PLACE.match(block)[1].rpartition("/")[0] for block in BLOCKS}  # type: ignore[index]
-    assert {"experiments", "vggbn/nn", "vggbn/models"} <= places
+    assert {"experiments", "vggbn/nn", "vggbn/models", "vggbn/data/readers"} <= places
 
 
 def test_the_experiment_runs_and_judges(copy):
@@ -106,3 +107,13 @@ def test_each_task_opens_at_most_eight_files_and_they_are_there():
             assert (ROOT / file).exists(), f"{title}: there is no {file}"
         for name in re.findall(r"`(_?[a-z]\w+)`(?= in)", text):
             assert any(re.search(rf"^def {name}\(", (ROOT / f).read_text(), re.M) for f in files)
+
+
+def test_the_reader_opens_its_set(copy):
+    code = (
+        "from vggbn.data import load\n"
+        "found = load('stripes', image_size=8, fit='pad', split='fixed', seed=0, data_dir=None)\n"
+        "parts = found.train, found.validation, found.test\n"
+        "print(sum(map(len, parts)), found.train.images_NHWC.shape[1:], *found.classes)\n"
+    )
+    assert python(copy, "-c", code) == "200 (8, 8, 1) lying standing\n"
