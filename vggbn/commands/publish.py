@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -74,13 +75,23 @@ def published_report(path: Path) -> Report:
     if setting is None:
         raise UserError(f"{path} is empty: delete it or run the experiment again.")
     plan = published_plan(path, lines[-1])
-    found = plan.found(setting)
+    found = plan.found(setting, partial(_is_of_the_same_code, lines))
     if not found.lines():
         raise UserError(
-            f"no line of {path} was made by today's code and recipes: {found.why_left_out()} "
+            f"no line of {path} was made by today's recipes: {found.why_left_out()} "
             "Run the experiment again."
         )
     return build_report(plan, found, read_computed(plan.computed_path, plan.experiment.exact))
+
+
+def _is_of_the_same_code(lines: list[dict], name: str, line: dict) -> bool:
+    """Whether the code that made the file's last line made this one: lines of one code compare.
+
+    A file may hold several codes, and each line says which; of a view also that of its protocols.
+    """
+    views = [each["evaluation"] for each in lines if "evaluation" in each]
+    newest = line.get("evaluation") in (None, *views[-1:])
+    return newest and line["setting"]["code"] == lines[-1]["setting"]["code"]
 
 
 def published_plan(path: Path, line: dict) -> Plan:

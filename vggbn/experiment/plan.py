@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,11 +49,16 @@ class Plan(NamedTuple):
         trained = {name: recipe.id for name, recipe in self.variants.items()}
         return trained | {name: view.id(self.variants) for name, view in self.views.items()}
 
-    def found(self, setting: dict) -> Results:
-        """What the results file holds of this plan that today's code made; see Results."""
+    def found(
+        self, setting: dict, counts: Callable[[str, Mapping[str, Any]], bool] | None = None
+    ) -> Results:
+        """What the results file holds of this plan; see Results.
+
+        counts(name, line): whether the line is of the code that is asked for (None: of today's).
+        """
         core = {name for name in self.ids() if self.size.is_core(name)}
         lines = results.read(self.results_path)
-        return Results(lines, self.ids(), setting, core, self.is_of_today)
+        return Results(lines, self.ids(), setting, core, counts or self.is_of_today)
 
     def is_of_today(self, name: str, line: Mapping[str, Any]) -> bool:
         """Whether today's code, or code that makes the same numbers, made this line."""
