@@ -3,8 +3,9 @@
 Each value's hash is made of the operation that makes it, its parameters and the hashes of what it
 takes (a Merkle tree): names, the order of independent equations, what is computed for nothing and
 the borders of `jit` leave no trace in it. Inputs are numbered in the order in which the outputs
-first need them, so that their order and grouping leave none either. What
-`lax.platform_dependent` chooses is decided for one platform.
+first need them, so that their order and grouping leave none either; so are those of a loop's body,
+and what it carries from turn to turn. What `lax.platform_dependent` chooses is decided for one
+platform.
 """
 
 from __future__ import annotations
@@ -36,10 +37,14 @@ Value = tuple[int, int]  # a node, and which of its results
 
 
 class Node(NamedTuple):
-    """An input, a constant or an equation: what it does, and to which values."""
+    """An input, a constant or an equation: what it does, and to which values.
+
+    inner: of a loop, and of what is computed again in a backward pass, what is computed there.
+    """
 
     operation: str  # of an input its shape and dtype
     takes: tuple[Value, ...] = ()
+    inner: Graph | None = None
 
 
 class Graph(NamedTuple):
@@ -80,20 +85,31 @@ def outline_of(graph: Graph, outputs: Sequence[int]) -> Outline:
     values = [graph.outputs[o] for o in outputs]
     in_order = sorted(values, key=lambda value: (anonymous[value[0]], value[1]))
     used = _first_needed(graph, in_order)
-    numbered = hashes(graph, {number: i for i, number in enumerate(used)})
+    numbered = hashes(graph, {number: str(i) for i, number in enumerate(used)})
     named = lambda value: f"{numbered[value[0]]}.{value[1]}"  # noqa: E731
     return Outline(_digest(map(named, in_order)), used, [named(value) for value in values])
 
 
-def hashes(graph: Graph, numbers: dict[int, int] | None = None) -> list[str]:
-    """The hash of every node; inputs by `numbers`, or by no more than their shape and dtype."""
+def hashes(graph: Graph, names: dict[int, str] | None = None) -> list[str]:
+    """The hash of every node; inputs by `names`, or by no more than their shape and dtype."""
     found: list[str] = []
-    for i, (operation, takes) in enumerate(graph.nodes):
-        parts = [operation, *(f"{found[node]}.{result}" for node, result in takes)]
-        if numbers and i in graph.inputs:
-            parts.append(f"input {numbers.get(graph.inputs[i])}")
+    for i, node in enumerate(graph.nodes):
+        parts = [node.operation, *(f"{found[taken]}.{result}" for taken, result in node.takes)]
+        if names and i in graph.inputs:
+            parts.append(f"input {names.get(graph.inputs[i])}")
         found.append(_digest(parts))
     return found
+
+
+def operations(graph: Graph) -> list[tuple[str, str]]:
+    """(hash, operation) of all that the outputs are made of, each after what it takes; what is
+    computed inside an operation stands before it."""
+    found, listed = hashes(graph), []
+    for i in needed(graph):
+        node = graph.nodes[i]
+        listed += operations(node.inner) if node.inner else []
+        listed.append((found[i], node.operation))
+    return listed
 
 
 def needed(graph: Graph) -> list[int]:
@@ -120,16 +136,68 @@ def _first_needed(graph: Graph, values: Sequence[Value]) -> list[int]:
     return used
 
 
+class _Arranged(NamedTuple):
+    """A subprogram in an order of its own: its hash, its inputs (by number), its outputs."""
+
+    digest: str
+    inputs: list[int]
+    outputs: list[int]
+
+
+def _arranged(graph: Graph, carried: dict[int, int], names: dict[int, str]) -> _Arranged:
+    """The order of a subprogram's inputs and outputs that follows from what it computes.
+
+    carried: {input: the output that is this input's value in the next turn}. names: of the inputs,
+    by which they are told apart where the subprogram does not.
+    """
+    names = _told_apart(graph, carried, names)
+    made = _output_names(graph, names)
+    input_of = {output: number for number, output in carried.items()}
+    rank = {o: names[input_of[o]] if o in input_of else made[o] for o in range(len(made))}
+    outputs = sorted(rank, key=lambda o: (o in input_of, rank[o], o))
+    turns = [input_of[o] for o in outputs if o in input_of]
+    met = _first_needed(graph, [graph.outputs[o] for o in outputs])
+    free = [number for number in met if number not in carried]
+    numbered = {number: f"free {i}" for i, number in enumerate(free)}
+    numbered |= {number: f"carried {i}" for i, number in enumerate(turns)}
+    final = _output_names(graph, numbered)
+    digest = _digest([str(len(turns)), *(final[o] for o in outputs)])
+    return _Arranged(digest, [*free, *turns], outputs)
+
+
+def _told_apart(graph: Graph, carried: dict[int, int], names: dict[int, str]) -> dict[int, str]:
+    """The names, those of carried values refined by what becomes of them, turn after turn."""
+    while True:
+        made = _output_names(graph, names)
+        finer = names | {i: _digest([names[i], made[o]]) for i, o in carried.items()}
+        if len(set(finer.values())) == len(set(names.values())):
+            return finer
+        names = finer
+
+
+def _output_names(graph: Graph, names: dict[int, str]) -> list[str]:
+    found = hashes(graph, names)
+    return [f"{found[node]}.{result}" for node, result in graph.outputs]
+
+
 class _Builder:
     """The nodes so far, and the scalars among their values that are known: which platform."""
 
     def __init__(self, platform: str):
         self.platform, self.nodes = platform, []
+        self.anonymous: list[str] = []  # the nodes' hashes, inputs by shape and dtype
         self.known: dict[Value, int | float] = {}
 
-    def add(self, operation: str, takes: tuple[Value, ...] = ()) -> Value:
-        self.nodes.append(Node(operation, takes))
+    def add(
+        self, operation: str, takes: tuple[Value, ...] = (), inner: Graph | None = None
+    ) -> Value:
+        self.nodes.append(Node(operation, takes, inner))
+        self.anonymous.append(_digest([operation, *map(self.name, takes)]))
         return len(self.nodes) - 1, 0
+
+    def name(self, value: Value) -> str:
+        """What a value is made of, its inputs by no more than their shape and dtype."""
+        return f"{self.anonymous[value[0]]}.{value[1]}"
 
     def constant(self, array: Any) -> Value:
         value = self.add(_constant(array))
@@ -160,8 +228,16 @@ class _Builder:
             return self._closed(params["branches"][int(self.known[takes[0]])], takes[1:])
         if name == "mul" and (same := self._times_one(equation, takes)):
             return [same]
+        if name in REMATERIALISED:
+            how = f"{params['prevent_cse']} {self._shown(params['policy'])}"
+            programs = [(params["jaxpr"], range(len(takes)))]
+            return self._subprogram(name, takes, programs, {}, how)
+        if name == "while":
+            return self._while(equation, takes)
+        if name == "scan":
+            return self._scan(equation, takes)
         made = " ".join(_kind(var.aval) for var in equation.outvars)
-        inner = {k: self._shown(v, takes, name) for k, v in params.items() if k not in COSMETIC}
+        inner = {k: self._shown(v) for k, v in params.items() if k not in COSMETIC}
         node, _ = self.add(f"{name} -> {made} {sorted(inner.items())}", takes)
         if name in FOLDED and all(value in self.known for value in takes):
             self.known[node, 0] = FOLDED[name](*(self.known[value] for value in takes))
@@ -186,33 +262,79 @@ class _Builder:
         of = [i for i, names in enumerate(platforms) if names is None or self.platform in names]
         return of[0]
 
-    def _shown(self, param: Any, takes: Sequence[Value], name: str) -> str:
+    def _while(self, equation, takes: tuple[Value, ...]) -> list[Value]:
+        params = equation.params
+        first, second = params["cond_nconsts"], params["body_nconsts"]
+        carry = range(first + second, len(takes))
+        condition = [*range(first), *carry]
+        body = [*range(first, first + second), *carry]
+        programs = [(params["cond_jaxpr"], condition), (params["body_jaxpr"], body)]
+        carried = {i: 1 + turn for turn, i in enumerate(carry)}  # output 0 is the condition
+        return self._subprogram("while", takes, programs, carried)[1:]
+
+    def _scan(self, equation, takes: tuple[Value, ...]) -> list[Value]:
+        params = equation.params
+        first, count = params["num_consts"], params["num_carry"]
+        how = f"{params['length']} {params['reverse']} {params['unroll']}"
+        carried = {first + turn: turn for turn in range(count)}
+        programs = [(params["jaxpr"], range(len(takes)))]
+        rows = range(first + count, len(takes))
+        return self._subprogram("scan", takes, programs, carried, how, rows)
+
+    def _subprogram(
+        self,
+        name: str,
+        takes: Sequence[Value],
+        programs: Sequence[tuple[Any, Sequence[int]]],
+        carried: dict[int, int],
+        how: str = "",
+        rows: Sequence[int] = (),
+    ) -> list[Value]:
+        """Add an operation that computes jaxprs of the inputs with these numbers.
+
+        carried: see `_arranged`. how: what else decides. rows: the inputs of which each turn takes
+        a row. Returns a value for each output, of all the jaxprs.
+        """
+        builder, outputs = _Builder(self.platform), []
+        kinds = {
+            i: f"{_kind(var.aval)}{' of a row' if i in rows else ''}"
+            for jaxpr, numbers in programs
+            for i, var in zip(numbers, getattr(jaxpr, "jaxpr", jaxpr).invars, strict=True)
+        }
+        inputs = [builder.add(kinds[i]) for i in range(len(takes))]
+        if not carried:
+            known = ((inputs[i], self.known.get(value)) for i, value in enumerate(takes))
+            builder.known |= {own: value for own, value in known if value is not None}
+        for jaxpr, numbers in programs:
+            outputs += builder._closed(jaxpr, [inputs[i] for i in numbers])
+        graph = Graph(builder.nodes, outputs, {node: i for i, (node, _) in enumerate(inputs)})
+        order = _arranged(graph, carried, {i: self.name(value) for i, value in enumerate(takes)})
+        needed_ = tuple(takes[i] for i in order.inputs)
+        node, _ = self.add(f"{name} {how} {order.digest}", needed_, graph)
+        place = {output: i for i, output in enumerate(order.outputs)}
+        return [(node, place[o]) for o in range(len(outputs))]
+
+    def _shown(self, param: Any) -> str:
         """A parameter as text; a jaxpr by what it computes of its arguments in their order."""
         if isinstance(param, tuple | list):
-            return f"({','.join(self._shown(one, takes, name) for one in param)})"
+            return f"({','.join(map(self._shown, param))})"
         if isinstance(param, dict):
-            return str(sorted((str(k), self._shown(v, takes, name)) for k, v in param.items()))
+            return str(sorted((str(k), self._shown(v)) for k, v in param.items()))
         if isinstance(param, core.ClosedJaxpr | core.Jaxpr):
-            return self._subprogram(param, takes if name in REMATERIALISED else ())
+            return self._function(param)
         if isinstance(param, np.ndarray | jax.Array):
             return _constant(param)
         if isinstance(param, Callable) and not isinstance(param, type | np.dtype):
             return getattr(param, "__name__", "function")
         return ADDRESS.sub("", str(param))
 
-    def _subprogram(self, param: Any, takes: Sequence[Value]) -> str:
+    def _function(self, param: Any) -> str:
         builder = _Builder(self.platform)
         jaxpr = param.jaxpr if isinstance(param, core.ClosedJaxpr) else param
         inputs = [builder.add(_kind(var.aval)) for var in jaxpr.invars]
-        if len(takes) == len(inputs):
-            builder.known |= {
-                own: self.known[value]
-                for own, value in zip(inputs, takes, strict=True)
-                if value in self.known
-            }
         outputs = builder._closed(param, inputs)
         graph = Graph(builder.nodes, outputs, {node: i for i, (node, _) in enumerate(inputs)})
-        found = hashes(graph, {i: i for i in range(len(inputs))})
+        found = hashes(graph, {i: str(i) for i in range(len(inputs))})
         return _digest(f"{found[node]}.{result}" for node, result in outputs)
 
 

@@ -228,11 +228,10 @@ class Program:
 
     def _noted(self, graph: outline.Graph, groups: list[outline.Outline]) -> str:
         """The digest of a program, whose operations are kept to tell it from another one."""
-        digest = _digest([group.digest.encode() for group in groups]).hex()
+        digest = _digest(sorted(group.digest.encode() for group in groups)).hex()
         if digest not in self.stage.graphs:
-            found = outline.hashes(graph)
             self.stage.graphs[digest] = [
-                [found[i], graph.nodes[i].operation[:300]] for i in outline.needed(graph)
+                [found, operation[:300]] for found, operation in outline.operations(graph)
             ]
         return digest
 
