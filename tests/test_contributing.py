@@ -62,7 +62,7 @@ def python(copy: Path, *argv: str) -> str:
 
 def test_there_is_a_skeleton_of_each_kind():
     places = {PLACE.match(block)[1].rpartition("/")[0] for block in BLOCKS}  # type: ignore[index]
-    assert {"experiments", "vggbn/nn", "vggbn/models"} <= places
+    assert places == {"experiments", "vggbn/nn", "vggbn/models", "vggbn/data/readers"}
 
 
 def test_the_experiment_runs_and_judges(copy):
@@ -92,6 +92,28 @@ def test_the_norm_keeps_the_contract_and_the_model_has_its_shapes(copy):
         "assert variables['params']['norm_fc1']['scale'].shape == (120,)\n"
         "from vggbn.training.recipe import Recipe\n"
         "assert Recipe(model='lenet', norm='rms').id != Recipe(norm='rms').id\n"
+    )
+    python(copy, "-c", code)
+
+
+def test_the_reader_reads(copy):
+    code = (
+        "import numpy as np\n"
+        "from vggbn.data import load\n"
+        "rng = np.random.default_rng(0)\n"
+        "images = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)\n"
+        "np.savez('some.npz', images=images, labels=np.arange(60) % 3)\n"
+        "found = load('npz:some.npz', image_size=8)\n"
+        "parts = (found.train, found.validation, found.test)\n"
+        "assert sum(map(len, parts)) == 60 and len(found.classes) == 3, found.note\n"
+        "for part in parts:\n"
+        "    for image, label in zip(part.images_NHWC, part.labels_N):\n"
+        "        (i,) = np.flatnonzero((images == image).all((1, 2, 3)))\n"
+        "        assert label == i % 3\n"
+        "try:\n"
+        "    load('npz:none.npz', image_size=8)\n"
+        "except Exception as error:\n"
+        "    assert 'none.npz is no file' in str(error), error\n"
     )
     python(copy, "-c", code)
 
