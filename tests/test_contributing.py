@@ -41,7 +41,7 @@ def copy(tmp_path_factory):
     ignore = shutil.ignore_patterns("__pycache__")
     for name in ("vggbn", "experiments"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    (folder / "tests").mkdir()
+    shutil.copytree(ROOT / "tests" / "support", folder / "tests" / "support", ignore=ignore)
     for name in ("conftest.py", "test_norms.py", "test_norm.py"):
         shutil.copy(ROOT / "tests" / name, folder / "tests")
     shutil.copy(ROOT / "pyproject.toml", folder)
@@ -103,7 +103,8 @@ def test_the_reader_reads(copy):
         "rng = np.random.default_rng(0)\n"
         "images = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)\n"
         "np.savez('some.npz', images=images, labels=np.arange(60) % 3)\n"
-        "found = load('npz:some.npz', image_size=8)\n"
+        "how = dict(image_size=8, fit='resize', split='fixed', seed=0, data_dir=None)\n"
+        "found = load('npz:some.npz', **how)\n"
         "parts = (found.train, found.validation, found.test)\n"
         "assert sum(map(len, parts)) == 60 and len(found.classes) == 3, found.note\n"
         "for part in parts:\n"
@@ -111,7 +112,7 @@ def test_the_reader_reads(copy):
         "        (i,) = np.flatnonzero((images == image).all((1, 2, 3)))\n"
         "        assert label == i % 3\n"
         "try:\n"
-        "    load('npz:none.npz', image_size=8)\n"
+        "    load('npz:none.npz', **how)\n"
         "except Exception as error:\n"
         "    assert 'none.npz is no file' in str(error), error\n"
     )
