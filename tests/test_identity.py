@@ -336,12 +336,12 @@ def test_the_command_says_why_lines_do_not_count_and_names_what_has_changed(tmp_
     assert list(found.runs["bn"]) == [0] and found.of_other_code == [lines[1]]
     said = f"{plan.results_path}: 2 lines were left out: 1 of other code, 1 of other recipes."
     sources = {
-        "abc": edited("vggbn.norm", "decay * old + (1 - decay) * new", "new"),
+        "abc": edited("vggbn.nn.moving", "decay * old + (1 - decay) * new", "new"),
         "unknown": None,
         "before": {"__init__.py": ""},
     }
     monkeypatch.setattr(provenance, "source_at", sources.get)
-    named = f"{said} Changed since commit abc: vggbn.norm.batch_norm."
+    named = f"{said} Changed since commit abc: vggbn.nn.moving.step_average."
     assert explain_left_out(plan, found) == named
     for commit in ("unknown", "before", ""):
         found.of_other_code[0]["commit"] = commit

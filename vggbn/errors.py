@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(
-        self, *, formatter_class=argparse.RawDescriptionHelpFormatter, **settings: Any
+        self, *, formatter_class: Any = argparse.RawDescriptionHelpFormatter, **settings: Any
     ) -> None:
         super().__init__(formatter_class=formatter_class, **settings)
 

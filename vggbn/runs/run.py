@@ -229,7 +229,7 @@ def _start(task: Task, parent: Run | None) -> TrainState:
     if parent is None:
         return state
     how = task.recipe.inherit
-    return state.replace(variables=inherit(how, state.variables, parent.trained.variables))
+    return state.replace(**inherit(how, state.variables, parent.trained.variables))
 
 
 def _seconds(fit: dict[str, float], run: dict[str, float]) -> dict[str, float]:

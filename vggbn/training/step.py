@@ -34,21 +34,17 @@ class TrainState:
     """Everything that changes from step to step; the step index is the only clock."""
 
     step: Any  # int32
-    variables: Any  # {"params", "batch_stats"}
+    params: Any
+    batch_stats: Any
     opt_state: Any
     loss_sum: Any  # float32, over all steps so far: the log takes differences
     correct: Any  # int32, training examples classified right so far
     diverged_at: Any  # int32: the first step whose loss was not finite, or -1
 
     @property
-    def params(self) -> Any:
-        """The collection that is trained."""
-        return self.variables["params"]
-
-    @property
-    def batch_stats(self) -> Any:
-        """The collection of moving averages."""
-        return self.variables["batch_stats"]
+    def variables(self) -> dict[str, Any]:
+        """The net's, as its `apply` takes them: Flax's two collections."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
 
     def replace(self, **fields: Any) -> TrainState:
         """The state with these fields changed."""
@@ -102,7 +98,7 @@ def init_state(recipe: Recipe, program: Static, seed: int) -> TrainState:
     tx = optim.sgd(recipe.lr, recipe.l2, recipe.momentum, l2_on=recipe.l2_on)
     return TrainState(
         step=jnp.int32(0),
-        variables=variables,
+        **variables,
         opt_state=tx.init(variables["params"]),
         loss_sum=jnp.float32(0),
         correct=jnp.int32(0),
@@ -161,7 +157,8 @@ def make_step(program: Static) -> Callable:
         first_bad = ~jnp.isfinite(loss) & (state.diverged_at < 0)
         after = TrainState(
             step=state.step + 1,
-            variables={"params": params, "batch_stats": batch_stats},
+            params=params,
+            batch_stats=batch_stats,
             opt_state=opt_state,
             loss_sum=state.loss_sum + loss,
             correct=state.correct + right,
