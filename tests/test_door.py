@@ -15,6 +15,7 @@ from vggbn.commands import claims, publish, report
 from vggbn.errors import UserError
 from vggbn.experiment import checkout, find
 from vggbn.experiment.exact import ExactExperiment
+from vggbn.experiment.plan import Plan
 from vggbn.report import html
 
 NO_JAX = "import sys; sys.modules['jax'] = None\n"
@@ -127,8 +128,9 @@ def test_experiments_alone_lists_them_without_jax():
 
 
 @pytest.fixture
-def copy(tmp_path):
-    """Two sets of published results of one experiment."""
+def copy(tmp_path, monkeypatch):
+    """Two sets of published results of one experiment, which count whatever code made them."""
+    monkeypatch.setattr(Plan, "is_of_today", lambda *_: True)
     for size in ("full-cifar10", "full-mnist5k"):
         shutil.copytree(checkout.PUBLISHED / "bn_ablation" / size, tmp_path / "bn_ablation" / size)
     return tmp_path

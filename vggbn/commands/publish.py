@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -84,7 +84,7 @@ def published_report(path: Path) -> Report:
     return build_report(plan, found, read_computed(plan.computed_path, plan.experiment.exact))
 
 
-def _is_of_the_same_code(lines: list[dict], name: str, line: dict) -> bool:
+def _is_of_the_same_code(lines: list[dict], name: str, line: Mapping) -> bool:
     """Whether the code that made the file's last line made this one: lines of one code compare.
 
     A file may hold several codes, and each line says which; of a view also that of its protocols.
