@@ -213,9 +213,7 @@ def test_a_net_scores_a_streamed_split_as_the_split(clothes, net):
 @pytest.mark.parametrize("protocol", [dense, centre])
 def test_protocols_of_many_views_take_streamed_images(clothes, net, protocol):
     held, lazy = (found.test for found in both(f"folder:{clothes}", **WHOLE))
-    ours, expected = (
-        protocol(*net, split, *PIXELS, side=36, mirrored=True) for split in (lazy, held)
-    )
+    ours, expected = (protocol(net, split, side=36, mirrored=True) for split in (lazy, held))
     np.testing.assert_array_equal(ours, expected)
 
 
