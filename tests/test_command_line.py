@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,9 +23,10 @@ from vggbn.commands.experiment import main
 from vggbn.errors import UserError
 from vggbn.jobs import pool
 from vggbn.machine import environment
+from vggbn.models import build
 from vggbn.runs import arrays as checkpoint
 from vggbn.runs import many as train_many
-from vggbn.training.recipe import Recipe
+from vggbn.training.recipe import Recipe, static
 
 # argv -> what the sentence must say. {here} is a folder with the traps of `here` below.
 MISUSE = {
@@ -150,8 +152,10 @@ def _saved_runs(folder: Path) -> None:
     for name, text in {"run": record, "light": record, "torn": record[:50], "empty": "{}"}.items():
         (folder / name).mkdir()
         (folder / name / "run.json").write_text(text)
-    leaf = {"kernel": np.zeros(1, np.float32)}
-    weights = {"params": leaf, "stats": leaf, "mean": np.zeros(1), "std": np.ones(())}
+    net = static(recipe, image=(8, 8, 1), classes=7, flip=False).net
+    shapes = jax.eval_shape(lambda: build(net).init(jax.random.key(0), "he"))
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    weights = {**variables, "mean": np.zeros(1), "std": np.ones(())}
     checkpoint.save(folder / "run" / "weights", weights)
 
 

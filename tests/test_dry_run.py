@@ -1,5 +1,6 @@
 """--dry-run: the plan of a run, counted and compiled without data."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -112,7 +113,8 @@ def test_multiply_adds_are_the_products_of_the_layers():
 
 
 def test_what_cannot_be_compiled_is_named():
-    broken = fixed(BASE)._replace(model="vgg_z")
+    fine = fixed(BASE)
+    broken = fine._replace(net=replace(fine.net, model="vgg_z"))
     with pytest.raises(UserError, match=r"arm Z cannot be compiled for 2 devices \(KeyError: .*\)"):
         sharded.costs_on(2, {"z": ("arm Z", BASE, broken)})
 

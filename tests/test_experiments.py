@@ -111,9 +111,8 @@ def programs() -> dict:
 @pytest.fixture
 def shallow(monkeypatch):
     """Nets of two blocks of convolutions: what an arm switches on and off is in each."""
-    monkeypatch.setattr(vgg, "WIDTHS", vgg.WIDTHS[:2])
-    for name, words in vgg.CONFIGS.items():
-        monkeypatch.setitem(vgg.CONFIGS, name, words[:2])
+    whole = vgg.vgg_blocks
+    monkeypatch.setattr(vgg, "vgg_blocks", lambda config, net: whole(config, net)[:2])
 
 
 @pytest.mark.parametrize(

@@ -295,7 +295,10 @@ def edited(tmp_path_factory):
     )
     edit(tree, "optim.py", "math.floor(step / every)", "math.ceil(step / every)")
     edit(
-        tree, "fast.py", '"""x, an array that is computed once', '"""An array that is computed once'
+        tree,
+        "machine/compiling.py",
+        '"""x, an array that is computed once',
+        '"""An array that is computed once',
     )
     return answer_of(tree, tree.parent / "kept")
 

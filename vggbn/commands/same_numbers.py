@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from vggbn.data.readers import path_of
 from vggbn.errors import Parser, exit_with
 from vggbn.identity.equalities import Table, read
 from vggbn.same_numbers import canonical, compare, published, table, trees
@@ -143,7 +144,7 @@ def _data_dir(case: Case, base: Path | None) -> str | None:
     """Where the case's data lie, as a run is told."""
     if base is None:
         return None
-    return str(base if case.data.startswith("folder:") else base / "tfds")
+    return str(base / "tfds" if path_of(case.data) is None else base)
 
 
 def _share_cache(kept: Path, commit: str, folder: Path) -> None:
