@@ -87,9 +87,10 @@ def test_former_names_forward_and_say_the_new_one(former, monkeypatch, capsys):
     name, argv = FORMER[former]
     ran = []
     monkeypatch.setattr(commands, "run_command", lambda *arguments: ran.append(arguments))
+    monkeypatch.delitem(sys.modules, "vggbn.__main__")  # as in a process of its own
     word = ["prepare"] if name == "prepare" else []
     monkeypatch.setattr(sys, "argv", [former, *word, *argv])
-    runpy.run_module(former, run_name="__main__", alter_sys=False)
+    assert ended(lambda: runpy.run_module(former, run_name="__main__")) == 0
     assert ran == [(name, argv)]
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and f"now `python -m vggbn {name}`" in err

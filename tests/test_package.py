@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -44,10 +45,17 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
 
 
 def test_type_checkers_see_the_same_names():
-    tree = ast.parse((ROOT / "vggbn" / "__init__.py").read_text(encoding="utf-8"))
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    seen = {alias.asname or alias.name for node in block.body for alias in node.names}
-    assert seen | {"__version__"} == set(vggbn.__all__)
+    tree = ast.parse((ROOT / "vggbn" / "__init__.pyi").read_text(encoding="utf-8"))
+    imported = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    seen = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in imported for alias in node.names
+    }  # fmt: skip
+    listed = [ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)]
+    assert {*seen, "__version__"} == set(vggbn.__all__) == set(*listed)
+    for name, (module, there) in seen.items():
+        if module != "vggbn":
+            assert getattr(vggbn, name) is getattr(import_module(module), there)
 
 
 def test_the_snippets_of_the_readme_run():

@@ -5,45 +5,31 @@
     centre, multi_crop, dense, by_batch    ways to test a Trained net; mean_posterior averages them
     evaluate                               the package of these ways, with the scorer of one view
 
-Each is imported when it is first asked for: `import vggbn` alone loads neither jax nor numpy.
+Each is imported when it is first asked for: `import vggbn` alone loads neither jax nor numpy. Their
+types stand in __init__.pyi.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from vggbn import evaluate
-    from vggbn import models as nets
-    from vggbn.evaluate import Trained, by_batch, centre, dense, mean_posterior, multi_crop
-    from vggbn.nn.batch_norm import batch_norm
-
-__all__ = [
-    "Trained",
-    "__version__",
-    "batch_norm",
-    "by_batch",
-    "centre",
-    "dense",
-    "evaluate",
-    "mean_posterior",
-    "multi_crop",
-    "nets",
-]
-
-_MODULES = {"nets": "vggbn.models", "evaluate": "vggbn.evaluate"}  # handed out as they are
+# {name: where it lives}
+_HOMES = {
+    "nets": "vggbn.models",
+    "evaluate": "vggbn.evaluate",
+    "batch_norm": "vggbn.nn.batch_norm",
+} | dict.fromkeys(
+    ("Trained", "by_batch", "centre", "dense", "mean_posterior", "multi_crop"), "vggbn.evaluate"
+)
+_MODULES = {"nets", "evaluate"}  # handed out themselves
+__all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str):
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _MODULES:
-        found = import_module(_MODULES[name])
-    else:
-        home = "vggbn.nn.batch_norm" if name == "batch_norm" else "vggbn.evaluate"
-        found = getattr(import_module(home), name)
-    globals()[name] = found  # asked for once
+    home = import_module(_HOMES[name])
+    globals()[name] = found = home if name in _MODULES else getattr(home, name)  # asked for once
     return found
 
 

@@ -1,6 +1,6 @@
 """`python -m vggbn.gallery`, the former name of `python -m vggbn gallery`."""
 
-from vggbn.commands import forward
+from vggbn.former import forward
 
 if __name__ == "__main__":
     forward("vggbn.gallery", "gallery")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import pkgutil
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -44,13 +43,3 @@ def run_command(name: str, argv: Sequence[str]) -> None:
     if name not in (there := commands()):
         raise unknown("command", name, there)
     import_module(f"{__name__}.{name.replace('-', '_')}").main(argv)
-
-
-def forward(former: str, name: str, argv: Sequence[str] | None = None) -> None:
-    """Run a command under its former name, which goes with the next release."""
-    print(
-        f"`python -m {former}` is now `python -m vggbn {name}`: the former name goes with the next "
-        "release.",
-        file=sys.stderr,
-    )
-    run_command(name, sys.argv[1:] if argv is None else argv)

@@ -2,7 +2,7 @@
 
 import sys
 
-from vggbn.commands import forward
+from vggbn.former import forward
 
 argv = sys.argv[1:]
 forward("vggbn.data prepare", "prepare", argv[1:] if argv[:1] == ["prepare"] else argv)

@@ -1,5 +1,5 @@
 """`python -m vggbn.evaluate`, the former name of `python -m vggbn evaluate`."""
 
-from vggbn.commands import forward
+from vggbn.former import forward
 
 forward("vggbn.evaluate", "evaluate")
