@@ -16,7 +16,7 @@ from vggbn.forecast import compiled as sharded
 from vggbn.models import MODELS, Net, Targets
 from vggbn.nn.norms import NORMS
 from vggbn.training import feed, loop
-from vggbn.training.accumulate import accumulated
+from vggbn.training.accumulate import accumulate
 from vggbn.training.batch import on_device
 from vggbn.training.recipe import Recipe, static
 from vggbn.training.step import TRACES, Hyper, hyper_at, init_state, loss_gradient, train_step
@@ -60,7 +60,7 @@ def test_means_are_averaged_and_sums_are_summed(parts):
     def one(part, x_nD, numbers_n):
         return {"mean": x_nD.mean(0)}, (numbers_n.max(), part)
 
-    means, (largest, numbered) = accumulated(parts, one, x_ND, numbers_N)
+    means, (largest, numbered) = accumulate(parts, one, x_ND, numbers_N)
     np.testing.assert_allclose(means["mean"], x_ND.mean(0, dtype=np.float64), rtol=1e-5, atol=1e-7)
     assert means["mean"].dtype == jnp.float32 and largest.dtype == numbered.dtype == jnp.int32
     # part k ends with the example 12 - parts + k
@@ -75,7 +75,7 @@ def test_a_batch_that_cannot_be_cut_is_refused():
         MLP.but(accumulate=4, bn_groups=4)
     assert MLP.but(accumulate=4, bn_groups=3).bn_groups == 3
     with pytest.raises(TypeError):
-        accumulated(5, lambda part, x_n: (x_n.sum(), ()), jnp.zeros(24))
+        accumulate(5, lambda part, x_n: (x_n.sum(), ()), jnp.zeros(24))
 
 
 # --- without a norm: the whole batch -------------------------------------------------------------
@@ -387,7 +387,7 @@ def test_a_step_holds_one_part_at_a_time():
     recipe = Recipe(model="mlp", fc=32, batch=4096, image_size=2)
 
     def temporaries(recipe):
-        step = sharded.lowered(recipe, static(recipe, image=(2, 2, 1), classes=2, flip=False))
+        step = sharded.lower_step(recipe, static(recipe, image=(2, 2, 1), classes=2, flip=False))
         return step.compile().memory_analysis().temp_size_in_bytes
 
     assert temporaries(recipe.but(accumulate=8)) < 0.25 * temporaries(recipe)

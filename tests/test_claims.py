@@ -68,7 +68,7 @@ def test_named_tests_are_there():
 def row_of(claim, found):
     experiment = next(e for e in ledger.experiments() if e.name == "bn_ablation")
     (claim,) = [c for c in experiment.claims if c.id == claim]
-    return ledger._judged(claim, experiment, found)
+    return ledger._judge(claim, experiment, found)
 
 
 def test_the_primary_data_decide_and_another_set_is_no_second_chance():

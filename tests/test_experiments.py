@@ -23,7 +23,7 @@ from vggbn.experiment.summary import build_report
 from vggbn.forecast import compiled as sharded
 from vggbn.report import results_markdown
 from vggbn.runs.many import compile_key
-from vggbn.training.recipe import Recipe, shown, static
+from vggbn.training.recipe import Recipe, field_values, static
 
 vgg = import_module("vggbn.models.vgg")  # beside it stands a function of that name
 THIS = "tests/test_experiments.py"
@@ -52,7 +52,7 @@ def plan(name: str, size: str = "full") -> Plan:
 
 def fields(recipe: Recipe) -> list[str]:
     """As `listing` shows them."""
-    return [f"  {name:22s} {value}" for name, value in shown(recipe).items()]
+    return [f"  {name:22s} {value}" for name, value in field_values(recipe).items()]
 
 
 def resolved(its: Plan) -> str:
@@ -120,7 +120,7 @@ def shallow(monkeypatch):
 )
 def test_the_training_step_of_every_arm_can_be_lowered(shallow, arm, recipe):
     size = recipe.image_size
-    sharded.lowered(recipe, static(recipe, image=(size, size, 3), classes=10, flip=True))
+    sharded.lower_step(recipe, static(recipe, image=(size, size, 3), classes=10, flip=True))
 
 
 # --- without results -----------------------------------------------------------------------------

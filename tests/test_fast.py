@@ -528,7 +528,7 @@ def test_a_cpu_gets_its_forms(part, switch):
 
 
 def test_settled_keeps_on_a_cpu_alone(switch):
-    twice = lambda _, x: compiling.settled(x + x)  # noqa: E731
+    twice = lambda _, x: compiling.settle(x + x)  # noqa: E731
     found = {}
     for on in (True, False):
         switch(on)

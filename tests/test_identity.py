@@ -131,7 +131,7 @@ def test_how_a_recipe_is_checked_does_not_count():
     "module", ["vggbn.runs.keeper", "vggbn.runs.saved_steps", "vggbn.runs.record"]
 )
 def test_what_saves_and_tells_does_not_count(module):
-    names = {name.rpartition(".")[0] for name in runs.reached(VGG).definitions}
+    names = {name.rpartition(".")[0] for name in runs.reach_of(VGG).definitions}
     assert not any(name == module or name.startswith(f"{module}.") for name in names)
 
 
@@ -295,10 +295,10 @@ def test_whose_posteriors_an_edit_concerns(module, old, new, expected):
 def test_what_has_changed_is_named():
     source = edited("vggbn.nn.moving", "decay * old + (1 - decay) * new", "new")
     source = {path: re.sub(r"\b_channels\b", "_wide", text) for path, text in source.items()}
-    assert identity.changed(runs.reached(VGG, source), runs.reached(VGG)) == [
+    assert identity.changed(runs.reach_of(VGG, source), runs.reach_of(VGG)) == [
         "vggbn.nn.moving.step_average"
     ]
-    assert identity.changed(runs.reached(MLP, source), runs.reached(MLP)) == []
+    assert identity.changed(runs.reach_of(MLP, source), runs.reach_of(MLP)) == []
 
 
 def test_equal_numbers_are_equal_in_any_direction(tmp_path, monkeypatch):

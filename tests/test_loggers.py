@@ -15,7 +15,7 @@ from vggbn.errors import UserError
 from vggbn.jobs import pool
 from vggbn.runs import loggers
 from vggbn.runs import many as train_many
-from vggbn.runs.loggers import COLUMNS, Csv, Logged, Logs, TensorBoard, WandB, opened
+from vggbn.runs.loggers import COLUMNS, Csv, Logged, Logs, TensorBoard, WandB, open_logs
 from vggbn.training.recipe import Recipe
 
 RECIPE = Recipe(model="mlp", fc=8)
@@ -48,7 +48,7 @@ def rows(folder):
 def test_an_unknown_log_is_refused_by_name(tmp_path):
     with (
         pytest.raises(UserError, match=r"unknown log 'tensorbord'.*Valid: csv, tensorboard, wandb"),
-        opened(["csv", "tensorbord"], tmp_path, "exp"),
+        open_logs(["csv", "tensorbord"], tmp_path, "exp"),
     ):
         pass
 
@@ -65,14 +65,14 @@ def test_a_missing_package_is_refused_before_anything_is_trained(
 
 
 def test_no_log_writes_nothing(tmp_path):
-    with opened([], tmp_path, "exp") as log:
+    with open_logs([], tmp_path, "exp") as log:
         log.report(RUN, point(10))
         log.finished(RUN, record(point(10)))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_log_named_twice_is_kept_once(tmp_path):
-    with opened(["csv", "csv"], tmp_path, "exp") as log:
+    with open_logs(["csv", "csv"], tmp_path, "exp") as log:
         log.report(RUN, point(10))
     assert len(rows(tmp_path)) == 1
 
@@ -164,7 +164,7 @@ def test_a_full_disk_stops_the_csv_and_no_run(tmp_path, monkeypatch, capsys):
     engine = pool.Engine(run_jobs, 1, here=True)
     written = []
     store = types.SimpleNamespace(cache=tmp_path / "cache")
-    with opened(["csv"], tmp_path, "exp") as log:
+    with open_logs(["csv"], tmp_path, "exp") as log:
         wanted = {RUN.name: (RECIPE, 3, store)}
         write = lambda name, _: written.append(name)  # noqa: E731
         failures = train_many.train_many(wanted, engine, write, log=log)

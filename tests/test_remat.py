@@ -110,7 +110,7 @@ def test_a_compiled_step_of_a_deep_net_needs_less_memory():
     fixed = static(recipe, image=(32, 32, 3), classes=10, flip=False)
 
     def temporaries(fixed):
-        step = sharded.lowered(recipe, fixed).compile(compiling.compiler_options())
+        step = sharded.lower_step(recipe, fixed).compile(compiling.compiler_options())
         return step.memory_analysis().temp_size_in_bytes
 
     assert temporaries(again(fixed)) < 0.6 * temporaries(fixed)

@@ -12,7 +12,7 @@ from vggbn.runs import run as runs
 from vggbn.training import loop
 from vggbn.training.batch import on_device
 from vggbn.training.recipe import Recipe
-from vggbn.training.step import TRACES, augmented, hyper_at
+from vggbn.training.step import TRACES, augment_batch, hyper_at
 from vggbn.training.task import Task, static_of
 
 RECIPE = Recipe(
@@ -32,7 +32,7 @@ def crops(recipe, dataset, seed=0):
     key = jax.random.key(seed, impl="rbg")
     hyper = hyper_at(recipe, 0, [])
     batch = data.take(indices)
-    x_NHWC = jax.jit(augmented, static_argnums=0)(fixed, batch, key, hyper)
+    x_NHWC = jax.jit(augment_batch, static_argnums=0)(fixed, batch, key, hyper)
     return np.asarray(x_NHWC) * np.asarray(data.std) + np.asarray(
         data.mean_C
     )  # back to pixels / 255

@@ -132,7 +132,7 @@ def ledger(judged: dict[str, list[Found]]) -> list[Row]:
         parts = [
             *(_computed(one, e) for e in every for one in computed(e) if base_id(one.id) == claim),
             *(
-                _judged(one, e, judged.get(one.id, []))
+                _judge(one, e, judged.get(one.id, []))
                 for e in every
                 if isinstance(e, Experiment)
                 for one in e.claims
@@ -155,7 +155,7 @@ def _computed(claim: ExactClaim, experiment) -> Row:
     return Row(claim.id, claim.sentence, state, where, judgement)
 
 
-def _judged(claim, experiment: Experiment, found: list[Found]) -> Row:
+def _judge(claim, experiment: Experiment, found: list[Found]) -> Row:
     """By the primary data alone: another set confirms, it is no second chance."""
     command = f"python -m experiments.{experiment.name}"
     own = [one for one in found if one.data == claim.primary]

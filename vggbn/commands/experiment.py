@@ -28,7 +28,7 @@ from vggbn.report import verdict_table, write_html
 from vggbn.runs import loggers
 from vggbn.runs import run as runs
 from vggbn.runs.many import train_many, worker_setting
-from vggbn.training.recipe import Recipe, parse_edit, shown
+from vggbn.training.recipe import Recipe, field_values, parse_edit
 
 
 def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
@@ -85,7 +85,7 @@ def _carry_out(args: argparse.Namespace, plan: Plan, store: runs.Store, engine: 
     refuse_slow(plan, allowed=args.allow_slow or not engine.here)
     refuse_mistakes(plan, store)
     folder = plan.folder / "sweep" if args.sweep else plan.folder
-    with loggers.opened(args.log, folder, plan.experiment.name) as log:
+    with loggers.open_logs(args.log, folder, plan.experiment.name) as log:
         return (run_sweep if args.sweep else run_plan)(plan, store, engine, log)
 
 
@@ -215,7 +215,7 @@ def listing(plan: Plan) -> str:
         text = ", ".join(f"{k} {old} → {new}" for k, (old, new) in edits.items())
         rows.append(f"  {name:22s} {text or '(the baseline)'}")
     rows += ["", "baseline:"]
-    rows += [f"  {k:22s} {v}" for k, v in shown(plan.base).items()]
+    rows += [f"  {k:22s} {v}" for k, v in field_values(plan.base).items()]
     rows += ["", "claims:"]
     claims = (*plan.experiment.exact, *plan.experiment.claims)
     rows += [f"  {c.id:22s} {c.sentence}\n{'':25s}{c.criterion}" for c in claims]
@@ -270,7 +270,7 @@ def changed_since(recipe: Recipe, line: dict) -> list[str]:
     """The definitions that the recipe reaches, and whose text the line's commit had not."""
     source = provenance.source_at(line["commit"]) if line["commit"] else None
     try:
-        return changed(runs.reached(recipe, source), runs.reached(recipe)) if source else []
+        return changed(runs.reach_of(recipe, source), runs.reach_of(recipe)) if source else []
     except (LookupError, ValueError, SyntaxError):  # of another shape than today's
         return []
 

@@ -79,7 +79,7 @@ def judge(cases: list[Case], folder: Path, data_dir: Path | None) -> list[str]:
         open_ = [i for i, reason in enumerate(reasons) if not reason]
         asked = [i for i in open_ if steps is None or not cases[i].is_view]
         for i, reason in zip(
-            asked, _judged([cases[i] for i in asked], folder, data_dir, steps), strict=True
+            asked, _judge([cases[i] for i in asked], folder, data_dir, steps), strict=True
         ):
             reasons[i] = reason
     return reasons
@@ -95,18 +95,18 @@ def unfounded(case: Case, folder: Path) -> str:
         return ""
     code, evaluation = case.lines[0]["setting"]["code"], case.lines[0].get("evaluation")
     minor = case.lines[0]["versions"]["python"].rpartition(".")[0]
-    found = trees.digests(_extracted(case.commit, folder), minor)
+    found = trees.digests(_extract(case.commit, folder), minor)
     if found is None or (found[0] == code and evaluation in (None, found[1])):
         return ""
     return f"the code of {case.commit} is {found[0]}: other code made them"
 
 
-def _extracted(commit: str, folder: Path) -> Path:
+def _extract(commit: str, folder: Path) -> Path:
     tree = folder / "trees" / commit
     return tree if tree.exists() else trees.extract(commit, tree)
 
 
-def _judged(cases: list[Case], folder: Path, data_dir, steps) -> list[str]:
+def _judge(cases: list[Case], folder: Path, data_dir, steps) -> list[str]:
     """The same, by runs of so many steps (None: whole ones)."""
     by_tree: dict[tuple[str, str], list[Case]] = defaultdict(list)
     for case in cases:
@@ -129,7 +129,7 @@ def _kind(case: Case) -> str:
 
 def _answer(commit: str, platform: str, cases: list[Case], folder, data_dir, steps) -> dict:
     """What one tree says of its cases."""
-    tree = trees.ROOT if commit == TODAY else _extracted(commit, folder)
+    tree = trees.ROOT if commit == TODAY else _extract(commit, folder)
     kept = folder / "kept" / f"{commit}-{platform}"
     _share_cache(kept, commit, folder)
     request: dict[str, Any] = {"platform": platform, "steps": steps}

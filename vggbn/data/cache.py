@@ -33,7 +33,7 @@ def unless_refused(damaged: str) -> list[str]:
     return [damaged] if damaged != "refuse" else []
 
 
-def cached(
+def read_or_build(
     cache_dir: str | None, name: str, key: object, build: Callable[[], Mapping[str, Split]]
 ) -> Mapping[str, Split]:
     """`build()`, or the copy of its result under cache_dir that has the same key.
@@ -55,7 +55,7 @@ def cached(
     return parts
 
 
-def cached_array(
+def read_or_build_array(
     cache_dir: str | None, name: str, key: object, build: Callable[[], np.ndarray]
 ) -> np.ndarray:
     """The same for one array that is not of pixels."""

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from vggbn.data.cache import cached_array
+from vggbn.data.cache import read_or_build_array
 from vggbn.data.dataset import Dataset
 from vggbn.data.lazy import AnySplit, LazySplit
 from vggbn.data.progress import progress
@@ -100,7 +100,9 @@ def _sums_of_sample(split: LazySplit) -> Sums:
         return np.vstack([product_CC, sum_C, np.full_like(sum_C, n)])
 
     key = (version("pillow"), digest_of(few))
-    *product_CC, sum_C, count_C = cached_array(split.cache_dir, "pixel-statistics", key, build)
+    *product_CC, sum_C, count_C = read_or_build_array(
+        split.cache_dir, "pixel-statistics", key, build
+    )
     return sum_C, np.array(product_CC), count_C[0]
 
 

@@ -159,7 +159,7 @@ def _names(only, arms, variants) -> list[str]:
 
 def variant_edits(plan: Plan) -> dict[str, dict[str, tuple[Any, Any]]]:
     """{variant: {field: (baseline's value, its value)}}: the printed table is the diff."""
-    before = recipes.shown(plan.base)
+    before = recipes.field_values(plan.base)
     return {
         name: {k: (before[k], v) for k, v in recipes.diff(plan.base, recipe).items()}
         for name, recipe in plan.variants.items()

@@ -107,8 +107,8 @@ def cost_of(recipe: Recipe, fixed: Static) -> Cost:
     with plain_forms():
         forward = jax.jit(lambda variables, x: apply(variables, x, train=False)[0])
         counted: Any = forward.lower(variables, x_NHWC).cost_analysis()
-        step = lowered(recipe, fixed).compile(OPTIONS)
-        part = step if fixed.accumulate == 1 else lowered(recipe, _part(fixed)).compile(OPTIONS)
+        step = lower_step(recipe, fixed).compile(OPTIONS)
+        part = step if fixed.accumulate == 1 else lower_step(recipe, _part(fixed)).compile(OPTIONS)
     memory: Any = step.memory_analysis()
     part_counted: Any = part.cost_analysis()
     return Cost(
@@ -133,7 +133,7 @@ def shapes(fixed: Static) -> Any:
     return jax.eval_shape(lambda: init(jax.random.key(0), "he"))
 
 
-def lowered(recipe: Recipe, fixed: Static):
+def lower_step(recipe: Recipe, fixed: Static):
     """The training step on a batch that is cut over all devices, each of which has the weights.
 
     The images are the batch alone: of a training set that a step takes its batches from, nothing

@@ -44,7 +44,7 @@ def identity(
     from. package: another source tree, in which
     `recipes` is the full name of the recipe's class.
     """
-    found = reached(function, recipe, tables, package=package, recipes=recipes)
+    found = reach_of(function, recipe, tables, package=package, recipes=recipes)
     package, recipes = package or this_package(), recipes or key_of(type(recipe))
     fields = (package.class_of(recipes).fields.keys() & found.attributes) - {"parent"}  # pyright: ignore
     values = {name: getattr(recipe, name) for name in fields if hasattr(recipe, name)}
@@ -54,7 +54,7 @@ def identity(
     return short([found.digest, values, parent])
 
 
-def reached(
+def reach_of(
     function: Callable | str,
     recipe: Any,
     tables: Mapping[str, str | Callable[[Any], str]] | None = None,

@@ -172,7 +172,7 @@ def _submit(jobs: list[Job], work: Callable, executor, *, shared: bool) -> list[
         reports = stem.with_suffix(".reports")
         reports.unlink(missing_ok=True)
         tasks.append(Task(job, work, reports, shared))
-    for (_, stem), theirs in zip(new, _submitted(tasks, executor), strict=True):
+    for (_, stem), theirs in zip(new, _submit_tasks(tasks, executor), strict=True):
         under_way[stem] = theirs
         stem.with_suffix(".job").write_text(theirs.job_id)
     return [_Flight(job, under_way[stem], stem) for job, stem in zip(jobs, stems, strict=True)]
@@ -195,7 +195,7 @@ def _under_way(stems: list[Path], executor) -> dict[Path, Any]:
     return {stem: theirs for stem, theirs in left.items() if theirs.state.split()[0] in GOING}
 
 
-def _submitted(tasks: list[Task], executor) -> list[Any]:
+def _submit_tasks(tasks: list[Task], executor) -> list[Any]:
     """submitit's jobs. UserError: SLURM refuses them, with its own words."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -274,7 +274,7 @@ class Task:
             lambda job, text: answers.append(("failure", text)),
         )
         try:
-            pool.run_jobs([Job(self.name, None, self.call)], _called, events, workers=1)
+            pool.run_jobs([Job(self.name, None, self.call)], _call, events, workers=1)
         except UserError as error:
             return "user error", str(error)
         except Preempted as stop:
@@ -292,7 +292,7 @@ class Task:
         return DelayedSubmission(self)
 
 
-def _called(call: bytes, report: Callable[[Any], None]) -> Any:
+def _call(call: bytes, report: Callable[[Any], None]) -> Any:
     """A job's work, in the worker on the node."""
     # SLURM signals every process of a job; what this one means is the affair of submitit's.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)

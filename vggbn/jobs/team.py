@@ -32,7 +32,7 @@ class Team:
     def run_jobs(self, jobs: list[Job], work: Callable, events: Events) -> None:
         """Do every job, here and in the processes that `follow`; in the given order."""
         for job in jobs:
-            mesh.agreed(lambda job=job: (work, job.payload))
+            mesh.agree_on(lambda job=job: (work, job.payload))
             report = lambda record, job=job: events.on_report(job, record)  # noqa: E731
             self._working = True
             result = _together(work, job.payload, report)
@@ -42,7 +42,7 @@ class Team:
     def dismiss(self) -> None:
         """Let the others end, unless they are in the middle of a job: it ends for all at once."""
         if not self._working:
-            mesh.agreed(lambda: None)
+            mesh.agree_on(lambda: None)
 
 
 def join(how: str) -> None:
@@ -55,7 +55,7 @@ def join(how: str) -> None:
 def follow() -> None:
     """Do what process 0 does, until it dismisses this one. UserError: as there."""
     nothing: Callable[[], Any] = lambda: None  # noqa: E731  what to do, process 0 says
-    while (job := mesh.agreed(nothing)) is not None:
+    while (job := mesh.agree_on(nothing)) is not None:
         work, payload = job
         _together(work, payload, lambda record: None)
 

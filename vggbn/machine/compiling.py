@@ -102,6 +102,6 @@ def once(x):
     return lax.optimization_barrier(x)
 
 
-def settled(x):
+def settle(x):
     """x; where the program is lowered for a CPU, it is computed `once`."""
     return on_cpu(once, lambda x: x)(x)

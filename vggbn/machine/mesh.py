@@ -146,7 +146,7 @@ def keep_replicated(tree: Tree) -> Tree:
     return jax.lax.with_sharding_constraint(tree, everywhere())
 
 
-def agreed(make: Callable[[], Value]) -> Value:
+def agree_on(make: Callable[[], Value]) -> Value:
     """What `make` returns, or the UserError that it raises, in process 0; the others only hear."""
     if processes() == 1:
         return make()

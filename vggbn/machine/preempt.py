@@ -14,7 +14,7 @@ _asked = count()  # in every process as often: jax compares these numbers, and w
 
 
 @contextmanager
-def noted() -> Iterator[Callable[[int], bool]]:
+def note_sigterm() -> Iterator[Callable[[int], bool]]:
     """Within, SIGTERM interrupts nothing: asked(step) tells whether it came.
 
     Where several processes train together, jax lets all of them stop at the same step: each must

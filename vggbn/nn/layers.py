@@ -57,7 +57,7 @@ def local_response_norm(x_NHWC, *, k=2.0, n=5, alpha=1e-4):
     x = x_NHWC.astype(jnp.promote_types(x_NHWC.dtype, jnp.float32))
     root = jnp.sqrt(k + alpha * jnp.matmul(x * x, band, precision=lax.Precision.HIGHEST))
     # Settled: a pool that follows would compute the roots in each of its passes.
-    return compiling.settled((x / (root * jnp.sqrt(root))).astype(x_NHWC.dtype))
+    return compiling.settle((x / (root * jnp.sqrt(root))).astype(x_NHWC.dtype))
 
 
 def dropout(key, x, rate):

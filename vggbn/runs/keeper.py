@@ -30,7 +30,7 @@ BEAT = 1.0  # seconds between two reports of the step
 
 
 @contextmanager
-def owned(recipe: Recipe, seed: int, store) -> Iterator[None]:
+def lock_run(recipe: Recipe, seed: int, store) -> Iterator[None]:
     """Within, no other process on this file system trains this run: a second one waits.
 
     The lock goes with the process, however that ends.
@@ -51,7 +51,9 @@ def owned(recipe: Recipe, seed: int, store) -> Iterator[None]:
 
 
 @contextmanager
-def kept(recipe: Recipe, seed: int, store, setting: dict, on_report: Callable) -> Iterator[Keeper]:
+def keep_run(
+    recipe: Recipe, seed: int, store, setting: dict, on_report: Callable
+) -> Iterator[Keeper]:
     """A Keeper of this run, which is made in this setting."""
     with ExitStack() as held:
         keeper = Keeper(recipe, seed, store, setting, on_report, held)
@@ -80,8 +82,8 @@ class Keeper:
         From now on SIGTERM only ends the run at the next step. UserError: all are damaged, or are
         another recipe's.
         """
-        self.asked = self.held.enter_context(preempt.noted())
-        step = mesh.agreed(self._newest)
+        self.asked = self.held.enter_context(preempt.note_sigterm())
+        step = mesh.agree_on(self._newest)
         if step is None:
             return start
         note = step.note
@@ -111,7 +113,7 @@ class Keeper:
 
     # --- saving ---
 
-    def reached(self, step: int, at: Reached) -> None:
+    def save_due(self, step: int, at: Reached) -> None:
         """To be called after every step: saves what is due. Preempted: SIGTERM came."""
         now = time.monotonic()
         evaluated = bool(at.history) and at.history[-1]["step"] == step

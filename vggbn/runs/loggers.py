@@ -276,7 +276,7 @@ class Logs:
 
 
 @contextmanager
-def opened(kinds: Iterable[str], folder: Path, group: str) -> Iterator[Logs]:
+def open_logs(kinds: Iterable[str], folder: Path, group: str) -> Iterator[Logs]:
     """The logs of these kinds in `folder`, closed at the end.
 
     UserError, before anything is trained: an unknown kind, or its package is not installed.

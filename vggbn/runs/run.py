@@ -28,7 +28,7 @@ from vggbn.machine.clock import Clock
 from vggbn.models import Net, build
 from vggbn.models.inherit import inherit
 from vggbn.runs import arrays as checkpoint
-from vggbn.runs.keeper import kept, owned
+from vggbn.runs.keeper import keep_run, lock_run
 from vggbn.runs.record import find_own_record, read_record
 from vggbn.training import loop
 from vggbn.training.recipe import Recipe, static
@@ -71,7 +71,7 @@ def get_run(
 ) -> Run:
     """The run of this recipe and seed by today's code on this device, trained if need be."""
     train_run(recipe, seed, store, on_report)
-    return mesh.agreed(lambda: load_run(store.folder(recipe, seed)))
+    return mesh.agree_on(lambda: load_run(store.folder(recipe, seed)))
 
 
 def load_run(folder: Path) -> Run:
@@ -117,10 +117,10 @@ def code(recipe: Recipe) -> str:
     return identity.identity(compute, recipe, TABLES) + ("" if compiling.ENABLED else " plain")
 
 
-def reached(recipe: Recipe, source: dict[str, str] | None = None) -> Reach:
+def reach_of(recipe: Recipe, source: dict[str, str] | None = None) -> Reach:
     """The definitions of today, or of another source of the package, that `code` tells apart."""
     package = Package(__name__.partition(".")[0], source) if source else None
-    return identity.reached(compute, recipe, TABLES, package=package)
+    return identity.reach_of(compute, recipe, TABLES, package=package)
 
 
 def find_record(
@@ -133,7 +133,7 @@ def find_record(
     if setting:
         return _find_record(recipe, seed, store, setting)
     setting = provenance.setting()
-    return mesh.agreed(lambda: _find_record(recipe, seed, store, setting))
+    return mesh.agree_on(lambda: _find_record(recipe, seed, store, setting))
 
 
 def _find_record(recipe: Recipe, seed: int, store: Store, setting: dict) -> dict | None:
@@ -153,7 +153,7 @@ def train_run(
     second. A run that was stopped goes on from its last saved step. Preempted: SIGTERM came, and
     the step is saved.
     """
-    with owned(recipe, seed, store):
+    with lock_run(recipe, seed, store):
         return find_record(recipe, seed, store) or _train_run(recipe, seed, store, on_report)
 
 
@@ -161,7 +161,7 @@ def _train_run(recipe: Recipe, seed: int, store: Store, on_report: Report) -> di
     parent = get_run(recipe.parent, seed, store) if recipe.parent else None
     setting = {"code": code(recipe), **provenance.setting()}
     clock = Clock("load")
-    with kept(recipe, seed, store, setting, on_report) as keeper:
+    with keep_run(recipe, seed, store, setting, on_report) as keeper:
         task, fit, outcome = compute(
             recipe,
             seed,
@@ -170,7 +170,7 @@ def _train_run(recipe: Recipe, seed: int, store: Store, on_report: Report) -> di
             clock,
             resume=keeper.resume,
             on_evaluation=on_report,
-            on_step=keeper.reached,
+            on_step=keeper.save_due,
         )
         record = {
             "id": recipe.id,

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 
-def accumulated(parts: int, one: Callable, *arrays_N) -> tuple[Any, Any]:
+def accumulate(parts: int, one: Callable, *arrays_N) -> tuple[Any, Any]:
     """`one(part, *arrays_n) -> (means, sums)` over all parts: (mean of the means, sum of the sums).
 
     arrays_N: arrays, or trees of them. means: trees of floats, the means over the part's

@@ -210,7 +210,7 @@ def _check_scales(recipe: Recipe) -> None:
         raise UserError('crop_pad must be 0 with fit="whole": its crops lie inside the image.')
 
 
-def shown(recipe: Recipe) -> dict[str, Any]:
+def field_values(recipe: Recipe) -> dict[str, Any]:
     """{field: value}, the parent by its id."""
     values = {name: getattr(recipe, name) for name in FIELDS}
     return values | {"parent": recipe.parent and recipe.parent.id}
@@ -218,7 +218,7 @@ def shown(recipe: Recipe) -> dict[str, Any]:
 
 def diff(old: Recipe, new: Recipe) -> dict[str, Any]:
     """{field: new value} where the two differ, in the order of the fields; a parent is its id."""
-    before, after = shown(old), shown(new)
+    before, after = field_values(old), field_values(new)
     return {name: after[name] for name in FIELDS if after[name] != before[name]}
 
 

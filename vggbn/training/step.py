@@ -20,7 +20,7 @@ from vggbn.machine import compiling, mesh
 from vggbn.models import build
 from vggbn.nn.moving import warm_decay
 from vggbn.training import optim
-from vggbn.training.accumulate import accumulated
+from vggbn.training.accumulate import accumulate
 from vggbn.training.batch import DeviceData
 from vggbn.training.recipe import Recipe, Static
 from vggbn.training.task import keys
@@ -146,7 +146,7 @@ def make_step(program: Static) -> Callable:
         TRACES[program] += 1
         crop_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
         batch = data.take(indices_N)
-        x_NHWC = augmented(program, batch, crop_key, hyper)
+        x_NHWC = augment_batch(program, batch, crop_key, hyper)
         decay = warm_decay(hyper.decay, state.step)
         (loss, batch_stats, grads), right = loss_gradient(
             program, state.variables, x_NHWC, batch.targets, dropout_key, hyper.dropout, decay
@@ -197,10 +197,10 @@ def loss_gradient(program: Static, variables, x_NHWC, targets, key, dropout, dec
         (loss, (stats, right)), grads = gradient(variables["params"], x_NHWC, targets, own_key)
         return (loss, stats, grads), right
 
-    return accumulated(parts, of_part, x_NHWC, targets)
+    return accumulate(parts, of_part, x_NHWC, targets)
 
 
-def augmented(program: Static, batch: DeviceData, key, hyper: Hyper):
+def augment_batch(program: Static, batch: DeviceData, key, hyper: Hyper):
     """The images of a batch: rescaled, cropped, mirrored, coloured, standardised."""
     x_NHWC = batch.images_NHWC
     if program.window:
@@ -220,7 +220,7 @@ def augmented(program: Static, batch: DeviceData, key, hyper: Hyper):
         std=batch.std,
         pca_CC=batch.pca_CC,
     )
-    return compiling.settled(x_NHWC)
+    return compiling.settle(x_NHWC)
 
 
 @lru_cache
@@ -231,12 +231,12 @@ def batch_moments(program: Static) -> Callable:
 
     @compiling.jit
     def moments(params, stats, key, data, indices_N, hyper):
-        x_NHWC = augmented(program, data.take(indices_N), key, hyper)
+        x_NHWC = augment_batch(program, data.take(indices_N), key, hyper)
         variables = {"params": params, "batch_stats": stats}
 
         def one(part, x_NHWC):
             return model.apply(variables, x_NHWC, train=True, decay=0.0)[1], ()
 
-        return accumulated(program.accumulate, one, x_NHWC)[0]
+        return accumulate(program.accumulate, one, x_NHWC)[0]
 
     return moments

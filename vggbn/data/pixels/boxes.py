@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vggbn.data.pixels.scale import kept, kept_size, rescaled_size
+from vggbn.data.pixels.scale import kept_middle, kept_size, rescaled_size
 
 
 def fit_box(box_4, size: tuple[int, int], *, image_size: int, fit: str) -> np.ndarray:
@@ -17,7 +17,7 @@ def fit_box(box_4, size: tuple[int, int], *, image_size: int, fit: str) -> np.nd
         corner = [-((image_size - length) // 2) for length in size]
         return _moved(box_4, (1, 1), corner, (image_size, image_size))
     if fit == "whole":
-        inside, fitted = kept(*size), kept_size(*size, image_size)
+        inside, fitted = kept_middle(*size), kept_size(*size, image_size)
     else:
         inside, fitted = (min(size), min(size)), (image_size, image_size)
     ratio = np.divide(fitted, inside)

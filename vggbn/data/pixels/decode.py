@@ -122,7 +122,7 @@ def open_image(source: Path | bytes, what: str, *, channels: int, side: int | No
     """
     from PIL import ImageOps
 
-    with _opened(source, what) as opened:
+    with _open(source, what) as opened:
         extent = None if side is None else _draft(opened, side)
         ImageOps.exif_transpose(opened, in_place=True)
         image = _convert(opened, channels)
@@ -131,7 +131,7 @@ def open_image(source: Path | bytes, what: str, *, channels: int, side: int | No
 
 
 @contextmanager
-def _opened(source: Path | bytes, what: str):
+def _open(source: Path | bytes, what: str):
     """The image file; whatever goes wrong with it is Damaged."""
     from PIL import Image
 
@@ -146,7 +146,7 @@ def _opened(source: Path | bytes, what: str):
 
 def fitted_size(source: Path | bytes, what: str, *, image_size: int) -> tuple[int, int]:
     """(height, width) of what `decode` makes of an image with fit="whole", from its head alone."""
-    with _opened(source, what) as opened:
+    with _open(source, what) as opened:
         width, height = _draft(opened, image_size) or _upright_size(opened)
     if (width, height) == (image_size, image_size):
         return image_size, image_size
@@ -155,7 +155,7 @@ def fitted_size(source: Path | bytes, what: str, *, image_size: int) -> tuple[in
 
 def shown_size(source: Path | bytes, what: str) -> tuple[int, int]:
     """(height, width) of an encoded image as it is shown, upright, from its head alone."""
-    with _opened(source, what) as opened:
+    with _open(source, what) as opened:
         width, height = _upright_size(opened)
     return height, width
 

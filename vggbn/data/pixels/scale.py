@@ -45,7 +45,7 @@ def rescale_image(image, side: int, *, extent=None):
     from PIL import Image
 
     width, height = extent or image.size
-    kept_height, kept_width = kept(height, width)
+    kept_height, kept_width = kept_middle(height, width)
     left, top = (width - kept_width) / 2, (height - kept_height) / 2
     new_height, new_width = kept_size(height, width, side)
     return image.resize(
@@ -57,10 +57,10 @@ def rescale_image(image, side: int, *, extent=None):
 
 def kept_size(height: float, width: float, side: int) -> tuple[int, int]:
     """(height, width) of what `rescale_image` makes of an image of this size."""
-    return rescaled_size(*kept(height, width), side)
+    return rescaled_size(*kept_middle(height, width), side)
 
 
-def kept(height: float, width: float) -> tuple[float, float]:
+def kept_middle(height: float, width: float) -> tuple[float, float]:
     """(height, width) of the middle of an image that `rescale_image` keeps."""
     longest = LONGEST * min(height, width)
     return min(height, longest), min(width, longest)

@@ -83,7 +83,7 @@ def write_set(
         raise UserError(f"{target} is there already, and not a prepared set: move it away.")
     partial = target.parent.with_name(f"{collection.name}.partial")
     folder = partial / collection.version
-    shards = _planned(collection, folder, shard_bytes)
+    shards = _plan(collection, folder, shard_bytes)
     _continue_or_begin(partial, folder, _digest(shards))
     missing = [shard for shard in shards if not _is_whole(shard, damaged)]
     _require_space(folder, missing)
@@ -103,7 +103,7 @@ def write_set(
     return target
 
 
-def _planned(collection: Collection, folder: Path, shard_bytes: int) -> list[_Shard]:
+def _plan(collection: Collection, folder: Path, shard_bytes: int) -> list[_Shard]:
     """Every part in shards of equally many images, one more or less."""
     shards = []
     for part, examples in collection.parts.items():

@@ -47,7 +47,7 @@ class Folder(Opened):
         root, size = self.listed.root.resolve(), {"image_size": image_size, "fit": fit}
         boxes_file = [self.listed.root / NAME] if self.boxes else []
         files = cache.listing(self.listed.root, [*self.listed.files, *boxes_file])
-        return cache.cached(
+        return cache.read_or_build(
             cache_dir,
             f"folder-{root.name}-{image_size}-{fit}",
             (str(root), size, files, *cache.unless_refused(self.damaged)),

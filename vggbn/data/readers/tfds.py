@@ -44,7 +44,7 @@ class Tfds(Opened):
     def read(self, *, image_size: int, fit: str, cache_dir: str | None) -> Mapping[str, Split]:
         """The labelled parts; the decoded arrays are kept in cache_dir."""
         size = {"image_size": image_size, "fit": fit}
-        return cache.cached(
+        return cache.read_or_build(
             cache_dir,
             f"{self._file_name}-{image_size}-{fit}",
             (self.name, self._place, size, self._files(), *cache.unless_refused(self.damaged)),
@@ -60,7 +60,7 @@ class Tfds(Opened):
             names = {"train": f"{names['train']}+{names['validation']}", "test": names["test"]}
         parts = {}
         for role, part in names.items():
-            labels_N = cache.cached_array(
+            labels_N = cache.read_or_build_array(
                 cache_dir,
                 f"{self._file_name}-{part}-labels",
                 (self.name, part, self._place, files),
