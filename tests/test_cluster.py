@@ -20,6 +20,7 @@ from vggbn.jobs import cluster, pool
 from vggbn.jobs.pool import Events, Job
 from vggbn.runs import many as train_many
 from vggbn.runs import run as runs
+from vggbn.runs.place import Place
 from vggbn.training.recipe import Recipe
 
 pytest.importorskip("submitit")
@@ -335,7 +336,7 @@ RECIPES = {"a": TINY, "b": TINY.but(norm="none")}
 
 def wanted(place):
     store = runs.Store(Path(place) / "runs")
-    return {f"{name} seed 0": (recipe, 0, store) for name, recipe in RECIPES.items()}
+    return {f"{name} seed 0": Place(recipe, 0, store) for name, recipe in RECIPES.items()}
 
 
 def train(engine, place, setting=None, log=None):

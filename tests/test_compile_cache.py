@@ -13,6 +13,7 @@ from vggbn.jobs import pool
 from vggbn.jobs.pool import Events, Job, run_jobs
 from vggbn.machine import compile_cache, provenance
 from vggbn.runs import run as runs
+from vggbn.runs.place import Place
 from vggbn.training.recipe import Recipe
 
 TINY = Recipe(
@@ -225,10 +226,10 @@ def test_workers_find_the_cache_and_old_entries_are_tidied_up(tmp_path, monkeypa
     store = runs.Store(tmp_path / "runs")
     entry(store.cache, "cut", age=1, raw=b"x")
     idle = pool.Engine(lambda *_: None, 1, here=True)
-    train_many.train_many({"run": (TINY, 0, store)}, idle, lambda *_: None)
+    train_many.train_many({"run": Place(TINY, 0, store)}, idle, lambda *_: None)
     assert left(store.cache) == set()
     used = []
     monkeypatch.setattr(compile_cache, "use", used.append)
     monkeypatch.setattr(runs, "find_record", lambda *_: {"found": True})
-    assert train_many._train((TINY, 0, store), None) == {"found": True}
+    assert train_many._train(Place(TINY, 0, store), None) == {"found": True}
     assert used == [store.cache]

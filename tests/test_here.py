@@ -3,7 +3,6 @@
 import os
 import sys
 
-import jax
 import pytest
 
 from tests.test_library_calls import MLP
@@ -12,7 +11,8 @@ from vggbn.jobs import here
 from vggbn.jobs.pool import Events, Job
 from vggbn.machine import provenance
 from vggbn.runs import many
-from vggbn.runs.run import Store, train_run
+from vggbn.runs.place import Place, Store
+from vggbn.runs.run import train_run
 
 
 def events(told):
@@ -50,7 +50,6 @@ def test_a_mistake_of_the_user_s_ends_all():
 def test_a_breakpoint_in_the_step_is_reached_in_this_process(tmp_path, monkeypatch):
     reached = []
     monkeypatch.setattr(sys, "breakpointhook", lambda: reached.append(os.getpid()))
-    jax.config.update("jax_disable_jit", False)
     written = []
 
     def train_and_stop(payload, report):
@@ -58,7 +57,7 @@ def test_a_breakpoint_in_the_step_is_reached_in_this_process(tmp_path, monkeypat
         return train_run(*payload, report)
 
     monkeypatch.setattr(many, "_train", train_and_stop)
-    wanted = {"mlp seed 0": (MLP, 0, Store(tmp_path / "runs"))}
+    wanted = {"mlp seed 0": Place(MLP, 0, Store(tmp_path / "runs"))}
     engine = here.engine()
     setting = many.worker_setting(engine)
     many.train_many(wanted, engine, lambda name, record: written.append(record), setting=setting)

@@ -10,6 +10,7 @@ from vggbn.jobs import pool
 from vggbn.models.inherit import STAGES, inherit
 from vggbn.runs import run as runs
 from vggbn.runs.many import train_many, with_ancestors
+from vggbn.runs.place import Place
 from vggbn.training.recipe import Recipe
 
 NET = small((16, 16, 3), norm="batch", norm_fc=True)
@@ -89,8 +90,8 @@ def test_a_child_starts_where_its_parent_ended(tmp_path):
 
 def test_ancestors_are_trained_once_and_before(tmp_path):
     store = runs.Store(tmp_path / "runs")
-    wanted = {f"g{seed}": (GRANDCHILD, seed, store) for seed in (0, 1)}
-    wanted["second child"] = (CHILD.but(steps=2), 0, store)
+    wanted = {f"g{seed}": Place(GRANDCHILD, seed, store) for seed in (0, 1)}
+    wanted["second child"] = Place(CHILD.but(steps=2), 0, store)
     every = with_ancestors(wanted)
     ids = [(recipe.id, seed) for recipe, seed, _ in every.values()]
     line = [PARENT.id, CHILD.id, GRANDCHILD.id]

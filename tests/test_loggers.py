@@ -16,6 +16,7 @@ from vggbn.jobs import pool
 from vggbn.runs import loggers
 from vggbn.runs import many as train_many
 from vggbn.runs.loggers import COLUMNS, Csv, Logged, Logs, TensorBoard, WandB, open_logs
+from vggbn.runs.place import Place
 from vggbn.training.recipe import Recipe
 
 RECIPE = Recipe(model="mlp", fc=8)
@@ -165,7 +166,7 @@ def test_a_full_disk_stops_the_csv_and_no_run(tmp_path, monkeypatch, capsys):
     written = []
     store = types.SimpleNamespace(cache=tmp_path / "cache")
     with open_logs(["csv"], tmp_path, "exp") as log:
-        wanted = {RUN.name: (RECIPE, 3, store)}
+        wanted = {RUN.name: Place(RECIPE, 3, store)}
         write = lambda name, _: written.append(name)  # noqa: E731
         failures = train_many.train_many(wanted, engine, write, log=log)
     assert (failures, written) == (0, [RUN.name])
@@ -187,7 +188,7 @@ def test_what_the_pool_tells_reaches_the_log_with_recipe_and_seed(tmp_path):
             told.append(run)
 
     log, store = Logs({"it": (heard := Keep())}), types.SimpleNamespace(cache=tmp_path)
-    wanted = {run.name: (run.recipe, run.seed, store) for run in (RUN, OTHER)}
+    wanted = {run.name: Place(run.recipe, run.seed, store) for run in (RUN, OTHER)}
     assert train_many.train_many(wanted, engine, lambda *_: None, log=log) == 1
     assert told == [RUN, OTHER]
     assert heard == [("failed", RUN.name, "Traceback"), ("finished", OTHER.name)]

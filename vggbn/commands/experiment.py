@@ -28,6 +28,7 @@ from vggbn.report import verdict_table, write_html
 from vggbn.runs import loggers
 from vggbn.runs import run as runs
 from vggbn.runs.many import train_many, worker_setting
+from vggbn.runs.place import Place
 from vggbn.training.recipe import Recipe, field_values, parse_edit
 
 
@@ -309,7 +310,9 @@ def train_missing(
     log: loggers.Logs,
 ) -> int:
     """Train (or find) each run and append its line; returns how many failed."""
-    wanted = {f"{name} seed {seed}": (plan.variants[name], seed, store) for name, seed in missing}
+    wanted = {
+        f"{name} seed {seed}": Place(plan.variants[name], seed, store) for name, seed in missing
+    }
     variant = {f"{name} seed {seed}": name for name, seed in missing}
     return train_many(wanted, engine, _writer(plan, variant), setting=setting, log=log)
 

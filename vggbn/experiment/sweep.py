@@ -19,6 +19,7 @@ from vggbn.machine import provenance
 from vggbn.runs import run as runs
 from vggbn.runs.loggers import Logs
 from vggbn.runs.many import train_many, worker_setting
+from vggbn.runs.place import Place
 from vggbn.training.recipe import Recipe
 
 
@@ -81,7 +82,7 @@ def _round(
         for seed in range(plan.size.sweep_seeds or _sweep_of(plan).seeds)
     }
     wanted = {
-        name: (_recipe(plan, arm, float(rate), steps), seed, store)
+        name: Place(_recipe(plan, arm, float(rate), steps), seed, store)
         for name, (arm, rate, seed) in cells.items()
     }
     records: dict[str, dict] = {}

@@ -10,6 +10,7 @@ from vggbn.jobs import pool
 from vggbn.machine import compile_cache, compiling
 from vggbn.runs import run as runs
 from vggbn.runs.many import compile_key
+from vggbn.runs.place import Place
 from vggbn.runs.posteriors import compute_posterior, find_posterior
 from vggbn.training.recipe import Recipe
 
@@ -61,7 +62,7 @@ def _compute(missing, store: runs.Store, engine: pool.Engine) -> set[tuple[str, 
         )
 
     def failed(job, text: str) -> None:
-        lost.add(job.payload[:2])
+        lost.add(job.payload[0].key)
         tell(job, f"FAILED\n{text}")
 
     events = pool.Events(
@@ -73,7 +74,7 @@ def _compute(missing, store: runs.Store, engine: pool.Engine) -> set[tuple[str, 
         pool.Job(
             f"{recipe.model} {key[0]} seed {key[1]}",
             compile_key(recipe),
-            (*key, recipe, parts, store),
+            (Place(recipe, key[1], store), parts),
         )
         for key, (recipe, parts) in missing.items()
     ]
@@ -83,11 +84,11 @@ def _compute(missing, store: runs.Store, engine: pool.Engine) -> set[tuple[str, 
 
 def _work(payload, report) -> str:
     """All that is missing of one net, in a worker."""
-    _, seed, recipe, parts, store = payload
+    place, parts = payload
     compiling.tune_process()
-    compile_cache.use(store.cache)
+    compile_cache.use(place.store.cache)
     began = time.perf_counter()
     for part in parts:
-        compute_posterior(recipe, seed, store, *part)
+        compute_posterior(*place, *part)
     names = ", ".join(f"{protocol}@{side}" for protocol, side in parts)
     return f"{names} in {time.perf_counter() - began:.0f} s"

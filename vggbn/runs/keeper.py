@@ -23,6 +23,7 @@ from vggbn.errors import Preempted, UserError
 from vggbn.identity.equalities import same_numbers
 from vggbn.machine import mesh, preempt
 from vggbn.runs import saved_steps
+from vggbn.runs.place import Place
 from vggbn.training.loop import Reached
 from vggbn.training.recipe import Recipe, diff
 
@@ -30,7 +31,7 @@ BEAT = 1.0  # seconds between two reports of the step
 
 
 @contextmanager
-def lock_run(recipe: Recipe, seed: int, store) -> Iterator[None]:
+def lock_run(place: Place) -> Iterator[None]:
     """Within, no other process on this file system trains this run: a second one waits.
 
     The lock goes with the process, however that ends.
@@ -40,9 +41,9 @@ def lock_run(recipe: Recipe, seed: int, store) -> Iterator[None]:
         return
     import fcntl
 
-    folder = store.cache / "locks"
+    folder = place.store.cache / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f"{recipe.id}-seed{seed}", "w") as file:
+    with open(folder / f"{place.recipe.id}-seed{place.seed}", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
@@ -51,12 +52,10 @@ def lock_run(recipe: Recipe, seed: int, store) -> Iterator[None]:
 
 
 @contextmanager
-def keep_run(
-    recipe: Recipe, seed: int, store, setting: dict, on_report: Callable
-) -> Iterator[Keeper]:
+def keep_run(place: Place, setting: dict, on_report: Callable) -> Iterator[Keeper]:
     """A Keeper of this run, which is made in this setting."""
     with ExitStack() as held:
-        keeper = Keeper(recipe, seed, store, setting, on_report, held)
+        keeper = Keeper(place, setting, on_report, held)
         held.callback(keeper.close)
         yield keeper
 
@@ -64,8 +63,9 @@ def keep_run(
 class Keeper:
     """Saves a run's steps and finds them again. held: ends with the run."""
 
-    def __init__(self, recipe: Recipe, seed: int, store, setting: dict, on_report, held: ExitStack):
-        self.folder = store.folder(recipe, seed) / "steps"
+    def __init__(self, place: Place, setting: dict, on_report, held: ExitStack):
+        recipe, seed, store = place
+        self.folder = place.folder / "steps"
         self.identity = {"recipe": asdict(recipe), "seed": seed, "setting": setting}
         self.id, self.on_report, self.held = recipe.id, on_report, held
         self.save_every, self.earlier = store.save_every, []

@@ -10,10 +10,11 @@ from vggbn.jobs import pool
 from vggbn.machine import compile_cache, compiling, environment, provenance
 from vggbn.runs import run as runs
 from vggbn.runs.loggers import Logged, Logs
+from vggbn.runs.place import Place
 from vggbn.runs.progress import Progress
 from vggbn.training.recipe import Recipe, static
 
-Wanted = dict[str, tuple[Recipe, int, runs.Store]]
+Wanted = dict[str, Place]
 
 
 def train_many(
@@ -24,7 +25,7 @@ def train_many(
     setting: dict | None = None,
     log: Logs | None = None,
 ) -> int:
-    """Train or find each run of {name: (recipe, seed, store)}; write(name, record) as it ends.
+    """Train or find each run of {name: place}; write(name, record) as it ends.
 
     setting: that of the engine's workers, so that what they have finished is found without one.
     `log` is told of every run, also of those that others start from. Returns how many failed.
@@ -81,35 +82,34 @@ def _found(wanted: Wanted, setting: dict | None) -> dict[str, dict]:
 
 def with_ancestors(wanted: Wanted) -> Wanted:
     """`wanted` with the nets that its recipes start from, each before them and only once."""
-    named = {(recipe.id, seed): name for name, (recipe, seed, _) in wanted.items()}
+    named = {place.key: name for name, place in wanted.items()}
     every: Wanted = {}
-    for name, (recipe, seed, store) in wanted.items():
-        for parent in reversed(recipe.ancestors):
-            if (parent.id, seed) not in named:
-                named[parent.id, seed] = f"{parent.id} seed {seed}"
-                every[named[parent.id, seed]] = (parent, seed, store)
-        every[name] = (recipe, seed, store)
+    for name, place in wanted.items():
+        for recipe in reversed(place.recipe.ancestors):
+            parent = place._replace(recipe=recipe)
+            if parent.key not in named:
+                named[parent.key] = f"{recipe.id} seed {place.seed}"
+                every[named[parent.key]] = parent
+        every[name] = place
     return every
 
 
 def _jobs(every: Wanted) -> list[pool.Job]:
     """A job a run; a run whose parent is among them waits for it."""
-    named = {(recipe.id, seed): name for name, (recipe, seed, _) in every.items()}
+    named = {place.key: name for name, place in every.items()}
     jobs = []
-    for name, job in every.items():
-        recipe, seed, _ = job
-        parent = named.get((recipe.parent.id, seed)) if recipe.parent else None
+    for name, place in every.items():
+        parent = named.get(place.parent.key) if place.parent else None
         after = frozenset([parent] if parent else [])
-        jobs.append(pool.Job(name, compile_key(recipe), job, after))
+        jobs.append(pool.Job(name, compile_key(place.recipe), place, after))
     return jobs
 
 
-def _train(payload, report) -> dict:
+def _train(place: Place, report) -> dict:
     """One run, in a worker."""
-    recipe, seed, store = payload
     compiling.tune_process()
-    compile_cache.use(store.cache)
-    return runs.train_run(recipe, seed, store, report)
+    compile_cache.use(place.store.cache)
+    return runs.train_run(*place, report)
 
 
 def compile_key(recipe: Recipe):

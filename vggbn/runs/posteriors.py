@@ -11,8 +11,9 @@ import numpy as np
 
 from vggbn import data, evaluate, files
 from vggbn.identity.identity import identity
+from vggbn.runs.place import Place, Store
 from vggbn.runs.record import find_own_record
-from vggbn.runs.run import Run, Store, get_run, load_data
+from vggbn.runs.run import Run, get_run, load_data
 from vggbn.training.recipe import Recipe
 
 PROTOCOLS = {
@@ -41,8 +42,8 @@ def find_posterior(
     recipe: Recipe, seed: int, store: Store, protocol: str, side: int
 ) -> Posterior | None:
     """The posterior that today's evaluation code got from the run that lies in the store."""
-    folder = store.folder(recipe, seed)
-    record, path = find_own_record(folder, recipe, seed), _path(folder, protocol, side)
+    place = Place(recipe, seed, store)
+    record, path = find_own_record(place), _path(place.folder, protocol, side)
     if record is None:
         return None
     try:

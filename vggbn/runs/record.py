@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vggbn.errors import UserError
+from vggbn.runs.place import Place
 from vggbn.training.recipe import Recipe
 
 NUMBER = (int, float)
@@ -63,15 +64,15 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def find_own_record(folder: Path, recipe: Recipe, seed: int) -> dict[str, Any] | None:
-    """The record in `folder`, if it is whole, and of a finished run of this recipe and seed."""
+def find_own_record(place: Place) -> dict[str, Any] | None:
+    """The record at this place, if it is whole, and of a finished run of its recipe and seed."""
     try:
-        record = read_record(folder)
+        record = read_record(place.folder)
     except UserError:
         return None
-    if misfit(record, PROMISED) or (record["id"], record["seed"]) != (recipe.id, seed):
+    if misfit(record, PROMISED) or (record["id"], record["seed"]) != place.key:
         return None
-    return record if Recipe.from_dict(record["recipe"]) == recipe else None
+    return record if Recipe.from_dict(record["recipe"]) == place.recipe else None
 
 
 def _refuse_misfit(record: Any) -> None:

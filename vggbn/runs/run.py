@@ -29,6 +29,7 @@ from vggbn.models import Net, build
 from vggbn.models.inherit import inherit
 from vggbn.runs import arrays as checkpoint
 from vggbn.runs.keeper import keep_run, lock_run
+from vggbn.runs.place import Place, Store
 from vggbn.runs.record import find_own_record, read_record
 from vggbn.training import loop
 from vggbn.training.recipe import Recipe, static
@@ -36,27 +37,6 @@ from vggbn.training.step import TrainState, init_state
 from vggbn.training.task import Task
 
 Report = Callable[[dict], None]
-
-
-class Store(NamedTuple):
-    """Where runs live and data come from; what of it decides no number.
-
-    save_every: seconds between two saved steps of a run. workers: processes that decode a streamed
-    set for a run (0: threads of its own process).
-    """
-
-    runs: Path
-    data_dir: str | None = None
-    save_every: float = 300.0
-    workers: int = 0
-
-    @property
-    def cache(self) -> Path:
-        """What can be made again: decoded data and compiled programs."""
-        return self.runs.parent / "cache"
-
-    def folder(self, recipe: Recipe, seed: int) -> Path:
-        return self.runs / recipe.id / f"seed{seed}"
 
 
 class Run(NamedTuple):
@@ -131,16 +111,16 @@ def find_record(
     setting: None is that of this process, which starts jax; then process 0 looks, for all.
     """
     if setting:
-        return _find_record(recipe, seed, store, setting)
+        return _find_record(Place(recipe, seed, store), setting)
     setting = provenance.setting()
-    return mesh.agree_on(lambda: _find_record(recipe, seed, store, setting))
+    return mesh.agree_on(lambda: _find_record(Place(recipe, seed, store), setting))
 
 
-def _find_record(recipe: Recipe, seed: int, store: Store, setting: dict) -> dict | None:
-    record = find_own_record(store.folder(recipe, seed), recipe, seed)
+def _find_record(place: Place, setting: dict) -> dict | None:
+    record = find_own_record(place)
     if record is None or provenance.machine(record["setting"]) != setting:
         return None
-    same = same_numbers(record["setting"]["code"], code(recipe), recipe.id)
+    same = same_numbers(record["setting"]["code"], code(place.recipe), place.recipe.id)
     return record if same else None
 
 
@@ -153,19 +133,18 @@ def train_run(
     second. A run that was stopped goes on from its last saved step. Preempted: SIGTERM came, and
     the step is saved.
     """
-    with lock_run(recipe, seed, store):
-        return find_record(recipe, seed, store) or _train_run(recipe, seed, store, on_report)
+    place = Place(recipe, seed, store)
+    with lock_run(place):
+        return find_record(*place) or _train_run(place, on_report)
 
 
-def _train_run(recipe: Recipe, seed: int, store: Store, on_report: Report) -> dict:
-    parent = get_run(recipe.parent, seed, store) if recipe.parent else None
-    setting = {"code": code(recipe), **provenance.setting()}
+def _train_run(place: Place, on_report: Report) -> dict:
+    parent = get_run(*place.parent) if place.parent else None
+    setting = {"code": code(place.recipe), **provenance.setting()}
     clock = Clock("load")
-    with keep_run(recipe, seed, store, setting, on_report) as keeper:
+    with keep_run(place, setting, on_report) as keeper:
         task, fit, outcome = compute(
-            recipe,
-            seed,
-            store,
+            *place,
             parent,
             clock,
             resume=keeper.resume,
@@ -173,9 +152,9 @@ def _train_run(recipe: Recipe, seed: int, store: Store, on_report: Report) -> di
             on_step=keeper.save_due,
         )
         record = {
-            "id": recipe.id,
-            "seed": seed,
-            "recipe": asdict(recipe),
+            "id": place.recipe.id,
+            "seed": place.seed,
+            "recipe": asdict(place.recipe),
             **outcome,
             "history": fit.history,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(fit.state.params)),
@@ -188,7 +167,7 @@ def _train_run(recipe: Recipe, seed: int, store: Store, on_report: Report) -> di
             **keeper.interruptions(),
         }
         if mesh.process() == 0:
-            _save(store.folder(recipe, seed), record, loop.trained(task, fit.state.variables))
+            _save(place.folder, record, loop.trained(task, fit.state.variables))
         keeper.finish()
     return record
 
