@@ -1,7 +1,11 @@
-"""What tests/test_mesh.py runs on so many devices: `python -m tests.mesh_jobs OUT WHAT [JOIN]`."""
+"""What tests/test_mesh.py runs on so many devices: `python -m tests.mesh_jobs FOLDER [JOIN]`.
+
+All of WHAT in one process, since to start one takes longer than most of them.
+"""
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -57,7 +61,6 @@ def photographs() -> Dataset:
 
 def float64(norm: str, groups: int = 1, steps: int = 50):
     """VGG-A's parameters after 50 steps of SGD in float64, batches shared out over all devices."""
-    jax.config.update("jax_enable_x64", True)
     net = Net((16, 16, 3), 5, norm=norm, norm_fc=True, width=1 / 16, fc=16,
               precision="float64", bn_groups=groups)  # fmt: skip
     model = MODELS["vgg_a"](net)
@@ -85,16 +88,25 @@ def float64(norm: str, groups: int = 1, steps: int = 50):
     return params, stats
 
 
-def main(out: str, what: str, join: str = "") -> None:
+# Fifty steps in float64, and one or three of each net in float32.
+WHAT = {
+    "none": partial(float64, "none"),
+    "batch": partial(float64, "batch"),
+    "batch:8": partial(float64, "batch", groups=8),
+    **{f"{net}:1": partial(fitted, net, 1) for net in NETS},
+    "stream:3": partial(fitted, "stream", 3),
+}
+
+
+def main(folder: str, join: str = "") -> None:
     if join:
         mesh.join(join)
-    name, _, number = what.partition(":")
-    found = float64(name, int(number or 1)) if name in ("none", "batch") else fitted(
-        name, int(number)
-    )  # fmt: skip
-    leaves = jax.tree_util.tree_leaves_with_path(found)
-    np.savez(out, **{jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves})
-    print(jax.tree.leaves(found)[0].dtype, mesh.devices())
+    for what, compute in WHAT.items():
+        with jax.enable_x64(compute.func is float64):
+            leaves = jax.tree_util.tree_leaves_with_path(compute())
+        found = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+        np.savez(Path(folder) / f"{what}.npz", **found)
+    print(mesh.devices())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from vggbn.training.recipe import Recipe
 SMALL = Recipe(data="digits", image_size=8, schedule="plateau", lr_every=1000.0, evaluations=40)
 NETS = {
     "mlp": SMALL.but(model="mlp", fc=24, norm="batch", steps=2560, lr=0.02),
-    "vgg": SMALL.but(width=1 / 32, fc=16, norm="batch", crop_pad=1, distortion=0.1, steps=400),
+    "vgg": SMALL.but(width=1 / 32, fc=16, norm="batch", crop_pad=1, distortion=0.1, steps=160),
 }
 NETS["longer vgg"] = NETS["vgg"].but(steps=1200, evaluations=120)
 

@@ -1,7 +1,7 @@
 """The BN paper's experiments: their arms and recipes, their judges on made-up results."""
 
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 from experiments import (
     bn_ensemble,
     bn_gradient,
+    bn_inference,
     bn_mnist,
     bn_placement,
     bn_regularisation,
@@ -380,6 +381,13 @@ def test_bn_23_is_the_gain_with_bn_less_the_gain_without(bn_gain, plain_gain, ve
 
 
 # --- bn_inference: BN-4, BN-5, BN-30 -------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def one_call_to_time(monkeypatch):
+    """Which takes how long is printed, not judged."""
+    once = partial(bn_inference.time_per_image, rounds=1)
+    monkeypatch.setattr(bn_inference, "time_per_image", once)
 
 
 def test_bn_4_and_bn_5_hold():

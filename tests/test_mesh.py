@@ -26,21 +26,23 @@ def trained(tmp_path_factory):
     many CPU devices in all; the leaves are the last process's."""
 
     @cache
-    def run(what: str, devices: int, processes: int = 1) -> dict[str, np.ndarray]:
+    def run(devices: int, processes: int) -> Path:
         folder = tmp_path_factory.mktemp("mesh")
-        names = joining(processes)
-        jobs = [
-            start(folder / f"{i}.npz", what, devices // processes, names[i])
-            for i in range(processes)
-        ]
+        jobs = []
+        for i, join in enumerate(joining(processes)):
+            (folder / str(i)).mkdir()
+            jobs.append(start(folder / str(i), devices // processes, join))
         for job in jobs:
-            out, errors = job.communicate(timeout=600)
+            out, errors = job.communicate(timeout=1200)
             assert job.returncode == 0, errors[-2000:]
             assert out.split()[-1] == str(devices)
-        with np.load(folder / f"{processes - 1}.npz") as found:
+        return folder / str(processes - 1)
+
+    def of(what: str, devices: int, processes: int = 1) -> dict[str, np.ndarray]:
+        with np.load(run(devices, processes) / f"{what}.npz") as found:
             return dict(found)
 
-    return run
+    return of
 
 
 def joining(processes: int) -> list[tuple[str, ...]]:
@@ -53,11 +55,11 @@ def joining(processes: int) -> list[tuple[str, ...]]:
     return [(f"127.0.0.1:{port},{processes},{i}",) for i in range(processes)]
 
 
-def start(out: Path, what: str, devices: int, join: tuple[str, ...]) -> subprocess.Popen:
+def start(folder: Path, devices: int, join: tuple[str, ...]) -> subprocess.Popen:
     flags = f"{programs.QUICK} --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.mesh_jobs", str(out), what, *join],
-        cwd=out.parent,
+        [sys.executable, "-m", "tests.mesh_jobs", str(folder), *join],
+        cwd=folder,
         env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

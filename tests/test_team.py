@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,15 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from experiments.bn_ablation import EXPERIMENT
 from tests.conftest import ROOT
 from tests.test_mesh import joining
 from tests.test_survival import wait_for_a_step
+from vggbn.commands.experiment import main
 from vggbn.errors import PREEMPTED
 from vggbn.runs import saved_steps
 
 COMMAND = """
 experiments.bn_ablation --size smoke --data digits --seeds 1 --only bn --log
---set model=mlp --set fc=24 --set steps=384 --set evaluations=10 --set schedule=plateau
+--set model=mlp --set fc=24 --set hidden=1 --set steps=640 --set evaluations=10
+--set schedule=plateau
 --set lr_every=1000 --save-every 0
 """.split()
 
@@ -61,54 +65,48 @@ def same(found: dict, wanted: dict) -> bool:
 
 def test_the_first_process_writes_and_the_result_says_how_many_devices(undisturbed):
     assert undisturbed["setting"]["devices"] == 2
-    assert undisturbed["history"][-1]["step"] == 384
+    assert undisturbed["history"][-1]["step"] == 640
 
 
-@pytest.mark.parametrize("killed", [0, 1])
-def test_when_one_of_two_is_killed_the_other_stops_and_the_job_resumes(
-    undisturbed, tmp_path, killed
-):
-    jobs = start(tmp_path)
-    wait_for_a_step(tmp_path)
-    jobs[killed].send_signal(signal.SIGKILL)
-    (other,) = finish([jobs[1 - killed]])
-    assert other[0] not in (0, PREEMPTED)
-    assert "lost one another" in other[1] or "another task died" in other[1], other[1]
-    finish([jobs[killed]])
-    done = finish(start(tmp_path))
-    assert [status for status, _ in done] == [0, 0], done
-    assert line(tmp_path)["resumed"] and same(line(tmp_path), undisturbed)
+def go_on(jobs) -> None:
+    """Until the last of them says that it goes on from a saved step."""
+    assert any("going on from step" in text for text in jobs[-1].stderr)
 
 
-def test_sigterm_to_one_of_two_stops_both_at_one_step_and_saves(undisturbed, tmp_path):
+def test_killed_and_stopped_again_and_again_it_ends_with_the_same_bits(undisturbed, tmp_path):
+    """The first of two processes is killed, then the second; SIGTERM comes to one of them."""
+    reached = -1
+    for killed in (0, 1):
+        jobs = start(tmp_path)
+        folder = wait_for_a_step(tmp_path, after=reached)
+        jobs[killed].send_signal(signal.SIGKILL)
+        (other,) = finish([jobs[1 - killed]])
+        assert other[0] not in (0, PREEMPTED)
+        assert "lost one another" in other[1] or "another task died" in other[1], other[1]
+        finish([jobs[killed]])
+        reached = saved_steps.steps(folder)[-1]
+    shutil.copytree(tmp_path / "runs", tmp_path / "one" / "runs")
+
     jobs = start(tmp_path, "--save-every", "300")
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "cache" / "locks").glob("*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1)
+    go_on(jobs)
     jobs[1].terminate()
     done = finish(jobs)
     assert [status for status, _ in done] == [PREEMPTED, PREEMPTED], done
-    (folder,) = (tmp_path / "runs").glob("*/seed*/steps")
-    (step,) = saved_steps.steps(folder)
-    assert all(f"saved at step {step}" in errors for _, errors in done)
-    assert [status for status, _ in finish(start(tmp_path))] == [0, 0]
-    assert same(line(tmp_path), undisturbed)
-
-
-def test_steps_saved_by_two_processes_are_gone_on_with_by_one(undisturbed, tmp_path):
-    """Another number of devices: the same but for rounding. The record says so."""
-    jobs = start(tmp_path)
-    folder = wait_for_a_step(tmp_path)
-    for job in jobs:
-        job.kill()
-    finish(jobs)
     step = saved_steps.steps(folder)[-1]
-    (job,) = start(tmp_path, count=1)
-    (done,) = finish([job])
+    assert step > reached and all(f"saved at step {step}" in errors for _, errors in done)
+    done = finish(start(tmp_path))
+    assert [status for status, _ in done] == [0, 0], done
+    assert len(line(tmp_path)["resumed"]) == 3 and same(line(tmp_path), undisturbed)
+
+    goes_on_with_one_process(tmp_path / "one", reached, undisturbed)
+
+
+def goes_on_with_one_process(out: Path, step: int, undisturbed: dict) -> None:
+    """Another number of devices: the same but for rounding. The record says so."""
+    (done,) = finish(start(out, count=1))
     assert done[0] == 0 and f"going on from step {step} in" in done[1]
-    assert line(tmp_path)["resumed"][-1]["setting"]["devices"] == 2
-    assert line(tmp_path)["final"]["val_accuracy"] == pytest.approx(
+    assert line(out)["resumed"][-1]["setting"]["devices"] == 2
+    assert line(out)["final"]["val_accuracy"] == pytest.approx(
         undisturbed["final"]["val_accuracy"], abs=0.3
     )
 
@@ -121,9 +119,9 @@ def test_steps_saved_by_two_processes_are_gone_on_with_by_one(undisturbed, tmp_p
         (["127.0.0.1:1,1,0", "--jobs", "2"], "leave out --jobs"),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path, given, words):
-    done = subprocess.run(
-        [sys.executable, "-m", *COMMAND, "--out", str(tmp_path), "--distributed", *given],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and words in done.stderr
+def test_what_does_not_fit_is_refused(tmp_path, given, words, capsys):
+    argv = [*COMMAND[1:], "--out", str(tmp_path), "--distributed", *given]
+    with pytest.raises(SystemExit) as ended:
+        main(EXPERIMENT, argv)
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and err.count("\n") == 1 and words in err

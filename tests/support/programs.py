@@ -1,4 +1,5 @@
-"""How the suite compiles: quickly, for programs that run once or twice, and each program once."""
+"""How the suite compiles: quickly, for programs that run once or twice; each program and each
+module once."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 # fused loop becomes machine code is another, cheaper way.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
+BYTECODE = "PYTHONPYCACHEPREFIX"
 
 
 def quick(environment: Mapping[str, str]) -> dict[str, str]:
@@ -37,11 +39,16 @@ def as_users_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def keep_programs(config: pytest.Config) -> None:
-    """Let all processes of the suite, and the next run, find what one has compiled.
+    """Let all processes of the suite, and the next run, find what one has compiled: bytecode (half
+    of what it takes to import jax) and machine code.
 
     In pytest's cache folder (--cache-clear empties it), unless the user names one.
     """
     from vggbn.machine import compile_cache, environment
+
+    if BYTECODE not in os.environ:
+        os.environ[BYTECODE] = str(config.cache.mkdir("bytecode"))  # pyright: ignore[reportOptionalMemberAccess]
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
     if FOLDER not in os.environ:
         import jax
