@@ -41,10 +41,9 @@ def copy(tmp_path_factory):
     ignore = shutil.ignore_patterns("__pycache__")
     for name in ("vggbn", "experiments"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    (folder / "tests").mkdir()
-    for name in ("conftest.py", "test_norms.py", "test_norm.py"):
-        shutil.copy(ROOT / "tests" / name, folder / "tests")
-    shutil.copytree(ROOT / "tests" / "support", folder / "tests" / "support", ignore=ignore)
+    for name in ("nn", "support"):
+        shutil.copytree(ROOT / "tests" / name, folder / "tests" / name, ignore=ignore)
+    shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests")
     shutil.copy(ROOT / "pyproject.toml", folder)
     for block in BLOCKS:
         put(block, folder)
@@ -78,7 +77,7 @@ def test_the_experiment_runs_and_judges(copy):
 
 
 def test_the_norm_keeps_the_contract_and_the_model_has_its_shapes(copy):
-    said = python(copy, "-m", "pytest", "-q", "-n", "0", "tests/test_norms.py", "-k",
+    said = python(copy, "-m", "pytest", "-q", "-n", "0", "tests/nn/test_norms.py", "-k",
                   "rms and (trees or pure or jit)")  # fmt: skip
     assert re.search(r"[3-9] passed", said), said
     code = (

@@ -103,6 +103,12 @@ def test_the_floors_are_those_of_the_folder():
     assert there == set(FLOORS)
 
 
+def test_tests_lie_in_folders_of_the_packages():
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("*.py")}
+    others = {"golden", "support", "experiments", "benchmarks"}
+    assert {path.parts[0] for path in folders if path.parts} <= {*FLOORS, *others}
+
+
 def test_the_first_view_of_the_house_is_a_small_one():
     arrows = {
         (_part(name), _part(other))

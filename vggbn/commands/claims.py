@@ -29,13 +29,13 @@ CLAIMS = ROOT / "docs" / "papers.md"
 
 # Exact claims that are tests and no experiment.
 TESTS = {
-    "BN-1": "tests/test_norm.py::test_normalised_activations_have_mean_0_and_variance_1",
-    "BN-2": "tests/test_norm.py::test_gradients_equal_finite_differences_and_autodiff",
-    "BN-3": "tests/test_norm.py::test_scale_and_shift_can_recover_the_identity",
-    "BN-6": "tests/test_norm.py::test_conv_bn_is_dense_bn_on_the_reshaped_array",
-    "BN-7": "tests/test_norm.py::test_a_bias_before_bn_does_nothing",
-    "V-11": "tests/test_dense.py::test_on_an_image_of_the_crop_s_size_dense_is_the_net",
-    "V-15": "tests/test_mesh.py::test_fifty_steps_in_float64_are_the_same_on_eight_devices",
+    "BN-1": "tests/nn/test_norm.py::test_normalised_activations_have_mean_0_and_variance_1",
+    "BN-2": "tests/nn/test_norm.py::test_gradients_equal_finite_differences_and_autodiff",
+    "BN-3": "tests/nn/test_norm.py::test_scale_and_shift_can_recover_the_identity",
+    "BN-6": "tests/nn/test_norm.py::test_conv_bn_is_dense_bn_on_the_reshaped_array",
+    "BN-7": "tests/nn/test_norm.py::test_a_bias_before_bn_does_nothing",
+    "V-11": "tests/evaluate/test_dense.py::test_on_an_image_of_the_crop_s_size_dense_is_the_net",
+    "V-15": "tests/machine/test_mesh.py::test_fifty_steps_in_float64_are_the_same_on_eight_devices",
 }
 NOT_ATTEMPTED = {
     "BN-31": "needs ImageNet and weeks of a GPU",

@@ -1,4 +1,4 @@
-"""The norms by name: NORMS. To add one is one entry; tests/test_norms.py has their contract."""
+"""The norms by name: NORMS. To add one is one entry; tests/nn/test_norms.py has their contract."""
 
 from __future__ import annotations
 

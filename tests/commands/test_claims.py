@@ -1,0 +1,155 @@
+"""The ledger: all 76 claims, no more said of any than the results say; p and Holm's method."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from vggbn.claims.stats import Judgement, as_ratio, holm, p_value, paired_interval
+from vggbn.commands import claims as ledger
+from vggbn.commands import publish
+from vggbn.commands.claims import Found, Row
+from vggbn.experiment.exact import ExactClaim
+
+
+def judgement(claim="BN-15", verdict="reproduced", values=(1.0, 2, 3, 2, 1), unit="points", **more):
+    interval = paired_interval(values)
+    if unit == "ratio":
+        interval = as_ratio(interval)
+    return Judgement(
+        claim, "", "", "", verdict, interval.n, interval.mean, interval.low, interval.high, unit,
+        **more,
+    )  # fmt: skip
+
+
+# --- what is claimed -----------------------------------------------------------------------------
+
+
+def test_the_papers_make_76_claims():
+    names = list(ledger.entries())
+    for paper, count in {"BN": 31, "V": 25, "G": 20}.items():
+        assert [n for n in names if n.startswith(f"{paper}-")] == [
+            f"{paper}-{i}" for i in range(1, count + 1)
+        ]
+    assert len(names) == 76
+
+
+def test_every_claim_of_an_experiment_is_a_claim_of_the_papers():
+    claims = [
+        claim.id
+        for e in ledger.experiments()
+        for claim in (*ledger.computed(e), *getattr(e, "claims", ()))
+    ]
+    assert len(claims) > 40
+    assert not [name for name in claims if ledger._unknown(name, ledger.entries())]
+
+
+def test_every_batch_normalization_claim_has_a_test_or_an_experiment():
+    claims = {
+        ledger.base_id(claim.id)
+        for e in ledger.experiments()
+        for claim in (*ledger.computed(e), *getattr(e, "claims", ()))
+    }
+    assert {f"BN-{i}" for i in range(1, 31)} <= claims | set(ledger.TESTS)
+
+
+def test_named_tests_are_there():
+    rows = [Row(claim, "", "exact", where) for claim, where in ledger.TESTS.items()]
+    assert not [row for row in rows if ledger._lost(row)]
+    assert ledger._lost(Row("BN-1", "", "exact", "tests/nn/test_norm.py::test_of_nothing"))
+    assert ledger._lost(Row("BN-1", "", "exact", "tests/test_nothing.py::test_of_nothing"))
+
+
+# --- what is said of it --------------------------------------------------------------------------
+
+
+def row_of(claim, found):
+    experiment = next(e for e in ledger.experiments() if e.name == "bn_ablation")
+    (claim,) = [c for c in experiment.claims if c.id == claim]
+    return ledger._judge(claim, experiment, found)
+
+
+def test_the_primary_data_decide_and_another_set_is_no_second_chance():
+    mine, other = judgement(verdict="inconclusive"), judgement(verdict="reproduced")
+    second = Found(other, "mnist5k", "results/b")
+    assert row_of("BN-15", [second, Found(mine, "cifar10", "results/a")]).state == "inconclusive"
+    alone = row_of("BN-15", [second])
+    assert alone.state == "planned" and "so far mnist5k: reproduced" in alone.where
+    assert row_of("BN-15", []).state == "planned"
+
+
+@pytest.mark.parametrize("holds, state", [(True, "measured"), (False, "contradicted")])
+def test_a_computation_that_fails_is_a_fault(holds, state):
+    claim = ExactClaim(
+        id="BN-5", sentence="", criterion="", paper="", check=lambda: (holds, "why"), measured=True
+    )
+    experiment = ledger.experiments()[0]
+    row = ledger._computed(claim, experiment)
+    assert row.state == state
+    faults = ledger.find_faults([row], {})
+    assert ("BN-5 is computed and does not hold" in faults) != holds
+
+
+def test_too_few_seeds_and_unknown_names_are_faults():
+    few = judgement(values=(1.0, 2, 1))
+    row = Row("BN-15", "", few.verdict, "results", few)
+    assert "BN-15 is called reproduced on 3 seeds" in ledger.find_faults([row], {})
+    unsure = replace(few, verdict="inconclusive")
+    assert not ledger.find_faults([replace(row, judgement=unsure)], {})
+    assert ledger.find_faults([], {"BN-99 x": []}) == ["BN-99 x is no claim of papers.md"]
+    assert not ledger.find_faults([], {"VGG+BN rate": []})
+
+
+def test_a_stale_page_is_a_fault(tmp_path, monkeypatch):
+    stale = tmp_path / "RESULTS.md"
+    stale.write_text("old")
+    monkeypatch.setattr(publish, "PAGE", stale)
+    assert any("make report" in fault for fault in ledger.find_faults([], {}))
+
+
+def test_the_text_counts_states_and_intervals():
+    one = judgement()
+    rows = [
+        Row("BN-1", "", "exact", "tests/nn/test_norm.py::x"),
+        Row("BN-15", "", one.verdict, "results/a", one, "cifar10"),
+        Row("BN-31", "", "not attempted", "why"),
+    ]
+    text = ledger.text(rows)
+    assert "3 claims, 3 rows: 1 exact, 1 reproduced, 1 not attempted" in text
+    assert "Of 1 intervals at 95 %, 0.05 are expected" in text
+    assert "+1.80 [" in text and "cifar10" in text
+
+
+# --- p and Holm ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", [(1.0, 2, 3, 2, 1), (0.1, -0.2, 0.3, 0.2, -0.4, 0.1)])
+def test_p_is_student_s(values):
+    expected = ttest_1samp(values, 0).pvalue
+    assert p_value(judgement(values=values)) == pytest.approx(expected, rel=1e-6)
+    assert p_value(judgement(values=values, unit="ratio")) == pytest.approx(expected, rel=1e-6)
+    whole = judgement(values=values)
+    for open_side in ({"low": -math.inf}, {"high": math.inf}):
+        assert p_value(replace(whole, **open_side)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_has_no_student_interval_has_no_p():
+    assert math.isnan(p_value(replace(judgement(), low=-math.inf, high=math.inf)))
+    assert math.isnan(p_value(judgement(unit="share of seeds")))
+    assert math.isnan(p_value(replace(judgement(), n=0, effect=math.nan)))
+    assert p_value(judgement(values=(2.0, 2, 2))) == 0 and p_value(judgement(values=(0.0, 0))) == 1
+
+
+def test_holm_s_method():
+    p = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
+    expected = {"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06}  # Holm 1979: 4·, 3·, 2·, then the same
+    assert holm(p) == pytest.approx(expected)
+    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    rows = [
+        Row(name, "", "reproduced", "", judgement(values=np.array([1.0, 1.1, 0.9]) * sign))
+        for name, sign in (("BN-15", 1), ("BN-16", -1), ("V-3", 1))
+    ]
+    p = ledger.adjusted_p(rows)
+    assert p["BN-15"] == pytest.approx(2 * p["V-3"])  # within a paper

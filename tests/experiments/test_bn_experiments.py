@@ -1,0 +1,553 @@
+"""The BN paper's experiments: their arms and recipes, their judges on made-up results."""
+
+from dataclasses import asdict
+from functools import cache, partial
+from importlib import import_module
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import (
+    bn_ensemble,
+    bn_gradient,
+    bn_inference,
+    bn_mnist,
+    bn_placement,
+    bn_regularisation,
+    bn_scale,
+    bn_sigmoid,
+    bn_whitening,
+)
+from experiments.bn_sigmoid import DEPTHS
+from tests.support.result_lines import SETTING, line
+from vggbn.claims.results import Results
+from vggbn.claims.stats import Interval, paired_interval
+from vggbn.experiment.plan import make_plan
+from vggbn.experiment.summary import build_report
+from vggbn.models import folded
+
+
+@cache
+def plan(name, size="full"):
+    experiment = import_module(f"experiments.bn_{name}").EXPERIMENT
+    return make_plan(experiment, size, out=Path("out"))
+
+
+def judged(name, lines, claim):
+    """The judgement of the claim on these lines of the full size."""
+    found = plan(name)
+    (judge,) = [c for c in found.experiment.claims if c.id == claim]
+    return judge.judged(Results(lines, found.ids(), SETTING))
+
+
+def made(name, arm, seed, test=0.9, *, history=None, **edits):
+    """A line of one of the experiment's arms; edits of "final" are added to it."""
+    found = plan(name)
+    final = edits.pop("final", {})
+    mine = {"id": found.ids()[arm]}
+    if arm in found.variants:
+        mine["recipe"] = asdict(found.variants[arm])
+    if history is not None:
+        mine["history"] = history
+    one = line(arm, seed, test=test, **mine, **edits)
+    return one | {"final": one["final"] | final}
+
+
+def wobble(seed: int) -> float:
+    """A little that differs from seed to seed."""
+    return (0.0, 0.001, -0.001, 0.0005, -0.0005)[seed % 5]
+
+
+SEEDS = range(5)
+
+
+# --- bn_mnist: Figure 1 --------------------------------------------------------------------------
+
+
+def test_the_net_of_figure_1_is_the_paper_s():
+    base = plan("mnist").base
+    assert (base.model, base.hidden, base.fc, base.activation) == ("mlp", 3, 100, "sigmoid")
+    assert (base.batch, base.steps, base.pixels, base.image_size) == (60, 50_000, "binary", 28)
+    assert base.data == bn_mnist.PRIMARY and len(plan("mnist").seeds) >= 5
+
+
+def figure_1(gaps, seeds=5, variation=(4.0, 1.0)):
+    """Lines of all arms: bn ahead of plain by `gaps` (early, end) points; the inputs of plain and
+    bn wander by `variation` altogether."""
+    found, arms = [], plan("mnist").variants
+    for name, recipe in arms.items():
+        bn = name.startswith("bn")
+        for seed in range(seeds):
+            noise = 0.0005 * seed
+            early, end = (0.8 + noise + (gap / 100 + noise / 9 if bn else 0) for gap in gaps)
+            steps = [1000, 10_000, 50_000]
+            moved = variation[bn] * (1 + 0.01 * seed)
+            middle = [0.0, moved / 2, 0.0]  # there and back
+            history = [
+                {
+                    "step": step,
+                    "lr": recipe.lr,
+                    "train_loss": 1.0,
+                    "train_accuracy": 0.9,
+                    "val_loss": 1.0,
+                    "val_accuracy": value,
+                    "inputs": [[m - 1 - m / 2] * 4, [m] * 4, [m + 1 + m / 2] * 4],
+                }
+                for step, value, m in zip(steps, (0.5, early, end), middle, strict=True)
+            ]
+            mine = {"id": recipe.id, "recipe": asdict(recipe), "history": history}
+            found.append(line(name, seed, test=end, **mine))
+    return found
+
+
+@pytest.mark.parametrize(
+    "gaps, verdict",
+    [
+        ((5, 2), "reproduced"),
+        ((5, 0.1), "no effect"),
+        ((5, -2), "contradicted"),
+        ((-3, 2), "contradicted"),
+    ],
+)
+def test_bn_13_wants_bn_ahead_early_and_at_the_end(gaps, verdict):
+    found = judged("mnist", figure_1(gaps), "BN-13")
+    assert found.verdict == verdict and found.n == 5 and found.unit == "points"
+
+
+def test_bn_13_at_one_rate_only_is_called_partly():
+    lines = figure_1((5, 2))
+    assert "partly" not in judged("mnist", lines, "BN-13").detail
+    if "bn tuned" in plan("mnist").variants:
+        for made in lines:
+            if made["variant"] == "bn tuned":
+                made["final"]["test_accuracy"] -= 0.05
+        found = judged("mnist", lines, "BN-13")
+        assert found.verdict == "contradicted" and found.detail.startswith("partly")
+
+
+def test_a_fifth_of_the_budget_lies_between_two_evaluations():
+    made = figure_1((5, 2))
+    for one in made:
+        one["history"][1] |= {"step": 6_000, "val_accuracy": 0.6}
+    results = Results(made, plan("mnist").ids(), SETTING)
+    expected = 0.6 + (10_000 - 6_000) / (50_000 - 6_000) * (0.8 - 0.6)
+    assert bn_mnist.early(results, "plain", 0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "moved, verdict, ratio",
+    [((4, 1), "reproduced", 0.25), ((1, 4), "contradicted", 4.0)],
+)
+def test_bn_14_compares_total_variations(moved, verdict, ratio):
+    found = judged("mnist", figure_1((5, 2), variation=moved), "BN-14")
+    assert (found.verdict, found.unit) == (verdict, "ratio")
+    assert found.effect == pytest.approx(ratio, rel=1e-6)
+
+
+def test_total_variation_is_the_length_of_the_way():
+    results = Results(figure_1((5, 2), variation=(6, 1)), plan("mnist").ids(), SETTING)
+    found = bn_mnist.variation(results, "plain", 0)
+    np.testing.assert_allclose(found["median"], [6] * 4)
+    np.testing.assert_allclose(found["spread"], [6] * 4)  # 2 + m: 2, 5, 2
+    np.testing.assert_allclose(found["spread relative"], [3] * 4)
+
+
+def test_figure_1_has_the_paper_s_panels():
+    report = build_report(plan("mnist"), Results(figure_1((5, 2)), plan("mnist").ids(), SETTING))
+    assert [title[:3] for title in report.charts] == ["(a)", "(b)", "(c)", "all"]
+    for title in list(report.charts)[1:3]:
+        assert list(report.charts[title].series) == ["15th percentile", "median", "85th percentile"]
+    b, c = (report.charts[title] for title in list(report.charts)[1:3])
+    drawn = [v for one in (b, c) for line in one.series.values() for v in line.values()]
+    assert b.range == c.range == (np.min(drawn), np.max(drawn))
+    units = report.charts["all units, the least moved first"].series["plain"]
+    assert list(units) == [1, 2, 3, 4] and all(len(values) == 5 for values in units.values())
+
+
+# --- bn_sigmoid: BN-19 ---------------------------------------------------------------------------
+
+
+def depths(trains, bn_trains=DEPTHS):
+    """Lines of bn_sigmoid: at the depths of `trains` one cell without BN gets to 60 %."""
+    found = []
+    for depth in DEPTHS:
+        for seed in SEEDS:
+            own = 0.85 if depth in bn_trains else 0.1
+            found.append(made("sigmoid", bn_sigmoid.bn(depth), seed, own + wobble(seed)))
+            for i, name in enumerate(bn_sigmoid.cells(depth)):
+                value = 0.6 if depth in trains and i == 2 else 0.1
+                found.append(made("sigmoid", name, seed, value + wobble(seed)))
+    return found
+
+
+@pytest.mark.parametrize(
+    "trains, bn_trains, verdict",
+    [
+        ((3, 6), DEPTHS, "reproduced"),
+        (DEPTHS, DEPTHS, "contradicted"),
+        ((3, 6), (3, 6), "inconclusive"),
+    ],
+)
+def test_bn_19_wants_a_depth_at_which_no_cell_trains(trains, bn_trains, verdict):
+    found = judged("sigmoid", depths(trains, bn_trains), "BN-19")
+    assert (found.verdict, found.n) == (verdict, 5)
+
+
+def test_bn_19_one_seed_of_one_cell_is_enough_to_train():
+    lines = depths((3, 6, 9))
+    assert judged("sigmoid", lines, "BN-19").verdict == "reproduced"
+    one = next(x for x in lines if x["variant"] == bn_sigmoid.cells(12)[0])
+    one["final"]["test_accuracy"] = 0.3
+    assert judged("sigmoid", lines, "BN-19").verdict == "contradicted"
+
+
+def test_without_bn_every_depth_gets_the_whole_grid():
+    arms = plan("sigmoid").variants
+    for depth in DEPTHS:
+        grid = [arms[name] for name in bn_sigmoid.cells(depth)]
+        assert {(r.init_scale, r.lr) for r in grid} == {
+            (scale, rate) for scale in (1.0, 4.0) for rate in bn_sigmoid.RATES
+        }
+        assert {r.norm for r in grid} == {"none"} and {r.hidden for r in grid} == {depth}
+        assert arms[bn_sigmoid.bn(depth)].norm == "batch"
+
+
+# --- bn_scale: BN-8, BN-9, BN-26 -----------------------------------------------------------------
+
+
+def test_bn_8_holds_and_shows_what_eps_does():
+    (claim,) = plan("scale").experiment.exact
+    assert claim.check()[0]
+    worst = bn_scale.identities(1e-5)
+    assert max(worst[0.1]) > 100 * max(worst[2.0]) > 0  # eps matters where the weights are small
+
+
+def scales(plain, bn):
+    """Lines of bn_scale whose accuracies at the four scales are given."""
+    growth = [
+        {"step": step, "val_accuracy": 0.5, "weights": {"fc1": {"kernel": norm}}}
+        for step, norm in ((1, 2.0), (100, 3.0))
+    ]
+    return [
+        made("scale", f"{arm} ×{scale:g}", seed, value + wobble(seed), history=growth)
+        for arm, values in (("plain", plain), ("bn", bn))
+        for scale, value in zip(bn_scale.SCALES, values, strict=True)
+        for seed in SEEDS
+    ]
+
+
+def test_bn_9_compares_spreads_over_scales_in_every_seed():
+    wide, narrow = (0.9, 0.9, 0.5, 0.1), (0.9, 0.9, 0.89, 0.88)
+    found = judged("scale", scales(wide, narrow), "BN-9")
+    assert found.verdict == "reproduced" and found.effect == pytest.approx(78, abs=1)
+    assert "grow 1.5×" in found.detail
+    assert judged("scale", scales(narrow, wide), "BN-9").verdict == "contradicted"
+    one_seed = scales(wide, narrow)
+    for x in one_seed:
+        if x["variant"].startswith("plain") and x["seed"] == 3:
+            x["final"]["test_accuracy"] = 0.9
+    assert judged("scale", one_seed, "BN-9").verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    "plain, bn, verdict",
+    [
+        ((0.1, 0.05, 0.5), (0.9, 0.6, 1.4), "reproduced"),
+        ((0.9, 0.6, 1.4), (0.1, 0.05, 0.5), "contradicted"),
+        ((10.0, 5.0, 50.0), (0.9, 0.6, 1.4), "reproduced"),  # above 1 is as far as below it
+        ((0.1, 0.09, 0.11), (0.9, 0.6, 1.4), "contradicted"),  # nearer to 1, and wider
+    ],
+)
+def test_bn_26_wants_medians_near_1_and_narrow_spectra(plain, bn, verdict):
+    lines = []
+    for arm, (median, low, high) in (("plain", plain), ("bn", bn)):
+        for seed in SEEDS:
+            values = {"median": median + wobble(seed), "low": low, "high": high + wobble(seed)}
+            history = [
+                {"step": step, "val_accuracy": 0.5, "jacobians": {"fc2": values}}
+                for step in (1, 100)
+            ]
+            lines.append(made("scale", f"{arm} Jacobians", seed, history=history))
+    assert judged("scale", lines, "BN-26").verdict == verdict
+
+
+# --- bn_gradient: BN-10, BN-11 -------------------------------------------------------------------
+
+
+def test_bn_10_holds_and_its_control_is_no_formality():
+    (claim,) = plan("gradient").experiment.exact
+    assert claim.check()[0]
+    b, loss = bn_gradient.toy(whole=False)
+    control, same = bn_gradient.toy(whole=True)
+    # dl/dx_hat summed: the mean of x_hat - target, a constant; so b falls by it at every step
+    assert np.ptp(np.diff(b)) < 1e-9 and np.abs(b[-1]) > 20
+    assert np.abs(control).max() < 1e-9 and loss[0] == pytest.approx(same[0])
+
+
+@pytest.mark.parametrize(
+    "ratios, verdict",
+    [
+        ((20, 30, 40, 50, 60), "reproduced"),
+        ((np.inf,) * 5, "reproduced"),
+        ((2, 2, 2, 2, 2), "contradicted"),
+        ((20, 30, 2, 2, 2), "inconclusive"),
+    ],
+)
+def test_bn_11_a_net_that_only_trains_worse_has_not_blown_up(ratios, verdict):
+    lines = []
+    for seed, ratio in enumerate(ratios):
+        for arm, loss in (("bn", 0.1), ("detached", 0.1 * ratio)):
+            history = [{"step": 100, "val_accuracy": 0.5, "train_loss": loss}]
+            lines.append(made("gradient", arm, seed, history=history))
+    found = judged("gradient", lines, "BN-11")
+    assert (found.verdict, found.n) == (verdict, 5)
+
+
+def test_bn_11_a_diverged_run_has_blown_up_whatever_its_last_loss():
+    history = [{"step": 100, "val_accuracy": 0.5, "train_loss": 0.1}]
+    lines = [
+        made("gradient", arm, seed, history=history, diverged_at=7 if arm == "detached" else None)
+        for arm in ("bn", "detached")
+        for seed in SEEDS
+    ]
+    assert judged("gradient", lines, "BN-11").verdict == "reproduced"
+
+
+# --- bn_placement: BN-27 -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "negentropy, verdict",
+    [((0.1, 0.5), "reproduced"), ((0.5, 0.1), "contradicted")],
+)
+def test_bn_27_counts_layers_without_the_first(negentropy, verdict):
+    total, u = negentropy
+    lines = []
+    for arm in ("before", "behind", "no BN"):
+        for seed in SEEDS:
+            layer = {"sum": {"negentropy": total}, "u": {"negentropy": u}}
+            odd = {"sum": {"negentropy": u}, "u": {"negentropy": total}}
+            layers = {"conv1_1": odd, "conv2_1": layer, "conv3_1": layer, "fc1": layer}
+            if seed:  # so that seeds differ
+                layers["fc2"] = odd if seed % 2 else layer
+            history = [{"step": 9, "val_accuracy": 0.5, "gaussianity": layers}]
+            lines.append(made("placement", arm, seed, history=history))
+    found = judged("placement", lines, "BN-27")
+    assert found.verdict == verdict and found.n == 5
+
+
+def test_the_pictures_of_distributions_show_both_beside_the_gaussian():
+    def layer(seed):
+        return {what: {"density": [seed + i] * 24} for i, what in enumerate(("u", "sum"))}
+
+    lines = []
+    for seed in SEEDS:
+        layers = {name: layer(seed) for name in ("conv1_1", "conv2_1", "conv3_1", "fc1")}
+        history = [{"step": 9, "val_accuracy": 0.5, "gaussianity": layers}]
+        lines.append(made("placement", "behind", seed, history=history))
+    found = bn_placement.charts(Results(lines, plan("placement").ids(), SETTING))
+    assert list(found) == ["behind: conv3_1", "behind: fc1"]  # of three without the first
+    series = found["behind: fc1"].series
+    assert all(values == [0, 1, 2, 3, 4] for values in series["u"].values())
+    assert all(values == [1, 2, 3, 4, 5] for values in series["Wu + b"].values())
+    bell = np.array([[x, *y] for x, y in series["Gaussian"].items()])
+    assert np.trapezoid(bell[:, 1], bell[:, 0]) == pytest.approx(1, abs=1e-3)
+    assert bell[:, 1].max() == pytest.approx(0.3989, rel=0.02)
+
+
+# --- bn_shuffle: BN-23 ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bn_gain, plain_gain, verdict",
+    [(2, 0, "reproduced"), (0, 2, "contradicted"), (2, 2, "no effect")],
+)
+def test_bn_23_is_the_gain_with_bn_less_the_gain_without(bn_gain, plain_gain, verdict):
+    lines = [
+        made(
+            "shuffle",
+            f"{arm} {how}",
+            seed,
+            0.7 + (gain / 100 if how == "fresh" else 0) + wobble(seed + len(arm)),
+        )
+        for arm, gain in (("plain", plain_gain), ("bn", bn_gain))
+        for how in ("fixed", "fresh")
+        for seed in SEEDS
+    ]
+    found = judged("shuffle", lines, "BN-23")
+    assert found.verdict == verdict and found.effect == pytest.approx(bn_gain - plain_gain, abs=0.2)
+
+
+# --- bn_inference: BN-4, BN-5, BN-30 -------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def one_call_to_time(monkeypatch):
+    """Which takes how long is printed, not judged."""
+    once = partial(bn_inference.time_per_image, rounds=1)
+    monkeypatch.setattr(bn_inference, "time_per_image", once)
+
+
+def test_bn_4_and_bn_5_hold():
+    for claim in plan("inference").experiment.exact:
+        assert claim.check()[0], claim.id
+
+
+@pytest.mark.parametrize("wrong", [0.999, float("nan")])
+def test_bn_4_fails_with_a_net_that_is_folded_wrongly(monkeypatch, wrong):
+    right = folded.fold_net
+    off = lambda *net: jax.tree.map(lambda a: wrong * a, right(*net))  # noqa: E731
+    monkeypatch.setattr(folded, "fold_net", off)
+    assert not plan("inference").experiment.exact[0].check()[0]
+
+
+@pytest.mark.parametrize(
+    "gap, verdict", [(0.1, "reproduced"), (3, "contradicted"), (-3, "contradicted")]
+)
+def test_bn_30_is_an_equivalence(gap, verdict):
+    lines = [
+        made(
+            "inference",
+            "base",
+            seed,
+            0.7 + gap / 100 + wobble(seed),
+            final={"test_accuracy_population": 0.7},
+        )
+        for seed in SEEDS
+    ]
+    found = judged("inference", lines, "BN-30")
+    assert found.verdict == verdict and found.effect == pytest.approx(gap, abs=0.05)
+
+
+# --- bn_regularisation: BN-20, BN-21 -------------------------------------------------------------
+
+
+def fits(**accuracies):
+    """Lines of bn_regularisation: arm -> (training, test) accuracy in %."""
+    return [
+        made("regularisation", arm.replace("_", " "), seed, test / 100 + wobble(seed + len(arm)),
+             final={"train_accuracy": fit / 100})
+        for arm, (fit, test) in accuracies.items()
+        for seed in SEEDS
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "plain, bn, verdict",
+    [
+        ((50, 55), (60, 60), "reproduced"),  # dropout helps without BN only
+        ((50, 55), (60, 56), "reproduced"),  # and harms with it
+        ((50, 50), (60, 65), "contradicted"),  # it helps with BN only
+        ((50, 58), (60, 64), "contradicted"),  # less with BN, but it is still wanted
+        ((50, 50), (60, 60), "no effect"),
+    ],
+)
+def test_bn_20_dropout_gains_less_and_is_not_missed(plain, bn, verdict):
+    arms = ("plain", "plain_dropout", "bn", "bn_dropout")
+    lines = fits(**{arm: (99, test) for arm, test in zip(arms, (*plain, *bn), strict=True)})
+    assert judged("regularisation", lines, "BN-20").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "low, high, verdict",
+    [(-0.9, 0.9, "reproduced"), (-0.5, 4, "reproduced"), (2, 4, "reproduced"),
+     (-2, 4, "inconclusive"), (-1.1, -0.5, "inconclusive"), (-4, -1.1, "contradicted")],
+)  # fmt: skip
+def test_not_worse_asks_only_that_the_interval_stays_above_the_margin(low, high, verdict):
+    assert bn_regularisation.not_worse(Interval((low + high) / 2, low, high, 5)) == verdict
+
+
+@pytest.mark.parametrize(
+    "renorm, bn, verdict",
+    [((100, 50), (95, 60), "reproduced"), ((95, 60), (100, 50), "contradicted")],
+)
+def test_bn_21_compares_the_gap_between_training_and_test_images(renorm, bn, verdict):
+    lines = fits(
+        renorm=renorm, bn=bn, **{a.replace(" ", "_"): bn for a in bn_regularisation.GROUPS}
+    )
+    found = judged("regularisation", lines, "BN-21")
+    expected = (renorm[0] - renorm[1]) - (bn[0] - bn[1])
+    assert found.verdict == verdict and found.effect == pytest.approx(expected, abs=0.3)
+
+
+# --- bn_ensemble: BN-28 --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "best, verdict", [(70, "reproduced"), (75.2, "no effect"), (80, "contradicted")]
+)
+def test_bn_28_the_ensemble_has_to_beat_its_best_member(best, verdict):
+    names = [f"{bn_ensemble.member(i)}, one crop" for i in range(bn_ensemble.MEMBERS)]
+    lines = [
+        made("ensemble", name, seed, (best if i == seed else 60) / 100)
+        for i, name in enumerate(names)
+        for seed in SEEDS
+    ]
+    lines += [made("ensemble", "ensemble, one crop", s, 0.75 + wobble(s)) for s in SEEDS]
+    found = judged("ensemble", lines, "BN-28")
+    assert found.verdict == verdict and found.effect == pytest.approx(75 - best, abs=0.1)
+
+
+def test_the_six_nets_differ_in_their_draw_alone():
+    arms = list(plan("ensemble").variants.values())
+    assert len(arms) == 6 and {r.norm for r in arms} == {"batch"}
+    assert [r.draw for r in arms] == list(range(6))
+    assert len({r.but(draw=9) for r in arms}) == 1
+    views = plan("ensemble").views
+    assert {look.net for look in views["ensemble, 150 crops"].looks} == set(
+        plan("ensemble").variants
+    )
+
+
+# --- bn_whitening: BN-12 -------------------------------------------------------------------------
+
+
+def test_the_rank_of_a_small_batch_s_covariance_is_one_less_than_the_batch():
+    assert [bn_whitening.rank(m, 16) for m in (4, 8, 16, 40)] == [3, 7, 15, 16]
+
+
+@pytest.mark.parametrize("times, holds", [((2, 40), True), ((40, 2), False)])
+def test_bn_12_wants_the_cost_to_grow_with_the_channels(monkeypatch, times, holds):
+    low, high = times
+    costs = {c: (1.0, low + (high - low) * i / 5) for i, c in enumerate(bn_whitening.CHANNELS)}
+    monkeypatch.setattr(bn_whitening, "costs", lambda: costs)
+    assert bn_whitening.check_cost()[0] is holds
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lost, accuracy, step",
+    [(0, "90.0 ± 0.1", "2.50"), (1, "90.0 ± 0.1 (1 of 5 diverged)", "2.50"),
+     (5, "– (5 of 5 diverged)", "–")],
+)  # fmt: skip
+def test_a_norm_that_diverged_has_neither_accuracy_nor_time(lost, accuracy, step):
+    history = [{"step": 4, "val_accuracy": 0.5}]
+    lines = [
+        made("whitening", "BN", seed, 0.9 + wobble(seed), history=history, seconds={"step": 0.01})
+        for seed in SEEDS
+    ]
+    for one in lines[5 - lost :]:
+        one["diverged_at"], one["seconds"] = 0, {"step": 9}
+        one["final"]["test_accuracy"] = 0.0
+    ((_, *cells),) = bn_whitening.tables(Results(lines, plan("whitening").ids(), SETTING))[0].rows
+    assert cells == [accuracy, step]
+
+
+@pytest.mark.parametrize("name", ["batch_size", "inference", "regularisation", "whitening"])
+def test_tables_give_means_over_seeds_with_half_their_interval(name):
+    found = plan(name)
+    lines = []
+    for arm in found.ids():
+        for seed in SEEDS:
+            more = {"train_accuracy": 1.0, "test_accuracy_population": 0.5}
+            one = made(name, arm, seed, 0.7 + wobble(seed), final=more)
+            lines.append(one | {"seconds": one["seconds"] | {"step": 2.0}})
+    half = paired_interval([100 * wobble(seed) for seed in SEEDS]).high
+    tables = found.experiment.tables(Results(lines, found.ids(), SETTING))
+    cells = [cell for table in tables for row in table.rows for cell in row]
+    assert cells.count(f"70.0 ± {half:.1f}") >= len(found.variants)
+    assert ("50.0 ± 0.0" in cells) == (name in ("batch_size", "inference"))

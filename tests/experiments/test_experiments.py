@@ -1,0 +1,147 @@
+"""What holds for every experiment: its resolved recipes, its claims without results, its report.
+
+    RENEW_GOLDEN=1 python -m pytest tests/experiments/test_experiments.py -k golden
+
+writes the golden texts anew; read the diff before you commit it.
+"""
+
+from dataclasses import astuple
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.support.golden import FOLDER, assert_golden
+from tests.support.result_lines import SETTING
+from vggbn.claims.results import Results
+from vggbn.commands.experiment import listing
+from vggbn.experiment.design import Experiment
+from vggbn.experiment.plan import Plan, make_plan
+from vggbn.experiment.summary import build_report
+from vggbn.forecast import compiled as sharded
+from vggbn.report import results_markdown
+from vggbn.runs.many import compile_key
+from vggbn.training.recipe import Recipe, field_values, static
+
+vgg = import_module("vggbn.models.vgg")  # beside it stands a function of that name
+THIS = "tests/experiments/test_experiments.py"
+FOUND = [import_module(f"experiments.{p.stem}") for p in sorted(ROOT.glob("experiments/[a-z]*.py"))]
+EXPERIMENTS = {
+    found.EXPERIMENT.name: found.EXPERIMENT
+    for found in FOUND
+    if isinstance(found.EXPERIMENT, Experiment)  # the others train nothing
+}
+CLAIMS = {claim.id: name for name, found in EXPERIMENTS.items() for claim in found.claims}
+# Of the smoke size no golden text is kept: it publishes nothing.
+PUBLISHED = [
+    f"{name} {size}" for name, e in EXPERIMENTS.items() for size in e.sizes if size != "smoke"
+]
+
+
+@cache
+def plan(name: str, size: str = "full") -> Plan:
+    """size: also one that is made for a data set, as full-cifar10."""
+    of_all, _, data = size.partition("-")
+    return make_plan(EXPERIMENTS[name], of_all, out=Path("out"), data=data or None)
+
+
+# --- the recipes ---------------------------------------------------------------------------------
+
+
+def fields(recipe: Recipe) -> list[str]:
+    """As `listing` shows them."""
+    return [f"  {name:22s} {value}" for name, value in field_values(recipe).items()]
+
+
+def resolved(its: Plan) -> str:
+    """Its listing without what `Recipe()` has as well, and its views."""
+    common = set(fields(Recipe()))
+    rows = [row for row in listing(its).splitlines() if row not in common]
+    if its.views:
+        rows += ["", "views:", *(f"  {view}" for view in its.views)]
+    return "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize("which", PUBLISHED)
+def test_the_listing_is_the_golden_text(which):
+    name, size = which.split()
+    text = resolved(plan(name, size))
+    assert_golden(f"{name}_{size.replace('-', '_')}", text, f"{THIS} -k golden")
+
+
+def test_the_defaults_are_the_golden_text():
+    """Those that no text above shows."""
+    assert_golden("recipe", "\n".join(fields(Recipe())) + "\n", f"{THIS} -k golden")
+
+
+def test_every_golden_text_is_of_an_experiment_that_there_is():
+    names = {which.replace(" ", "_").replace("-", "_") for which in PUBLISHED} | {"recipe"}
+    assert {path.stem for path in FOLDER.glob("*.txt")} == names
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_panels_show_arms_that_there_are(name):
+    its = EXPERIMENTS[name]
+    there = {arm for size in its.sizes for arm in plan(name, size).ids()}
+    assert {arm for arms in its.panels.values() for arm in arms} <= there
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_verdicts_that_are_published_have_five_seeds(name):
+    assert len(plan(name).seeds) >= 5 and set(EXPERIMENTS[name].sizes) >= {"smoke", "small", "full"}
+
+
+def programs() -> dict:
+    """{what a step is made of: (an arm that needs it, its recipe)} of all experiments in full.
+
+    Nets that differ in numbers alone are one.
+    """
+    found = {}
+    for name in EXPERIMENTS:
+        for arm, recipe in plan(name).variants.items():
+            fixed = compile_key(recipe)
+            parts = (*fixed, *astuple(fixed.net))
+            key = tuple(part for part in parts if isinstance(part, str | bool))
+            found.setdefault(key, (f"{name}: {arm}", recipe))
+    return found
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """Nets of two blocks of convolutions: what an arm switches on and off is in each."""
+    whole = vgg.vgg_blocks
+    monkeypatch.setattr(vgg, "vgg_blocks", lambda config, net: whole(config, net)[:2])
+
+
+@pytest.mark.parametrize(
+    "arm, recipe", programs().values(), ids=[a for a, _ in programs().values()]
+)
+def test_the_training_step_of_every_arm_can_be_lowered(shallow, arm, recipe):
+    size = recipe.image_size
+    sharded.lower_step(recipe, static(recipe, image=(size, size, 3), classes=10, flip=True))
+
+
+# --- without results -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("claim, name", CLAIMS.items())
+def test_without_runs_nothing_is_judged(claim, name):
+    (its,) = [each for each in EXPERIMENTS[name].claims if each.id == claim]
+    judgement = its.judged(Results([], plan(name).ids(), SETTING))
+    assert (judgement.verdict, judgement.n) == ("inconclusive", 0)
+    assert judgement.detail.startswith("not judged: ")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_report_of_nothing_says_so(name, alone):
+    """alone: a user has asked for one arm only."""
+    of = plan(name)
+    if alone:
+        of = make_plan(of.experiment, of.size_name, out=Path("out"), only=[next(iter(of.variants))])
+    report = build_report(of, Results([], of.ids(), SETTING))
+    assert len(report.judgements) == len(EXPERIMENTS[name].claims)
+    assert {j.verdict for j in report.judgements} <= {"inconclusive"}
+    assert "0 of" in results_markdown(report)

@@ -1,0 +1,113 @@
+"""What test_mesh.py runs on so many devices: `python -m tests.machine.mesh_jobs FOLDER [JOIN]`.
+
+All of WHAT in one process, since to start one takes longer than most of them.
+"""
+
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.support.photographs import encoded, split_of, texture
+from vggbn.data import Dataset
+from vggbn.machine import mesh
+from vggbn.models import MODELS, Net
+from vggbn.nn.layers import cross_entropy
+from vggbn.runs import run as runs
+from vggbn.training import loop
+from vggbn.training.recipe import Recipe
+from vggbn.training.task import Task
+
+SMALL = Recipe(
+    data="digits", image_size=8, batch=32, steps=3, evaluations=1, lr=0.1, lr_every=100.0
+)
+NETS = {
+    # Smooth: the gradient does not jump where rounding differs.
+    "mlp": replace(SMALL, model="mlp", fc=24, activation="tanh", norm="batch"),
+    "groups": replace(SMALL, model="mlp", fc=24, activation="tanh", norm="batch", bn_groups=8),
+    "parts": replace(SMALL, model="mlp", fc=24, activation="tanh", norm="batch", accumulate=4),
+    "plain": replace(SMALL, model="mlp", fc=24, activation="tanh"),
+    "vgg": replace(SMALL,
+        model="vgg_a", width=1 / 16, fc=16, norm="batch", norm_fc=True, activation="tanh",
+        crop_pad=1, distortion=0.1,
+    ),
+    "stream": replace(SMALL, model="mlp", fc=24, activation="tanh", norm="batch", loading="stream",
+        fit="whole", source_side=16, scale_min=10, scale_max=14, distortion=0.1,
+    ),
+}  # fmt: skip
+
+
+def fitted(name: str, steps: int):
+    """The parameters and statistics after `steps` of loop.fit, in float32."""
+    recipe = replace(NETS[name], steps=steps)
+    stored = recipe.loading == "memory"
+    dataset = runs.load_data(recipe, 0, runs.Store(Path("runs"))) if stored else photographs()
+    state = loop.fit(Task.of(recipe, 0, dataset)).state
+    for leaf in jax.tree.leaves(state):
+        assert leaf.sharding.is_fully_replicated and len(leaf.devices()) == mesh.devices()
+    return state.params, state.batch_stats
+
+
+def photographs() -> Dataset:
+    """A streamed set whose encoded images lie in this process."""
+    split = split_of([encoded(texture(20 + i, 60 - i, i)) for i in range(40)], image_size=16)
+    split = replace(split, labels_N=split.labels_N % 2)
+    return Dataset("photographs", split, split, split, ("a", "b"), True, "", "")
+
+
+def float64(norm: str, groups: int = 1, steps: int = 50):
+    """VGG-A's parameters after 50 steps of SGD in float64, batches shared out over all devices."""
+    net = Net((16, 16, 3), 5, norm=norm, norm_fc=True, width=1 / 16, fc=16,
+              precision="float64", bn_groups=groups)  # fmt: skip
+    model = MODELS["vgg_a"](net)
+    wide = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), tree)  # noqa: E731
+    variables = mesh.replicate(wide(model.init(jax.random.key(0), "he")))
+    params, stats = variables["params"], variables["batch_stats"]
+    rng = np.random.default_rng(0)
+    x_NHWC, labels_N = rng.normal(size=(96, 16, 16, 3)), rng.integers(0, 5, 96)
+
+    @jax.jit
+    def step(params, stats, rows_N):
+        def loss(params):
+            logits, new = model.apply(
+                {"params": params, "batch_stats": stats}, jnp.asarray(x_NHWC)[rows_N], train=True
+            )
+            return cross_entropy(logits, jnp.asarray(labels_N)[rows_N]).mean(), new
+
+        grads, new = jax.grad(loss, has_aux=True)(params)
+        return mesh.keep_replicated((jax.tree.map(lambda p, g: p - 0.02 * g, params, grads), new))
+
+    for _ in range(steps):
+        params, stats = step(params, stats, mesh.share_out(rng.permutation(96)[:64]))
+        # On fewer cores than devices, steps that overlap can wait for one another for ever.
+        jax.block_until_ready(params)
+    return params, stats
+
+
+# Fifty steps in float64, and one or three of each net in float32.
+WHAT = {
+    "none": partial(float64, "none"),
+    "batch": partial(float64, "batch"),
+    "batch:8": partial(float64, "batch", groups=8),
+    **{f"{net}:1": partial(fitted, net, 1) for net in NETS},
+    "stream:3": partial(fitted, "stream", 3),
+}
+
+
+def main(folder: str, join: str = "") -> None:
+    if join:
+        mesh.join(join)
+    for what, compute in WHAT.items():
+        with jax.enable_x64(compute.func is float64):
+            leaves = jax.tree_util.tree_leaves_with_path(compute())
+        found = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+        np.savez(Path(folder) / f"{what}.npz", **found)
+    print(mesh.devices())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
