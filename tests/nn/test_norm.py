@@ -22,6 +22,7 @@ from jax.test_util import check_grads
 import vggbn.nn.batch_norm
 import vggbn.nn.moving
 from tests.conftest import ROOT
+from tests.support import algorithm_1 as reference
 from tests.support import programs
 from vggbn.nn.batch_norm import (
     batch_norm,
@@ -65,26 +66,17 @@ def norm_C(a):
 
 
 def algorithm_1(x, scale, bias, dy, eps=EPS):
-    """Algorithm 1 and the six gradients as printed in section 3, over all axes but the last."""
-    shape, wide = x.shape, np.longdouble if x.dtype == np.float64 else np.float64
-    x, dy = (a.astype(wide).reshape(-1, shape[-1]) for a in (x, dy))
-    scale, bias, m = scale.astype(wide), bias.astype(wide), len(x)
-    mean = x.sum(0) / m
-    var = ((x - mean) ** 2).sum(0) / m
-    x_hat = (x - mean) / np.sqrt(var + eps)
-    y = scale * x_hat + bias
-
-    d_x_hat = dy * scale
-    d_var = (d_x_hat * (x - mean) * -0.5 * (var + eps) ** -1.5).sum(0)
-    d_mean = (d_x_hat * (-1 / np.sqrt(var + eps))).sum(0) + d_var * (-2 * (x - mean)).sum(0) / m
-    dx = d_x_hat / np.sqrt(var + eps) + d_var * 2 * (x - mean) / m + d_mean / m
-    d_scale, d_bias = (dy * x_hat).sum(0), dy.sum(0)
+    """Algorithm 1 and its gradients in a wider dtype, with what their errors are relative to."""
+    wide = np.longdouble if x.dtype == np.float64 else np.float64
+    x, scale, bias, dy = (a.astype(wide) for a in (x, scale, bias, dy))
+    y, x_hat, mean, var = reference.forward(x, scale, bias, eps)
+    dx, d_scale, d_bias, d_x_hat = reference.backward(x, scale, dy, eps)
+    m = x.size // x.shape[-1]
 
     # A sum can cancel to nothing: its error is relative to the size of its terms. So is that of dx
     # in a batch of a few, where the two sums take nearly all of d_x_hat away.
     size_dx = norm_C(dx) if m >= 16 else norm_C(d_x_hat) / np.sqrt(var + eps)
     size_d_scale, size_d_bias = norm_C(dy) * norm_C(x_hat), np.sqrt(m) * norm_C(dy)
-    y, dx = y.reshape(shape), dx.reshape(shape)
     sizes = (norm_C(y), size_dx, size_d_scale, size_d_bias)
     return Reference(y, dx, d_scale, d_bias, mean, var, *sizes)
 

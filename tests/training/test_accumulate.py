@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.support import algorithm_1
 from tests.support.trees import deviation
-from vggbn import data
 from vggbn.data import batch_indices, pixel_moments
 from vggbn.errors import UserError
 from vggbn.forecast import compiled as sharded
@@ -37,11 +37,6 @@ MLP = Recipe(
     population_batches=2,
 )
 VGG = MLP.but(model="vgg_a", steps=3, width=1 / 32, dropout=0.0, crop_pad=1, distortion=0.1)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits", image_size=8, fit="resize", split="folds", seed=SEED, data_dir=None)
 
 
 def strided(parts: int, n: int) -> np.ndarray:
@@ -225,25 +220,21 @@ def part_64(params, x, labels, eps):
     w1, gamma, beta = params["fc1"]["kernel"], *(params["norm_fc1"][k] for k in ("scale", "bias"))
     w2, b2 = params["fc2"]["kernel"], params["fc2"]["bias"]
     u, m = x @ w1, len(x)
-    mean, var = u.mean(0), u.var(0)
-    u_hat = (u - mean) / np.sqrt(var + eps)
-    h = np.tanh(gamma * u_hat + beta)
+    bn = algorithm_1.forward(u, gamma, beta, eps)
+    h = np.tanh(bn.y)
     logits = h @ w2 + b2
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
     loss = -np.log(p[labels.astype(bool)]).mean()
     d_logits = (p - labels) / m
     d_y = d_logits @ w2.T * (1 - h**2)
-    d_hat = d_y * gamma
-    d_var = (d_hat * (u - mean)).sum(0) * -0.5 * (var + eps) ** -1.5
-    d_mean = -d_hat.sum(0) / np.sqrt(var + eps) + d_var * (-2 * (u - mean)).mean(0)
-    d_u = d_hat / np.sqrt(var + eps) + d_var * 2 * (u - mean) / m + d_mean / m
+    back = algorithm_1.backward(u, gamma, d_y, eps)
     grads = {
-        "fc1": {"kernel": x.T @ d_u},
-        "norm_fc1": {"scale": (d_y * u_hat).sum(0), "bias": d_y.sum(0)},
+        "fc1": {"kernel": x.T @ back.dx},
+        "norm_fc1": {"scale": back.d_scale, "bias": back.d_bias},
         "fc2": {"kernel": h.T @ d_logits, "bias": d_logits.sum(0)},
     }
-    return loss, grads, mean, var * m / (m - 1)
+    return loss, grads, bn.mean, algorithm_1.unbiased(bn.var, m)
 
 
 def test_three_steps_with_bn_over_parts_equal_the_formulas(digits):

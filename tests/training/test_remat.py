@@ -9,7 +9,6 @@ import pytest
 
 from tests.support.trees import deviation
 from tests.training.test_accumulate import gradient_of, hyper, net_64
-from vggbn import data
 from vggbn.evaluate import activations, evaluate
 from vggbn.evaluate.trained import Trained
 from vggbn.evaluate.watch import WATCHES
@@ -29,11 +28,6 @@ MLP = Recipe(
 )  # fmt: skip
 # LRN, BN, pooling, dropout, crops.
 VGG = MLP.but(model="vgg_a_lrn", norm_fc=True, width=1 / 32, crop_pad=1, steps=3)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits", image_size=8, fit="resize", split="folds", seed=SEED, data_dir=None)
 
 
 def again(fixed):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from tests.support import algorithm_1
 from tests.support.trees import assert_same
-from vggbn import data
 from vggbn.data import Dataset, batch_indices, pixel_moments
 from vggbn.models import build
 from vggbn.runs import arrays as checkpoint
@@ -36,16 +36,6 @@ VGG = BASE.but(
     lr_factor=0.5,
 )
 MLP = BASE.but(model="mlp", fc=12, activation="tanh", l2=0.01, lr=0.5)
-
-
-def load() -> Dataset:
-    """The 8×8 digits, as the recipes above name them."""
-    return data.load("digits", image_size=8, fit="resize", split="folds", seed=SEED, data_dir=None)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load()
 
 
 @pytest.fixture(scope="module")
@@ -190,13 +180,14 @@ RESUME = """
 import json, sys
 from pathlib import Path
 from tests import conftest
-from tests.training.test_train import SEED, VGG, load
+from tests.training.test_train import SEED, VGG
+from tests.support.digits import load_digits
 from vggbn.runs import arrays as checkpoint
 from vggbn.training.loop import fit
 from vggbn.training.step import TRACES, init_state
 from vggbn.training.task import Task
 
-folder, task = Path(sys.argv[1]), Task.of(VGG, SEED, load())
+folder, task = Path(sys.argv[1]), Task.of(VGG, SEED, load_digits())
 template = init_state(VGG, task.program, SEED)
 state = checkpoint.load(folder / "part", like=template)
 history = json.loads((folder / "part.json").read_text())
@@ -455,9 +446,11 @@ def test_population_statistics_are_the_float64_average(digits):
         own = {}
         for i in (1, 2, 3):
             h = h @ params[f"fc{i}"]["kernel"]
-            own[f"norm_fc{i}"] = {"mean": h.mean(0), "var": h.var(0, ddof=1)}
-            h = (h - h.mean(0)) / np.sqrt(h.var(0) + recipe.bn_eps)
-            h = np.tanh(h * params[f"norm_fc{i}"]["scale"] + params[f"norm_fc{i}"]["bias"])
+            scale, bias = (params[f"norm_fc{i}"][name] for name in ("scale", "bias"))
+            bn = algorithm_1.forward(h, scale, bias, recipe.bn_eps)
+            var = algorithm_1.unbiased(bn.var, len(h))
+            own[f"norm_fc{i}"] = {"mean": bn.mean, "var": var}
+            h = np.tanh(bn.y)
         moments.append(own)
     expected = jax.tree.map(lambda *values: np.mean(values, axis=0), *moments)
     found = loop.population_stats(Task.of(recipe, SEED, digits), state)
