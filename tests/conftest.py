@@ -1,5 +1,6 @@
 """What all tests share: repeatable runs, quick compiling, strict shapes, and the real data."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -19,12 +20,20 @@ import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+# Compiled programs are millions of objects that stay: to look through them less often saves time.
+gc.set_threshold(50_000, 50, 100)
+
 # A (n,) meeting a (n, m) by accident is the classic silent bug: every broadcast is to be written.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # The same examples in every run; compilation makes the time of a single example meaningless.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than cores (-n auto): some tests wait for processes that they start."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_configure(config: pytest.Config) -> None:
