@@ -38,32 +38,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
-SEED = 3
+SEED = stream_jobs.SEED
 SIZES = {"train": 16, "validation": 6, "test": 6}  # photographs a class
 # Photographs whole, by scale jitter; all that is random in a step takes part.
-JITTER = Recipe(
-    data="folder:clothes",
-    split="fixed",
-    loading="stream",
-    fit="whole",
-    image_size=32,
-    source_side=73,
-    scale_min=37,
-    scale_max=73,
-    pools=2,
-    width=1 / 16,
-    fc=16,
-    batch=8,
-    norm="batch",
-    norm_fc=True,
-    flip=True,
-    distortion=0.1,
-    lr=0.02,
-    lr_every=1000.0,
-    steps=12,
-    evaluations=3,
-    population_batches=3,
-)
+JITTER = stream_jobs.PAD.but(
+    data="folder:clothes", fit="whole", image_size=32, source_side=73, scale_min=37, scale_max=73,
+    crop_pad=0, shuffle="fresh",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
