@@ -94,3 +94,20 @@ def test_our_reading_beside_the_results_is_quoted(copy):
 def test_a_file_that_ends_with_a_view_is_published():
     ends = [json.loads(path.read_text().splitlines()[-1]) for path in FILES]
     assert any("view" in line for line in ends), "no published file ends with a view"
+
+
+def test_lines_of_other_code_than_today_s_are_said_to_be(copy):
+    """They are published while there are none of today's."""
+    path = copy / "bn_mnist" / "full-fashion_mnist" / "results.jsonl"
+    assert publish.OTHER_CODE not in section(path)
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    for line in lines:
+        line["setting"]["code"] = "0123456789ab"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert publish.OTHER_CODE in section(path)
+    assert (
+        publish.published_report(path).finals
+        == publish.published_report(
+            publish.PUBLISHED / "bn_mnist" / "full-fashion_mnist" / "results.jsonl"
+        ).finals
+    )
