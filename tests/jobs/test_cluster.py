@@ -360,7 +360,7 @@ class Deadly:
 
 KILLED = """
 import sys
-from tests import test_cluster as t
+from tests.jobs import test_cluster as t
 from vggbn.runs.loggers import Logs
 t.train(t.local_engine(sys.argv[1]), sys.argv[1], log=Logs({"deadly": t.Deadly()}))
 """
