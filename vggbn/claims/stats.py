@@ -70,14 +70,15 @@ class Judgement:
 def paired_interval(differences: ArrayLike, level: float = 0.95) -> Interval:
     """Student's t interval of the mean of paired differences, shape (n,).
 
-    One difference has no spread to judge by, so its bounds are infinite; equal differences give an
-    interval of width zero. No values at all, or one that is not finite, raise UserError.
+    One difference has no spread to judge by, so its bounds are infinite. Nor have two equal ones:
+    accuracies are counts of few images, and two counts are equal by chance too often. Three or
+    more give an interval of width zero. No values at all, or one that is not finite: UserError.
     """
     values = _finite(differences, "an interval over seeds")
-    _check_level(level)
+    check_level(level)
     mean, n = float(values.mean()), values.size
-    if n == 1:
-        return Interval(mean, -math.inf, math.inf, 1)
+    if n == 1 or (n == 2 and values[0] == values[1]):
+        return Interval(mean, -math.inf, math.inf, n)
     from scipy.stats import t
 
     half = float(t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
@@ -90,33 +91,13 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
         raise UserError(
             f"A proportion needs 0 <= successes <= n and n > 0, not {successes} of {n}."
         )
-    _check_level(level)
+    check_level(level)
     from scipy.stats import norm
 
     share, z2_n = successes / n, float(norm.ppf((1 + level) / 2)) ** 2 / n
     centre = (share + z2_n / 2) / (1 + z2_n)
     half = math.sqrt(z2_n * share * (1 - share) + z2_n**2 / 4) / (1 + z2_n)
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half), n)
-
-
-def paired_images(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> tuple[Interval, float]:
-    """(interval of the share that only `a` got right less the share that only `b` did, p).
-
-    a, b: bool (n,), which of the same n images each got right. The interval is Wald's for paired
-    proportions, p is McNemar's exact test of no difference, two-sided.
-    """
-    ours, theirs = np.asarray(a, bool), np.asarray(b, bool)
-    if ours.shape != theirs.shape or ours.ndim != 1 or not ours.size:
-        raise UserError("Images can be paired only where both tests saw the same ones.")
-    _check_level(level)
-    from scipy.stats import binomtest, norm
-
-    n, won, lost = ours.size, int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    mean = (won - lost) / n
-    spread = math.sqrt(max(won + lost - (won - lost) ** 2 / n, 0)) / n
-    half = float(norm.ppf((1 + level) / 2)) * spread
-    p = binomtest(won, won + lost).pvalue if won + lost else 1.0
-    return Interval(mean, mean - half, mean + half, n), float(p)
 
 
 def verdict(
@@ -281,6 +262,7 @@ def _finite(values: ArrayLike, purpose: str) -> NDArray[np.float64]:
     return array
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """UserError unless it is a share of samples, such as 0.95."""
     if not 0 < level < 1:
         raise UserError(f"A confidence level lies between 0 and 1, not {level}.")

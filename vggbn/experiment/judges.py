@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from vggbn.claims.images import paired_images
 from vggbn.claims.results import MissingRuns, Results
-from vggbn.claims.stats import Interval, paired_images, paired_interval, verdict, weakest
+from vggbn.claims.stats import Interval, paired_interval, verdict, weakest
 from vggbn.experiment.design import Verdict
 from vggbn.experiment.views import correct
 from vggbn.report import Table
@@ -45,7 +47,7 @@ def mean_text(values: Sequence[float]) -> str:
     if not values:
         return "–"
     found = paired_interval(values)
-    half = f" ± {(found.high - found.low) / 2:.1f}" if found.n > 1 else ""
+    half = f" ± {found.high - found.mean:.1f}" if math.isfinite(found.high) else ""
     return f"{found.mean:.1f}{half}"
 
 
