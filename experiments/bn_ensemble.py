@@ -16,7 +16,8 @@ from vggbn.claims.stats import paired_interval, verdict
 from vggbn.commands.experiment import main
 from vggbn.experiment import judges
 from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
-from vggbn.experiment.judges import judge_images
+from vggbn.experiment.gate import FOR_ANY_NET
+from vggbn.experiment.judges import judge_images, verdict_interval
 from vggbn.experiment.plan import edited
 from vggbn.experiment.views import Look, View, view
 from vggbn.report import Table
@@ -69,7 +70,7 @@ def judge_bn_28(results: Results) -> Verdict:
     ours = final["ensemble, one crop"]
     gaps = [100 * (ours[s] - max(final[name][s] for name in singles)) for s in seeds]
     mean = [100 * (ours[s] - sum(final[name][s] for name in singles) / MEMBERS) for s in seeds]
-    interval, average = paired_interval(gaps), paired_interval(mean)
+    interval, average = verdict_interval(gaps), paired_interval(mean)
     detail = (
         f"against the mean single net {average.mean:+.2f} [{average.low:+.2f}, {average.high:+.2f}]"
     )
@@ -87,6 +88,7 @@ CLAIMS = (
         paper="20.1 against 21.99 % top-1 error (with crops, against one net)",
         primary=PRIMARY,
         judge=judge_bn_28,
+        gate=FOR_ANY_NET,
     ),
     Claim(
         id="BN-29",
@@ -99,6 +101,7 @@ CLAIMS = (
         paper="21.99 against 25.2 % top-1 error",
         primary=PRIMARY,
         judge=judge_images([("net 1, 150 crops", "net 1, one crop")], margin=MARGIN),
+        gate=FOR_ANY_NET,
     ),
 )
 

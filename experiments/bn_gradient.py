@@ -15,9 +15,8 @@ import math
 import numpy as np
 
 from vggbn.claims.results import Results
-from vggbn.claims.stats import wilson
 from vggbn.commands.experiment import main
-from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned
 from vggbn.experiment.exact import ExactClaim
 from vggbn.report import Chart
 from vggbn.training.recipe import Recipe
@@ -119,47 +118,17 @@ EXACT = (
 # --- claims: criterion and margin are fixed here, before the runs ---------------------------------
 
 PRIMARY = "fashion_mnist"
-FACTOR = 10.0  # a loss so many times BN's is a blow-up
-
-
-def loss_ratio(results: Results, name: str, control: str, seed: int) -> float:
-    """Last training loss of `name` over that of `control`; infinite if it is not finite."""
-    lines = [results.runs[arm][seed] for arm in (name, control)]
-    ours, theirs = (line["history"][-1]["train_loss"] for line in lines)
-    broken = lines[0]["diverged_at"] is not None or not math.isfinite(ours)
-    return math.inf if broken else ours / theirs
-
-
-def judge_bn_11(results: Results) -> Verdict:
-    seeds = results.seeds("bn", "detached")
-    ratios = [loss_ratio(results, "detached", "bn", seed) for seed in seeds]
-    blown = wilson(sum(ratio > FACTOR for ratio in ratios), len(ratios))
-    if blown.low > 0.5:
-        outcome = "reproduced"
-    elif blown.high < 0.5:
-        outcome = "contradicted"
-    else:
-        outcome = "inconclusive"
-    text = "loss over BN's: " + ", ".join(
-        "not finite" if math.isinf(r) else f"{r:.3g}×" for r in ratios
-    )
-    final = {arm: np.mean(list(results.final(arm).values())) for arm in ("bn", "detached")}
-    text += f"; test accuracy {100 * final['detached']:.1f} against {100 * final['bn']:.1f} %"
-    return Verdict(outcome, blown, "share of seeds", text)
-
 
 CLAIMS = (
     Claim(
         id="BN-11",
         sentence="Centring and scaling outside of the gradient step make the model blow up.",
-        criterion=(
-            f"Training loss not finite, or more than {FACTOR:g} times that of BN with its whole "
-            "gradient, in most seeds: the 95 % interval of their share lies above one half. A net "
-            "that only trains worse does not count."
-        ),
         paper="observed, no figures",
         primary=PRIMARY,
-        judge=judge_bn_11,
+        not_tested=(
+            "the arm detached renormalises by the batch at hand in each step, so its forward pass "
+            "cannot blow up; the paper speaks of statistics that are computed outside the step."
+        ),
     ),
 )
 

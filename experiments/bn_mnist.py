@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from vggbn.claims.parts import Part
 from vggbn.claims.results import MissingRuns, Results
-from vggbn.claims.stats import as_ratio, paired_interval, verdict, weakest
+from vggbn.claims.stats import as_ratio, verdict
 from vggbn.commands.experiment import main
 from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
+from vggbn.experiment.judges import verdict_interval, verdict_on
 from vggbn.experiment.plan import edited
 from vggbn.report import Chart
 from vggbn.training.recipe import Recipe
@@ -77,7 +79,7 @@ def early(results: Results, variant: str, seed: int) -> float:
 
 
 def judge_bn_13(results: Results) -> Verdict:
-    texts, intervals, found = [], [], []
+    parts = []
     for rate, arm in {"one rate": "bn", "each its best": own_best(results)}.items():
         seeds = results.seeds("plain", arm)
         final, base = results.final(arm), results.final("plain")
@@ -86,15 +88,10 @@ def judge_bn_13(results: Results) -> Verdict:
             "end": [final[s] - base[s] for s in seeds],
         }
         for when, values in gaps.items():
-            interval = paired_interval([100 * value for value in values])
-            intervals.append(interval)
-            found.append(verdict(interval, margin=MARGIN))
-            texts.append(
-                f"{rate}, {when} {interval.mean:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
-            )
-    decides = weakest(found)
-    partly = "partly: at one rate only; " if set(found[:2]) == {"reproduced"} != set(found) else ""
-    return Verdict(found[decides], intervals[decides], "points", partly + "; ".join(texts))
+            interval = verdict_interval([100 * value for value in values], parts=4)
+            found = verdict(interval, margin=MARGIN)
+            parts.append(Part(f"{rate}, {when}", interval, found))
+    return verdict_on(parts)
 
 
 def variation(results: Results, variant: str, seed: int) -> dict[str, np.ndarray]:
@@ -115,22 +112,19 @@ def judge_bn_14(results: Results) -> Verdict:
     for seed in seeds:
         plain, bn = (variation(results, arm, seed) for arm in ("plain", "bn"))
         for name in plain:
-            logs.setdefault(name, []).append(float(np.log(bn[name].mean() / plain[name].mean())))
-    larger = [max(pair) for pair in zip(logs["median"], logs["spread"], strict=True)]
-    interval = paired_interval(larger)
-    if sum(value < 0 for value in larger) >= 0.95 * len(seeds):
-        outcome = "reproduced"
-    else:
-        outcome = "contradicted" if interval.low > 0 else "inconclusive"
-    ratios = ", ".join(f"{name} {np.exp(np.mean(values)):.2f}" for name, values in logs.items())
-    return Verdict(
-        outcome, as_ratio(interval), "ratio", f"BN's total variation over plain's: {ratios}"
-    )
+            logs.setdefault(name, []).append(float(np.log(plain[name].mean() / bn[name].mean())))
+    parts = []
+    for name in ("median", "spread"):
+        interval = verdict_interval(logs[name], parts=2)
+        parts.append(Part(name, as_ratio(interval), verdict(interval, margin=None)))
+    units = ", ".join(f"{name} {np.exp(np.mean(values)):.2f}" for name, values in logs.items())
+    return verdict_on(parts, "ratio", f"total variation without BN over that with it: {units}")
 
 
 CLAIMS = (
     Claim(
         id="BN-13",
+        is_primary=True,
         sentence="With BN the sigmoid net trains faster and ends higher.",
         criterion=(
             "BN's gap in validation accuracy after a fifth of the budget and in final test "
@@ -143,11 +137,12 @@ CLAIMS = (
     ),
     Claim(
         id="BN-14",
+        is_primary=True,
         sentence="With BN the distribution of a sigmoid's inputs is stabler.",
         criterion=(
             "Total variation over training of the median, and of the 85th less the 15th "
-            "percentile, mean over all units of the last hidden layer: both lower with BN in 95 % "
-            "of the seeds."
+            "percentile, mean over all units of the last hidden layer: without BN over with it, "
+            "both above 1. It depends on the unit that percentiles are measured in."
         ),
         paper="Figure 1(b, c): much more stable (no figures)",
         primary=PRIMARY,

@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vggbn.claims.results import Results
-from vggbn.claims.stats import paired_interval, verdict
+from vggbn.claims.stats import verdict
 from vggbn.commands.experiment import main
 from vggbn.evaluate.watch import EDGES
 from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
-from vggbn.experiment.judges import judge_gaps
+from vggbn.experiment.gate import FOR_ANY_NET
+from vggbn.experiment.judges import judge_gaps, verdict_interval
 from vggbn.experiment.plan import edited
 from vggbn.report import Chart, Table
 from vggbn.training.recipe import Recipe
@@ -81,7 +82,7 @@ def closer(results: Results, arm: str, seed: int, measure: str = "negentropy") -
 
 def judge_bn_27(results: Results) -> Verdict:
     seeds = results.seeds("before")
-    interval = paired_interval([closer(results, "before", s) - 0.5 for s in seeds])
+    interval = verdict_interval([closer(results, "before", s) - 0.5 for s in seeds])
     outcome = verdict(interval, margin=None)
     texts = []
     for arm in ("before", "behind", "no BN"):
@@ -102,6 +103,7 @@ CLAIMS = (
         paper="more symmetric, non-sparse, “more Gaussian” (no figure)",
         primary=PRIMARY,
         judge=judge_bn_27,
+        gate=FOR_ANY_NET,
     ),
     Claim(
         id="BN-27 accuracy",

@@ -10,11 +10,13 @@ by the moving averages (batch renormalisation), which carry almost none of a bat
 
 from __future__ import annotations
 
+from vggbn.claims.parts import Part
 from vggbn.claims.results import Results
-from vggbn.claims.stats import Interval, paired_interval, verdict, weakest
+from vggbn.claims.stats import not_worse, verdict
 from vggbn.commands.experiment import main
 from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
-from vggbn.experiment.judges import mean_text
+from vggbn.experiment.gate import FOR_FITTED_NETS
+from vggbn.experiment.judges import mean_text, verdict_interval, verdict_on
 from vggbn.experiment.plan import edited
 from vggbn.report import Table
 from vggbn.training.recipe import Recipe
@@ -64,36 +66,24 @@ def overfit(results: Results, arm: str, seed: int) -> float:
     return 100 * results.final(arm, "train_accuracy")[seed] - accuracy(results, arm, seed)
 
 
-def not_worse(interval: Interval) -> str:
-    """The verdict on "not below −MARGIN": no more is claimed, and how far above does not matter."""
-    if interval.low > -MARGIN:
-        return "reproduced"
-    return "contradicted" if interval.high < -MARGIN else "inconclusive"
-
-
 def judge_bn_20(results: Results) -> Verdict:
     seeds = results.seeds("plain", "plain dropout", "bn", "bn dropout")
 
     def gain(arm: str, seed: int) -> float:
         return accuracy(results, f"{arm} dropout", seed) - accuracy(results, arm, seed)
 
-    less = paired_interval([gain("plain", s) - gain("bn", s) for s in seeds])
-    without = paired_interval([-gain("bn", s) for s in seeds])
-    found = [verdict(less, margin=MARGIN), not_worse(without)]
-    decides = weakest(found)
-    texts = [
-        f"dropout gains {name} {i.mean:+.2f} [{i.low:+.2f}, {i.high:+.2f}]"
-        for name, i in {
-            "without BN": paired_interval([gain("plain", s) for s in seeds]),
-            "with BN": paired_interval([gain("bn", s) for s in seeds]),
-        }.items()
+    less = verdict_interval([gain("plain", s) - gain("bn", s) for s in seeds], parts=2)
+    without = verdict_interval([-gain("bn", s) for s in seeds], parts=2)
+    parts = [
+        Part("gain of dropout without BN less with it", less, verdict(less, margin=MARGIN)),
+        Part("BN, no dropout less dropout", without, not_worse(without, MARGIN)),
     ]
-    return Verdict(found[decides], (less, without)[decides], "points", ", ".join(texts))
+    return verdict_on(parts)
 
 
 def judge_bn_21(results: Results) -> Verdict:
     seeds = results.seeds("renorm", "bn")
-    interval = paired_interval(
+    interval = verdict_interval(
         [overfit(results, "renorm", s) - overfit(results, "bn", s) for s in seeds]
     )
     means = {
@@ -107,6 +97,7 @@ def judge_bn_21(results: Results) -> Verdict:
 CLAIMS = (
     Claim(
         id="BN-20",
+        is_primary=True,
         sentence="With BN, dropout can be removed.",
         criterion=(
             "On few training images: dropout gains less test accuracy with BN than without (above "
@@ -115,6 +106,7 @@ CLAIMS = (
         paper="removed from BN-x5; “no more overfitting” (no figure)",
         primary=PRIMARY,
         judge=judge_bn_20,
+        gate=FOR_FITTED_NETS,
     ),
     Claim(
         id="BN-21",
@@ -127,6 +119,7 @@ CLAIMS = (
         paper="section 3.4, observed (no figure)",
         primary=PRIMARY,
         judge=judge_bn_21,
+        gate=FOR_FITTED_NETS,
     ),
 )
 

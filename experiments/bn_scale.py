@@ -14,11 +14,14 @@ from functools import cache
 
 import numpy as np
 
+from vggbn.claims.parts import Part
 from vggbn.claims.results import Results
-from vggbn.claims.stats import paired_interval, verdict, weakest
+from vggbn.claims.stats import verdict
 from vggbn.commands.experiment import main
 from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.exact import ExactClaim
+from vggbn.experiment.gate import FOR_ANY_NET, FOR_FAILURES
+from vggbn.experiment.judges import verdict_interval, verdict_on
 from vggbn.report import Chart
 from vggbn.training.recipe import Recipe
 
@@ -123,11 +126,8 @@ def judge_bn_9(results: Results) -> Verdict:
     seeds = results.seeds(*(f"{arm} ×{scale:g}" for arm in ARMS for scale in SCALES))
     spreads = {arm: [spread(results, arm, seed) for seed in seeds] for arm in ARMS}
     gains = [a - b for a, b in zip(spreads["plain"], spreads["bn"], strict=True)]
-    interval = paired_interval(gains)
-    if all(gain > 0 for gain in gains):
-        outcome = "reproduced"
-    else:
-        outcome = "contradicted" if interval.high < 0 else "inconclusive"
+    interval = verdict_interval(gains)
+    outcome = verdict(interval, margin=None)
     growth = {arm: [grown(results, arm, scale, seeds) for scale in SCALES] for arm in ARMS}
     texts = [
         f"{arm}: spread {np.mean(spreads[arm]):.1f} points, kernels of the first layer grow "
@@ -157,22 +157,14 @@ def spectrum(results: Results, arm: str, seed: int, at: int) -> tuple[float, flo
 
 def judge_bn_26(results: Results) -> Verdict:
     seeds = results.seeds("plain Jacobians", "bn Jacobians")
-    intervals, texts = [], []
-    for when, at in {"first step": 0, "last step": -1}.items():
-        plain, bn = (np.array([spectrum(results, arm, s, at) for s in seeds]) for arm in ARMS)
-        for name, gains in zip(
-            ("distance of the median from 1", "spread"), (plain - bn).T, strict=True
-        ):
-            intervals.append(paired_interval(gains))
-            texts.append(f"{when}, {name}: {intervals[-1].mean:+.2f}")
-    found = [verdict(interval, margin=None) for interval in intervals]
-    decides = weakest(found)
-    return Verdict(
-        found[decides],
-        intervals[decides],
-        "",
-        "plain less BN, in logarithms: " + "; ".join(texts),
-    )
+    plain, bn = (np.array([spectrum(results, arm, s, -1) for s in seeds]) for arm in ARMS)
+    parts = []
+    for name, gains in zip(
+        ("distance of the median from 1", "spread"), (plain - bn).T, strict=True
+    ):
+        interval = verdict_interval(gains, parts=2)
+        parts.append(Part(name, interval, verdict(interval, margin=None)))
+    return verdict_on(parts, "", "after training, plain less BN, in logarithms")
 
 
 CLAIMS = (
@@ -188,18 +180,29 @@ CLAIMS = (
         paper="more resilient to the parameter scale (no figure)",
         primary=PRIMARY,
         judge=judge_bn_9,
+        gate=FOR_FAILURES,
     ),
     Claim(
         id="BN-26",
         sentence="BN brings the singular values of the layers' Jacobians near 1.",
         criterion=(
-            "Between standardised inputs of neighbouring layers, at the first step and at the "
-            "last, in logarithms: the median is nearer to 1 and the spread smaller with BN; all "
-            "four above 0."
+            "Between standardised inputs of neighbouring layers, after training, in logarithms: "
+            "the median is nearer to 1 and the spread smaller with BN; both above 0."
         ),
         paper="a conjecture",
         primary=PRIMARY,
         judge=judge_bn_26,
+        gate=FOR_ANY_NET,
+    ),
+    Claim(
+        id="BN-26 at the start",
+        sentence="BN brings the singular values of the Jacobians near 1 before training too.",
+        paper="a conjecture",
+        primary=PRIMARY,
+        not_tested=(
+            "at the start the initialiser decides the scale of a net without BN, by design near 1: "
+            "the comparison is one of initialisers."
+        ),
     ),
 )
 

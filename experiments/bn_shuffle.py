@@ -13,6 +13,8 @@ from vggbn.claims.results import Results
 from vggbn.claims.stats import paired_interval, verdict
 from vggbn.commands.experiment import main
 from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
+from vggbn.experiment.gate import FOR_FITTED_NETS
+from vggbn.experiment.judges import verdict_interval
 from vggbn.experiment.plan import edited
 from vggbn.training.recipe import Recipe
 
@@ -59,7 +61,7 @@ def judge_bn_23(results: Results) -> Verdict:
     def gain(arm: str, seed: int) -> float:
         return 100 * (final[f"{arm} fresh"][seed] - final[f"{arm} fixed"][seed])
 
-    interval = paired_interval([gain("bn", s) - gain("plain", s) for s in seeds])
+    interval = verdict_interval([gain("bn", s) - gain("plain", s) for s in seeds])
     each = {arm: paired_interval([gain(arm, s) for s in seeds]) for arm in ("bn", "plain")}
     texts = [f"{arm} {i.mean:+.2f} [{i.low:+.2f}, {i.high:+.2f}]" for arm, i in each.items()]
     found = verdict(interval, margin=MARGIN)
@@ -77,6 +79,7 @@ CLAIMS = (
         paper="about 1 % better validation accuracy",
         primary=PRIMARY,
         judge=judge_bn_23,
+        gate=FOR_FITTED_NETS,
     ),
 )
 

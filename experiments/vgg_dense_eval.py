@@ -15,6 +15,7 @@ from vggbn.claims.results import Results
 from vggbn.commands.experiment import main
 from vggbn.experiment import judges
 from vggbn.experiment.design import Claim, Experiment, Size, Verdict
+from vggbn.experiment.gate import FOR_ANY_NET
 from vggbn.experiment.judges import judge_images
 from vggbn.experiment.views import View, view
 from vggbn.report import Table
@@ -80,6 +81,7 @@ CLAIMS = (
         paper="D: 24.4 against 24.8 (dense) and 24.6 (multi-crop) % top-1, E the same",
         primary=PRIMARY,
         judge=judge_both,
+        gate=FOR_ANY_NET,
     ),
     Claim(
         id="V-13",
@@ -88,6 +90,7 @@ CLAIMS = (
         paper="used throughout, no figure",
         primary=PRIMARY,
         judge=judge_mirror,
+        gate=FOR_ANY_NET,
     ),
 )
 

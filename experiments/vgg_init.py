@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from experiments import _vgg_nets as nets
 from vggbn.claims.results import Results
-from vggbn.claims.stats import paired_interval, verdict
 from vggbn.commands.experiment import main
 from vggbn.experiment import judges
 from vggbn.experiment.design import Claim, Experiment, Size, Verdict
-from vggbn.experiment.judges import untrained
+from vggbn.experiment.gate import FOR_FAILURES
 from vggbn.report import Table
 from vggbn.training.recipe import Recipe
 
@@ -44,17 +43,7 @@ def judge(reading: str):
     """The judge of "D fails from this reading, and from nothing else"."""
 
     def judged(results: Results) -> Verdict:
-        arms = (reading, *MENDED)
-        seeds = results.seeds(*arms)
-        fails = {arm: [untrained(results.runs[arm][seed]) for seed in seeds] for arm in arms}
-        others = [max(fails[arm][i] for arm in MENDED) for i in range(len(seeds))]
-        interval = paired_interval(
-            [int(bad) - int(other) for bad, other in zip(fails[reading], others, strict=True)]
-        )
-        detail = "untrained: " + ", ".join(
-            f"{a} {sum(f)} of {len(seeds)}" for a, f in fails.items()
-        )
-        return Verdict(verdict(interval, margin=None), interval, "", detail)
+        return judges.verdict_on_failures(results, [reading], MENDED)
 
     return judged
 
@@ -67,11 +56,13 @@ CLAIMS = tuple(
             "weights from net A, Glorot's rule and He's do not."
         ),
         criterion=(
-            "Share of seeds that never leave chance, less that of the mended arms' worst: above 0."
+            "It leaves more seeds at chance than each of the mended arms, by Fisher's one-sided "
+            "test; contradicted if it leaves none there."
         ),
         paper="said, no figure",
         primary=PRIMARY,
         judge=judge(reading),
+        gate=FOR_FAILURES,
     )
     for reading in nets.NORMAL
 )

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from experiments import _vgg_nets as nets
 from vggbn.claims.results import Results
-from vggbn.claims.stats import paired_interval, verdict
+from vggbn.claims.stats import verdict
 from vggbn.commands.experiment import main
 from vggbn.experiment import judges
 from vggbn.experiment.design import Claim, Experiment, Size, Verdict
-from vggbn.experiment.judges import untrained
+from vggbn.experiment.gate import FOR_FAILURES, untrained
+from vggbn.experiment.judges import verdict_interval
 from vggbn.report import Table
 from vggbn.training.recipe import Recipe
 
@@ -55,7 +56,7 @@ def mean_interval(results: Results, score):
     seeds = results.seeds(
         *(f"{n}{norm}{fast}" for n in names for norm in ("", BN) for fast in ("", FAST))
     )
-    return paired_interval([sum(score(n, seed) for n in names) / len(names) for seed in seeds])
+    return verdict_interval([sum(score(n, seed) for n in names) / len(names) for seed in seeds])
 
 
 def judge_accuracy(results: Results) -> Verdict:
@@ -81,19 +82,8 @@ def judge_rate(results: Results) -> Verdict:
 
 def judge_init(results: Results) -> Verdict:
     arms = [arm for arm in results.variants if arm.endswith(tuple(nets.NORMAL))]
-    seeds = results.seeds(*arms)
-    fails = {arm: [untrained(results.runs[arm][seed]) for seed in seeds] for arm in arms}
     plain, mended = ([arm for arm in arms if (BN in arm) == with_bn] for with_bn in (False, True))
-    interval = paired_interval(
-        [
-            max(int(fails[arm][i]) for arm in plain) - max(int(fails[arm][i]) for arm in mended)
-            for i in range(len(seeds))
-        ]
-    )
-    detail = "untrained: " + ", ".join(
-        f"{arm} {sum(f)} of {len(seeds)}" for arm, f in fails.items()
-    )
-    return Verdict(verdict(interval, margin=None), interval, "", detail)
+    return judges.verdict_on_failures(results, plain, mended)
 
 
 CLAIMS = (
@@ -118,6 +108,7 @@ CLAIMS = (
         paper="higher rates train only with BN (no VGG)",
         primary=PRIMARY,
         judge=judge_rate,
+        gate=FOR_FAILURES,
     ),
     Claim(
         id="VGG+BN start",
@@ -129,6 +120,7 @@ CLAIMS = (
         paper="less careful about initialisation (no figure)",
         primary=PRIMARY,
         judge=judge_init,
+        gate=FOR_FAILURES,
     ),
 )
 

@@ -50,4 +50,5 @@ def test_without_effect_no_side_is_taken_more_often_than_it_may(n, k):
 
 
 def test_a_part_shows_its_own_interval():
-    assert Part("early", Interval(1.2, 0.31, 2.09, 5), "").text() == "early +1.20 [+0.31, +2.09]"
+    part = Part("early", Interval(1.2, 0.31, 2.09, 5), "")
+    assert part.text("+.2f") == "early +1.20 [+0.31, +2.09]"

@@ -32,7 +32,7 @@ def paired_images(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> tuple[Inte
     spread = math.sqrt(won + lost + 1 - (won - lost) ** 2 / (n + 2)) / (n + 2)
     half = float(norm.ppf((1 + level) / 2)) * spread
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
-    return Interval((won - lost) / n, low, high, n), mcnemar(won, lost)
+    return Interval((won - lost) / n, low, high, n, level), mcnemar(won, lost)
 
 
 def mcnemar(won: int, lost: int) -> float:

@@ -16,8 +16,8 @@ class Part(NamedTuple):
     interval: Interval
     verdict: str
 
-    def text(self, form: str = "+.2f") -> str:
-        """Such as "early +1.20 [+0.31, +2.09]"."""
+    def text(self, form: str) -> str:
+        """Such as "early +1.20 [+0.31, +2.09]", its numbers by a format."""
         i = self.interval
         return f"{self.name} {i.mean:{form}} [{i.low:{form}}, {i.high:{form}}]"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Any
 
-from vggbn.claims.stats import check_level
+from vggbn.claims.stats import Judgement, check_level
 from vggbn.errors import UserError
 
 POWER = 0.8  # how often an effect of the size in question is to be found
@@ -41,6 +42,21 @@ def seeds_needed(spread: float, effect: float, level: float = 0.95, power: float
     return high
 
 
+def spread_of(judgement: Judgement) -> float:
+    """The standard deviation over seeds behind a judgement's Student interval, of a ratio in
+    logarithms; NaN where no such interval judged."""
+    low, mean, high = judgement.low, judgement.effect, judgement.high
+    if judgement.unit == "ratio":
+        low, mean, high = (math.log(v) if v > 0 else -math.inf for v in (low, mean, high))
+    half = mean - low if math.isfinite(low) else high - mean
+    if judgement.n < 2 or judgement.unit not in ("points", "ratio", "") or not math.isfinite(half):
+        return math.nan
+    from scipy.stats import t
+
+    n = judgement.n
+    return half * math.sqrt(n) / float(t.ppf((1 + judgement.level) / 2, n - 1))
+
+
 @cache
 def _in_spreads(n: int, level: float, power: float) -> float:
     """The smallest effect of n differences whose standard deviation is 1.
@@ -52,5 +68,9 @@ def _in_spreads(n: int, level: float, power: float) -> float:
     from scipy.stats import nct, t
 
     bound, freedom = t.ppf((1 + level) / 2, n - 1), n - 1
-    shortfall = lambda shift: nct.sf(bound, freedom, shift) - power  # noqa: E731
-    return float(brentq(shortfall, 0.0, 5.0 * bound)) / math.sqrt(n)
+
+    def shortfall(shift: float) -> float:
+        return float(nct.sf(bound, freedom, shift)) - power
+
+    shift: Any = brentq(shortfall, 0.0, 5.0 * bound)  # its stub knows more kinds of answer
+    return float(shift) / math.sqrt(n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vggbn import files
+from vggbn.claims.looks import judged_seeds
 from vggbn.claims.stats import StepsReached, leave_one_out, smoothed, steps_to_target
 from vggbn.errors import UserError
 
@@ -60,7 +62,7 @@ class Results:
     begun on several, the setting with the most runs of it holds it, `setting` itself at a tie.
     Variants outside of `core` (None: there are none) are no part of a claim and form such a set of
     their own. `left_out` says how many lines of the file do not count, and why: {reason: number};
-    `of_other_code` are those of the recipes that count.
+    `of_other_code` are those of the recipes that count; `asked` are the arms that somebody wanted.
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class Results:
     ):
         self.variants, self.left_out = list(ids), Counter()
         self.of_other_code: list[Line] = []
+        self.asked: set[str] = set()
+        self._judged = False
         self._core = set(ids if core is None else core)
         self._here = _machine(setting)
         self.runs: dict[str, dict[int, Line]] = {name: {} for name in ids}
@@ -98,6 +102,12 @@ class Results:
             self.left_out["of seeds that another machine has more of"] += others
         self.left_out = +self.left_out  # without those of which there are none
         self._refuse_mixed_data()
+
+    def for_verdict(self) -> Results:
+        """The same runs as a judge sees them: of all seeds those of the last look, nobody asked."""
+        seen = copy.copy(self)
+        seen.asked, seen._judged = set(), True
+        return seen
 
     def why_left_out(self) -> str:
         """A sentence: how many lines do not count, and why; empty where all do."""
@@ -148,14 +158,16 @@ class Results:
         return [line for line in self.lines() if "view" not in line]
 
     def seeds(self, *variants: str) -> list[int]:
-        """The seeds that all `variants` have, in one setting. MissingRuns if there are none."""
+        """The seeds that all `variants` have, in one setting; for a verdict those of the last look.
+        MissingRuns if there are none."""
         if not variants:
             raise MissingRuns("none of its arms is in this plan")
+        self.asked.update(variants)
         sets = [set(self.runs.get(variant, ())) for variant in variants]
         shared = [s for s in sorted(set.intersection(*sets)) if self._paired(s, variants)]
         if not shared:
             raise MissingRuns(f"needs runs of {', '.join(variants)}")
-        return shared
+        return judged_seeds(shared) if self._judged else shared
 
     def _paired(self, seed: int, variants: Iterable[str]) -> bool:
         first, *others = (_machine(self.runs[variant][seed]["setting"]) for variant in variants)
@@ -165,6 +177,7 @@ class Results:
         """A final score by seed, as a fraction of 1. MissingRuns if the variant is not run here."""
         if variant not in self.runs:
             raise MissingRuns(f"needs runs of {variant}")
+        self.asked.add(variant)
         return {seed: line["final"][score] for seed, line in sorted(self.runs[variant].items())}
 
     def curve(self, variant: str, seed: int, name: str = "val_accuracy"):

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from vggbn.errors import UserError, unknown
 
-VERDICTS = ("reproduced", "no effect", "contradicted", "inconclusive")
+# "not tested": this protocol cannot decide it, and says why.
+VERDICTS = ("reproduced", "partly", "no effect", "contradicted", "inconclusive", "not tested")
 PUBLISHED_SEEDS = 5  # fewer paired seeds than this make a verdict provisional
 
 StepsReached = tuple[float, bool]  # (steps, whether the target was reached within the budget)
@@ -23,12 +24,14 @@ StepsReached = tuple[float, bool]  # (steps, whether the target was reached with
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over n values with its confidence bounds; a side that is not known is infinite."""
+    """A mean over n values with its bounds at a confidence level; a side that is not known is
+    infinite."""
 
     mean: float
     low: float
     high: float
     n: int
+    level: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,9 @@ class Judgement:
     of accuracy), "ratio", or "" for anything else. A claim without any data has n = 0 and NaN for
     all three. `primary` is the data set named as primary for this claim before the run. An `exact`
     claim is computed: it has a verdict, and no seeds or interval; `measured` if by simulation or by
-    the clock.
+    the clock. level: of the interval, which is the one that the verdict rests on. is_primary: one
+    of the few claims whose p are adjusted for their number. p: of a test that is not the
+    interval's; NaN where it is.
     """
 
     claim: str
@@ -56,6 +61,9 @@ class Judgement:
     primary: str = ""
     exact: bool = False
     measured: bool = False
+    level: float = 0.95
+    is_primary: bool = False
+    p: float = math.nan
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -78,11 +86,11 @@ def paired_interval(differences: ArrayLike, level: float = 0.95) -> Interval:
     check_level(level)
     mean, n = float(values.mean()), values.size
     if n == 1 or (n == 2 and values[0] == values[1]):
-        return Interval(mean, -math.inf, math.inf, n)
+        return Interval(mean, -math.inf, math.inf, n, level)
     from scipy.stats import t
 
     half = float(t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
-    return Interval(mean, mean - half, mean + half, n)
+    return Interval(mean, mean - half, mean + half, n, level)
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
@@ -97,7 +105,19 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     share, z2_n = successes / n, float(norm.ppf((1 + level) / 2)) ** 2 / n
     centre = (share + z2_n / 2) / (1 + z2_n)
     half = math.sqrt(z2_n * share * (1 - share) + z2_n**2 / 4) / (1 + z2_n)
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), n)
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), n, level)
+
+
+def fisher(more: int, fewer: int, n: int) -> float:
+    """Fisher's exact p, one-sided, of `more` failures in n runs against `fewer` in n others.
+
+    Failures are counted apart from what the other runs reach: a mean over both says little.
+    """
+    if not (n > 0 and 0 <= more <= n and 0 <= fewer <= n):
+        raise UserError(f"Failures are 0 … n of n > 0 runs, not {more} and {fewer} of {n}.")
+    from scipy.stats import hypergeom
+
+    return float(hypergeom.sf(more - 1, 2 * n, more + fewer, n))
 
 
 def verdict(
@@ -128,11 +148,27 @@ def verdict(
     return "contradicted" if interval.high < 0 else "inconclusive"
 
 
+def not_worse(interval: Interval, margin: float) -> str:
+    """The verdict on "not below -margin" (non-inferiority): how far above does not matter.
+
+    One-sided: of claims that something is unnecessary, or does not help. Without any difference
+    from -margin it is reproduced in (1 - level) / 2 of all cases.
+    """
+    if not margin >= 0:
+        raise UserError(f"A margin cannot be negative or NaN, not {margin}.")
+    if interval.low > -margin:
+        return "reproduced"
+    return "contradicted" if interval.high < -margin else "inconclusive"
+
+
 def p_value(judgement: Judgement) -> float:
-    """Two-sided p of "no effect at all" of a judgement's Student interval; NaN if it has none.
+    """A judgement's p of "no effect at all": of its own test, else two-sided of its Student
+    interval; NaN if it has neither.
 
     Ratios on their logarithms. An interval with one open side is read from the other.
     """
+    if not math.isnan(judgement.p):
+        return judgement.p
     mean, low, high = judgement.effect, judgement.low, judgement.high
     if judgement.unit == "ratio":
         mean, low, high = (math.log(v) if v > 0 else -math.inf for v in (mean, low, high))
@@ -145,26 +181,20 @@ def p_value(judgement: Judgement) -> float:
         return 0.0 if mean else 1.0
     from scipy.stats import t
 
-    size = abs(mean) / half * t.ppf(0.975, judgement.n - 1)
+    size = abs(mean) / half * t.ppf((1 + judgement.level) / 2, judgement.n - 1)
     return float(2 * t.sf(size, judgement.n - 1))
 
 
-def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Holm's (1979) step-down adjustment of several p, by name: each controls all together."""
+def holm(p: Mapping[str, float], family: int | None = None) -> dict[str, float]:
+    """Holm's (1979) step-down adjustment of several p, by name: each controls all together.
+
+    family: of how many claims they are the ones with a p so far (None: of these).
+    """
     adjusted, worst = {}, 0.0
     for i, name in enumerate(sorted(p, key=lambda name: p[name])):
-        worst = max(worst, min(1.0, (len(p) - i) * p[name]))
+        worst = max(worst, min(1.0, ((family or len(p)) - i) * p[name]))
         adjusted[name] = worst
     return adjusted
-
-
-def weakest(verdicts: Sequence[str]) -> int:
-    """Which of the verdicts on a claim's parts is the claim's: the first of the least favourable.
-
-    A part that is contradicted decides, then one without effect, then one that is not known.
-    """
-    order = ("contradicted", "no effect", "inconclusive", "reproduced")
-    return min(range(len(verdicts)), key=lambda i: order.index(verdicts[i]))
 
 
 def smoothed(values: ArrayLike, window: int = 3) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from vggbn.claims import looks
 from vggbn.claims.stats import PUBLISHED_SEEDS, Judgement, holm, p_value
 from vggbn.commands.publish import is_stale, published_reports
 from vggbn.errors import Parser, exit_with
@@ -55,6 +56,7 @@ class Row:
     where: str
     judgement: Judgement | None = None
     data: str = ""
+    is_primary: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,10 +164,13 @@ def _judge(claim, experiment: Experiment, found: list[Found]) -> Row:
     if not own:
         others = ", ".join(f"{one.data}: {one.judgement.verdict}" for one in found)
         where = f"{command} --size full" + (f" (so far {others})" if others else "")
-        return Row(claim.id, claim.sentence, "planned", where, data=claim.primary)
+        return Row(
+            claim.id, claim.sentence, "planned", where,
+            data=claim.primary, is_primary=claim.is_primary,
+        )  # fmt: skip
     return Row(
         claim.id, claim.sentence, own[0].judgement.verdict, own[0].where, own[0].judgement,
-        claim.primary,
+        claim.primary, claim.is_primary,
     )  # fmt: skip
 
 
@@ -175,12 +180,13 @@ def _judge(claim, experiment: Experiment, found: list[Found]) -> Row:
 def text(rows: Sequence[Row]) -> str:
     """The table, the count of each state, and what chance alone would give."""
     adjusted = adjusted_p(rows)
-    lines = [("claim", "state", "n", "effect [95 % interval]", "p (Holm)", "data", "where")]
+    lines = [("claim", "", "state", "n", "effect [interval]", "p (Holm)", "data", "where")]
     for row in rows:
         judged = row.judgement is not None and not row.judgement.exact
         lines.append(
             (
                 row.id,
+                "P" if row.is_primary else "",
                 row.state,
                 str(row.judgement.n) if judged else "",  # pyright: ignore
                 effect_text(row.judgement) if judged else "",  # pyright: ignore
@@ -201,25 +207,24 @@ def _summary(rows: Sequence[Row]) -> list[str]:
     counts: dict[str, int] = {}
     for row in rows:
         counts[row.state] = counts.get(row.state, 0) + 1
-    intervals = sum(row.judgement is not None and not row.judgement.exact for row in rows)
+    judged = [row for row in rows if row.judgement and row.judgement.n]
+    primary = sum(row.is_primary for row in rows)
     claims = len({base_id(row.id) for row in rows})
     return [
         f"{claims} claims, {len(rows)} rows: " + ", ".join(f"{n} {s}" for s, n in counts.items()),
-        f"Of {intervals} intervals at 95 %, {0.05 * intervals:.2g} are expected to miss the true "
-        "value by chance, and as many verdicts may be false. p: of no effect at all (a small one "
-        "speaks against BN-30, which claims none), two-sided, "
-        "from the interval, adjusted by Holm's method within each paper.",
+        f"{len(judged)} rows have an interval, each at {100 * looks.LEVEL:.1f} % for one of three "
+        f"looks (n = {', '.join(map(str, looks.LOOKS))}): of the secondary ones some are wrong by "
+        f"chance. p, of the {primary} primary claims (P): of no effect at all, adjusted for the "
+        "looks and by Holm's method for all primary claims.",
     ]
 
 
 def adjusted_p(rows: Iterable[Row]) -> dict[str, float]:
-    """{claim: Holm's p within its paper} of the rows whose interval has a p."""
-    by_paper: dict[str, dict[str, float]] = {}
-    for row in rows:
-        p = math.nan if row.judgement is None else p_value(row.judgement)
-        if math.isfinite(p):
-            by_paper.setdefault(row.id.split("-")[0], {})[row.id] = p
-    return {claim: p for own in by_paper.values() for claim, p in holm(own).items()}
+    """{claim: p} of the primary claims that were judged: adjusted for the looks, and by Holm's
+    method for the number of all primary ones."""
+    judged = {row.id: p_value(row.judgement) for row in rows if row.is_primary and row.judgement}
+    p = {claim: looks.adjusted(value) for claim, value in judged.items() if math.isfinite(value)}
+    return holm(p, sum(row.is_primary for row in rows))
 
 
 # --- does a claim say more than its results? -----------------------------------------------------
@@ -231,7 +236,8 @@ def find_faults(rows: Sequence[Row], judged: dict[str, list[Found]]) -> list[str
     faults += [f"{row.id}: there is no {row.where}" for row in rows if _lost(row)]
     for row in rows:
         j = row.judgement
-        if j and not j.exact and j.n < PUBLISHED_SEEDS and j.verdict != "inconclusive":
+        undecided = ("inconclusive", "not tested")
+        if j and not j.exact and j.n < PUBLISHED_SEEDS and j.verdict not in undecided:
             faults.append(f"{row.id} is called {j.verdict} on {j.n} seeds")
     known = entries()
     faults += [

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from vggbn.claims.results import MissingRuns, Results
 from vggbn.claims.stats import Interval, Judgement
 from vggbn.experiment.exact import ExactClaim
+from vggbn.experiment.gate import TRAINED_NETS, Gate
 from vggbn.experiment.views import View
 from vggbn.report import Chart, Table
 from vggbn.training.recipe import Recipe
@@ -18,13 +19,15 @@ from vggbn.training.recipe import Recipe
 class Verdict(NamedTuple):
     """What a judge says: a verdict of VERDICTS, the interval it rests on, and in which unit.
 
-    unit: "points", "ratio" or any other word; detail: one line more for the table.
+    unit: "points", "ratio" or any other word; detail: one line more for the table; p: of the test
+    that judged, where it is not the interval's.
     """
 
     verdict: str
     interval: Interval
     unit: str
     detail: str = ""
+    p: float = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,23 +36,26 @@ class Claim:
 
     id: a paper's, such as BN-15, as docs/papers.md has it, or one of your own. paper: what the
     paper found; primary: the data set whose verdict counts ("": any). `judge` may raise
-    MissingRuns.
+    MissingRuns. is_primary: one of the few claims that the suite is judged by; the others are
+    secondary, and of their many intervals some are wrong by chance. gate: what must be true of the
+    runs, or nothing is decided. not_tested: why this protocol cannot decide the claim, which then
+    has no judge.
     """
 
     id: str
     sentence: str
-    criterion: str
-    judge: Callable[[Results], Verdict]
+    criterion: str = ""
+    judge: Callable[[Results], Verdict] | None = None
     paper: str = ""
     primary: str = ""
+    is_primary: bool = False
+    gate: Gate = TRAINED_NETS
+    not_tested: str = ""
 
-    def judged(self, results: Results) -> Judgement:
-        """The claim's row in the verdict table."""
-        try:
-            found = self.judge(results)
-        except MissingRuns as missing:
-            nothing = Interval(math.nan, math.nan, math.nan, 0)
-            found = Verdict("inconclusive", nothing, "", f"not judged: {missing}")
+    def judged(self, results: Results, baseline: str) -> Judgement:
+        """The claim's row in the verdict table; `baseline` is the arm whose training has to be
+        over."""
+        found = self._found(results.for_verdict(), baseline)
         return Judgement(
             claim=self.id,
             sentence=self.sentence,
@@ -63,7 +69,24 @@ class Claim:
             unit=found.unit,
             detail=found.detail,
             primary=self.primary,
+            level=found.interval.level,
+            is_primary=self.is_primary,
+            p=found.p,
         )
+
+    def _found(self, results: Results, baseline: str) -> Verdict:
+        if self.judge is None:
+            return Verdict("not tested", NO_INTERVAL, "", self.not_tested)
+        try:
+            found = self.judge(results)
+        except MissingRuns as missing:
+            return Verdict("inconclusive", NO_INTERVAL, "", f"not judged: {missing}")
+        if refusal := self.gate.refusal(results, baseline):
+            return found._replace(verdict="not tested", detail=f"{refusal}; {found.detail}")
+        return found
+
+
+NO_INTERVAL = Interval(math.nan, math.nan, math.nan, 0)
 
 
 @dataclass(frozen=True)

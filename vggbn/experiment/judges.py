@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vggbn.claims.images import paired_images
+from vggbn.claims.looks import LEVEL
+from vggbn.claims.parts import Part, part_level, whole
 from vggbn.claims.results import MissingRuns, Results
-from vggbn.claims.stats import Interval, paired_interval, verdict, weakest
+from vggbn.claims.stats import Interval, fisher, paired_interval, verdict, wilson
 from vggbn.experiment.design import Verdict
+from vggbn.experiment.gate import untrained
 from vggbn.experiment.views import correct
 from vggbn.report import Table
 
@@ -70,12 +73,6 @@ def fit_table(results: Results, title: str, first: str, note: str) -> Table:
     return Table(headers, rows, title, note)
 
 
-def untrained(line: Mapping[str, Any]) -> bool:
-    """Whether a net never left chance: it diverged, or hardly beats the most common class."""
-    fit = line["history"][-1]["train_accuracy"]
-    return line["diverged_at"] is not None or not fit > 1.2 * line["data"]["majority"]
-
-
 def gap(
     results: Results, better: str, worse: str, *, seeds: Sequence[int] | None = None
 ) -> list[float]:
@@ -88,34 +85,66 @@ def gap(
     return [100 * (a[seed] - b[seed]) for seed in seeds]
 
 
+def verdict_interval(differences: ArrayLike, parts: int = 1) -> Interval:
+    """The interval that a verdict rests on: at the level of one of several looks, and of one of
+    `parts` statements of a claim."""
+    return paired_interval(differences, part_level(LEVEL, parts))
+
+
+def verdict_on(parts: Sequence[Part], unit: str = "points", words: str = "") -> Verdict:
+    """What follows for a claim that says all of its parts; the first that stands in its way is
+    shown, the others are named in the detail."""
+    outcome = whole([part.verdict for part in parts])
+    shown = next((p for p in parts if p.verdict != "reproduced"), parts[0])
+    texts = [words] if words else []
+    if len(parts) > 1 or not words:
+        texts += [part.text("+.2f" if unit == "points" else ".3g") for part in parts]
+    return Verdict(outcome, shown.interval, unit, "; ".join(texts))
+
+
+def verdict_on_failures(results: Results, worse: Sequence[str], better: Sequence[str]) -> Verdict:
+    """Whether the arms `worse` stay at chance more often than each of the arms `better`.
+
+    By Fisher's one-sided test: a mean of nets that fail and nets that do not says little.
+
+    Shown is the share of seeds in which some arm of `worse` fails.
+    """
+    seeds = results.seeds(*worse, *better)
+    n = len(seeds)
+    fails = {
+        arm: [untrained(results.runs[arm][seed]) for seed in seeds] for arm in (*worse, *better)
+    }
+    lost = sum(any(fails[arm][i] for arm in worse) for i in range(n))
+    p = max(fisher(lost, sum(fails[arm]), n) for arm in better)
+    outcome = "reproduced" if p < 1 - LEVEL else "inconclusive" if lost else "contradicted"
+    counts = ", ".join(f"{arm} {sum(of_arm)} of {n}" for arm, of_arm in fails.items())
+    detail = f"untrained: {counts}; Fisher p = {p:.2g}"
+    return Verdict(outcome, wilson(lost, n, LEVEL), "share of seeds", detail, p)
+
+
 def judge_gaps(
     pairs: Sequence[tuple[str, str]],
-    trained: Collection[str],
+    trained: Collection[str] = (),
     *,
     margin: float,
     equal: bool = False,
 ) -> Callable[[Results], Verdict]:
-    """The judge of "each first arm is better than its second": the least certain pair decides.
+    """The judge of "each first arm is better than its second": each pair is a part of the claim.
 
-    trained: the nets behind the arms. One that never left chance makes the claim inconclusive.
-    equal: the claim is that there is no difference.
+    trained: nets behind the arms, which must have left chance too. equal: the claim is that there
+    is no difference.
     """
 
     def judge(results: Results) -> Verdict:
         if not pairs:  # the user asked for other arms only
             raise MissingRuns("none of its arms is in this plan")
-        intervals = [paired_interval(gap(results, *pair)) for pair in pairs]
-        found = [verdict(i, margin=margin, equivalence=equal) for i in intervals]
-        worst = weakest(found)
-        texts = [
-            f"{a} − {b} {i.mean:+.2f} [{i.low:+.2f}, {i.high:+.2f}]"
-            for (a, b), i in zip(pairs, intervals, strict=True)
-        ]
-        lost = [name for name in trained if any(map(untrained, results.runs[name].values()))]
-        if lost:
-            texts.append(f"untrained: {', '.join(lost)}")
-        outcome = "inconclusive" if lost else found[worst]
-        return Verdict(outcome, intervals[worst], "points", "; ".join(texts))
+        results.asked.update(trained)
+        parts = []
+        for a, b in pairs:
+            interval = verdict_interval(gap(results, a, b), len(pairs))
+            found = verdict(interval, margin=margin, equivalence=equal)
+            parts.append(Part(f"{a} − {b}", interval, found))
+        return verdict_on(parts)
 
     return judge
 
@@ -123,34 +152,31 @@ def judge_gaps(
 def judge_images(
     pairs: Sequence[tuple[str, str]], *, margin: float
 ) -> Callable[[Results], Verdict]:
-    """The judge of "each first view is better than its second", image by image (McNemar).
-
-    Only where each seed tests images of its own (folds): then all images of all seeds are one
-    sample. Where seeds share their test images they are the sample, as in `judge_gaps`.
+    """The judge of "each first view is better than its second", as `judge_gaps`: the trained net is
+    what is repeated. What the images say of these very nets is told beside it, and decides nothing.
     """
 
     def judge(results: Results) -> Verdict:
-        found = [_pooled(results, *pair) for pair in pairs]
-        if not pairs or any(pooled is None for pooled in found):
-            return judge_gaps(pairs, (), margin=margin)(results)
-        intervals = [interval for interval, _ in found]  # pyright: ignore
-        verdicts = [verdict(interval, margin=margin) for interval in intervals]
-        worst = weakest(verdicts)
+        found = judge_gaps(pairs, margin=margin)(results)
+        pooled = {pair: _pooled(results, *pair) for pair in pairs}
         texts = [
             f"{a} − {b} {i.mean:+.2f} [{i.low:+.2f}, {i.high:+.2f}], McNemar p = {p:.2g}"
-            for (a, b), (i, p) in zip(pairs, found, strict=True)  # pyright: ignore
+            for (a, b), (i, p) in pooled.items()
         ]
-        return Verdict(verdicts[worst], intervals[worst], "points", "; ".join(texts))
+        words = f"{found.detail}; image by image, for these nets: {'; '.join(texts)}"
+        return found._replace(detail=words)
 
     return judge
 
 
-def _pooled(results: Results, a: str, b: str) -> tuple[Interval, float] | None:
-    """Interval in points and p over the images of all seeds; None if seeds share images."""
-    seeds = results.seeds(a, b)
-    lines = [(results.runs[a][seed], results.runs[b][seed]) for seed in seeds]
-    if len({line["data"]["digest"] for line, _ in lines}) < len(seeds):
-        return None
-    ours, theirs = (np.concatenate([correct(pair[i]) for pair in lines]) for i in (0, 1))
+def _pooled(results: Results, a: str, b: str) -> tuple[Interval, float]:
+    """Interval in points and p over the images of all seeds: of the first seed that tests each
+    image, where seeds share their test images."""
+    lines = {
+        results.runs[a][seed]["data"]["digest"]: (results.runs[a][seed], results.runs[b][seed])
+        for seed in reversed(results.seeds(a, b))
+    }
+    ours, theirs = (np.concatenate([correct(pair[i]) for pair in lines.values()]) for i in (0, 1))
     interval, p = paired_images(ours, theirs)
-    return Interval(100 * interval.mean, 100 * interval.low, 100 * interval.high, interval.n), p
+    mean, low, high = (100 * value for value in (interval.mean, interval.low, interval.high))
+    return Interval(mean, low, high, interval.n), p

@@ -43,7 +43,11 @@ def refuse_mistakes(plan: Plan) -> None:
         raise UserError(f"{experiment.name} has two claims {twice[0]}: give one another id.")
     for claim in experiment.claims:
         where = f"the judge of claim {claim.id} of {experiment.name}"
-        tried = _try(where, lambda judge=claim.judge: judge(results))
+        if bool(claim.judge) == bool(claim.not_tested):
+            raise UserError(f"{where}: name either a judge, or in not_tested why there is none.")
+        if claim.judge is None:
+            continue
+        tried = _try(where, lambda judge=claim.judge: judge(results.for_verdict()))
         if tried and (fault := _fault(tried[0])):
             raise UserError(f"{where} {fault}.")
     _try(f"tables of {experiment.name}", lambda: experiment.tables(results))

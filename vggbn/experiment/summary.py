@@ -17,7 +17,7 @@ from vggbn.training import recipe as recipes
 
 def judge(plan: Plan, results: Results) -> list[Judgement]:
     """A row for every claim that runs decide."""
-    return [claim.judged(results) for claim in plan.experiment.claims]
+    return [claim.judged(results, plan.baseline) for claim in plan.experiment.claims]
 
 
 def build_report(plan: Plan, results: Results, computed: Iterable[Judgement] = ()) -> Report:

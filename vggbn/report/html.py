@@ -13,7 +13,7 @@ from vggbn.report import figures, svg, tables
 from vggbn.report.records import Chart, Report, Table, finished
 from vggbn.report.text import banner, chance_note
 
-MARKS: dict[str, str] = dict(zip(VERDICTS, "✓=✗?", strict=True))
+MARKS: dict[str, str] = dict(zip(VERDICTS, "✓◐=✗?–", strict=True))
 CSS = Path(__file__).with_name("page.css")
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vggbn.claims import power
 from vggbn.claims.stats import Interval, Judgement, as_ratio, log_ratio_interval, paired_interval
 from vggbn.report.records import Report, Table, finished, mishaps
 
@@ -14,7 +15,7 @@ NOTHING = "–"
 
 def verdicts(judgements: Sequence[Judgement]) -> Table:
     """Claims beside the paper's own figures."""
-    headers = ("claim", "in words", "paper", "ours [95 % interval]", "n", "criterion", "verdict")
+    headers = ("claim", "in words", "paper", "ours [interval]", "n", "criterion", "verdict")
     return Table(headers, [_verdict_row(j) for j in judgements])
 
 
@@ -70,7 +71,7 @@ def effect_text(judgement: Judgement) -> str:
 
 def verdict_text(judgement: Judgement) -> str:
     """The verdict, with what weakens it."""
-    if judgement.n == 0 and not judgement.exact:
+    if judgement.n == 0 and judgement.verdict == "inconclusive":
         return f"{judgement.verdict} (no data)"
     return judgement.verdict + (" (provisional)" if judgement.provisional else "")
 
@@ -78,6 +79,23 @@ def verdict_text(judgement: Judgement) -> str:
 def n_text(judgement: Judgement) -> str:
     """The number of seeds, a dash where the claim has none."""
     return NOTHING if judgement.exact else str(judgement.n)
+
+
+def power_text(judgement: Judgement) -> str:
+    """How far the seeds spread, the smallest effect that so many of them see in four of five cases,
+    and how many would see the effect that was found; empty where no Student interval judged."""
+    spread = power.spread_of(judgement)
+    if math.isnan(spread):
+        return ""
+    unit = " points" if judgement.unit == "points" else ""
+    seen = power.smallest_effect(spread, judgement.n, judgement.level)
+    found = math.log(judgement.effect) if judgement.unit == "ratio" else judgement.effect
+    needed = power.seeds_needed(spread, found, judgement.level)
+    if judgement.unit == "ratio":
+        texts = f"seeds differ ×{math.exp(spread):.2f}, {judgement.n} see ×{math.exp(seen):.2f}"
+    else:
+        texts = f"seeds differ by {spread:.2g}{unit}, {judgement.n} see {seen:.2g}{unit}"
+    return f"{texts}, {number(needed, '.0f')} would see what was found"
 
 
 def ratio_text(interval: Interval) -> str:
@@ -103,10 +121,11 @@ def number(value: float, form: str) -> str:
 
 
 def _verdict_row(j: Judgement) -> tuple[str, ...]:
-    words = f"{j.sentence} ({j.detail})" if j.detail else j.sentence
+    details = "; ".join(text for text in (j.detail, power_text(j)) if text)
+    words = f"{j.sentence} ({details})" if details else j.sentence
     criterion = f"{j.criterion} (primary data: {j.primary})" if j.primary else j.criterion
     return (
-        j.claim,
+        j.claim + (" (primary)" if j.is_primary else ""),
         words,
         j.paper or NOTHING,
         effect_text(j),

@@ -12,7 +12,7 @@ from vggbn.report.records import Report, Table
 
 def verdict_table(judgements: Sequence[Judgement], width: int = 110) -> str:
     """The verdicts as aligned text, the claims' words wrapped to a terminal of `width` columns."""
-    rows = [("claim", "verdict", "effect [95 % interval]", "n")]
+    rows = [("claim", "verdict", "effect [interval]", "n")]
     rows += [(j.claim, j.verdict, tables.effect_text(j), _n_text(j)) for j in judgements]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     words = ["in words", *(_words(j) for j in judgements)]
@@ -54,9 +54,12 @@ def chance_note(judgements: Sequence[Judgement]) -> str:
     if all(j.exact for j in judgements):
         return "Exact claims are computed: there is no chance in them, and no interval."
     count = sum(j.n > 0 for j in judgements)
+    levels = sorted({j.level for j in judgements if j.n > 0})
+    shown = ", ".join(f"{100 * level:.2f}".rstrip("0").rstrip(".") for level in levels)
     return (
-        f"Of {count} intervals at 95 %, {0.05 * count:.2g} are expected to miss the true value by "
-        "chance, and as many verdicts may be false; nothing is corrected for their number."
+        f"{count} claims have an interval, the one that judged ({shown or '–'} %: higher than 95, "
+        "for seeds are looked at when there are 5, 10 and 20, and a claim may have parts). Of those "
+        "that are not primary some may be wrong by chance: nothing corrects for their number."
     )
 
 

@@ -1,0 +1,99 @@
+"""What must be true of the runs before a claim may be judged: nets that did not train decide
+nothing, whatever their numbers say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vggbn.claims.results import Results
+from vggbn.claims.stats import smoothed
+
+SETTLED = 0.5  # points of validation accuracy that the last tenth of the budget may still bring
+FITS = 0.9  # of the training images, in evaluation mode
+LEARNED = 1.2  # times the share of the most common class
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The conditions of one claim; those that it does not need are switched off, with a reason.
+
+    trained: no net that its judge asks for stayed at chance. settled: the baseline has come to the
+    end of its learning. fits: it fits its training images, which what one says of regularisation
+    takes for granted.
+    """
+
+    trained: bool = True
+    settled: bool = True
+    fits: bool = False
+
+    def refusal(self, results: Results, baseline: str) -> str:
+        """Why nothing is decided; empty where the runs may decide.
+
+        results: as the judge saw them, with the arms that it asked for.
+        """
+        if self.trained and (lost := _untrained_arms(results)):
+            return f"untrained: {', '.join(lost)}"
+        if self.settled and (gain := last_gain(results, baseline)) > SETTLED:
+            return f"{baseline} still gains {gain:.1f} points in the last tenth of its budget"
+        if self.fits and (fit := training_fit(results, baseline)) < FITS:
+            return f"{baseline} fits only {100 * fit:.0f} % of its training images"
+        return ""
+
+
+TRAINED_NETS = Gate()
+# For claims about nets that fail; about what is computed from any net, ways of testing one net, and
+# targets that the baseline has reached; and about regularisation.
+FOR_FAILURES = Gate(trained=False, settled=False)
+FOR_ANY_NET = Gate(settled=False)
+FOR_FITTED_NETS = Gate(fits=True)
+
+
+def untrained(line: Mapping[str, Any]) -> bool:
+    """Whether a net never left chance: it diverged, or hardly beats the most common class.
+
+    Of a view, which has no history, its test accuracy tells.
+    """
+    if line.get("diverged_at") is not None:
+        return True
+    if "history" in line:
+        accuracy = line["history"][-1]["train_accuracy"]
+    else:
+        accuracy = line["final"]["test_accuracy"]
+    return not accuracy > LEARNED * line["data"].get("majority", 1 / line["data"]["classes"])
+
+
+def last_gain(results: Results, arm: str) -> float:
+    """By how many points of validation accuracy the last tenth of its budget raised an arm: mean
+    over its seeds, of the smoothed curve. NaN without runs."""
+    gains = []
+    for seed in results.runs.get(arm, {}):
+        steps, values = results.curve(arm, seed)
+        curve = smoothed(values)
+        before = np.flatnonzero(np.asarray(steps) <= 0.9 * (steps[-1] if steps else 0))
+        if before.size:
+            gains.append(100 * (curve[-1] - curve[before[-1]]))
+    return float(np.mean(gains)) if gains else float("nan")
+
+
+def training_fit(results: Results, arm: str) -> float:
+    """Accuracy on the training images after training, mean over the seeds: in evaluation mode where
+    a run recorded it, else the mean of its last steps. NaN without runs."""
+    fits = [
+        line["final"].get("train_accuracy") or line["history"][-1]["train_accuracy"]
+        for line in results.runs.get(arm, {}).values()
+        if line["history"]
+    ]
+    return float(np.mean(fits)) if fits else float("nan")
+
+
+def _untrained_arms(results: Results) -> list[str]:
+    """The arms that were asked for of which some seed never left chance."""
+    return [
+        name
+        for name in results.variants
+        if name in results.asked and any(map(untrained, results.runs[name].values()))
+    ]
