@@ -11,7 +11,7 @@ from math import log
 
 from vggbn.claims.looks import LEVEL
 from vggbn.claims.results import Results
-from vggbn.claims.stats import as_ratio, fisher, log_ratio_interval, not_worse, verdict
+from vggbn.claims.stats import as_ratio, fisher, log_ratio_interval, not_worse, p_not_worse, verdict
 from vggbn.commands.experiment import main
 from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.gate import FOR_ANY_NET, FOR_FAILURES, FOR_FITTED_NETS
@@ -157,7 +157,8 @@ def judge_difference(plus: str, minus: str, *, equivalence: bool = False):
 
 def judge_bn_24(results: Results) -> Verdict:
     interval = verdict_interval(difference(results, "bn+no_lrn", "bn"))
-    return Verdict(not_worse(interval, MARGIN), interval, "points", "bn+no_lrn less bn")
+    found, p = not_worse(interval, MARGIN), p_not_worse(interval, MARGIN)
+    return Verdict(found, interval, "points", "bn+no_lrn less bn", p)
 
 
 BOTH_DESTROYED = (

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from vggbn.claims.parts import Part
 from vggbn.claims.results import Results
-from vggbn.claims.stats import not_worse, verdict
+from vggbn.claims.stats import not_worse, p_not_worse, verdict
 from vggbn.commands.experiment import main
 from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.gate import FOR_FITTED_NETS
@@ -76,7 +76,12 @@ def judge_bn_20(results: Results) -> Verdict:
     without = verdict_interval([-gain("bn", s) for s in seeds], parts=2)
     parts = [
         Part("gain of dropout without BN less with it", less, verdict(less, margin=MARGIN)),
-        Part("BN, no dropout less dropout", without, not_worse(without, MARGIN)),
+        Part(
+            "BN, no dropout less dropout",
+            without,
+            not_worse(without, MARGIN),
+            p_not_worse(without, MARGIN),
+        ),
     ]
     return verdict_on(parts)
 

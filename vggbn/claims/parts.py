@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,11 +11,15 @@ from vggbn.errors import UserError
 
 
 class Part(NamedTuple):
-    """One statement of a claim, its interval and the verdict that follows from it."""
+    """One statement of a claim, its interval and the verdict that follows from it.
+
+    p: of the statement's own test, where it is another than of no effect.
+    """
 
     name: str
     interval: Interval
     verdict: str
+    p: float = math.nan
 
     def text(self, form: str) -> str:
         """Such as "early +1.20 [+0.31, +2.09]", its numbers by a format."""

@@ -161,28 +161,51 @@ def not_worse(interval: Interval, margin: float) -> str:
     return "contradicted" if interval.high < -margin else "inconclusive"
 
 
+def p_not_worse(interval: Interval, margin: float) -> float:
+    """Twice the one-sided p of "no better than -margin", which an interval of this kind rejects at
+    (1 - level) / 2: below 1 - level just where `not_worse` says reproduced. NaN for n < 2."""
+    half = interval.mean - interval.low
+    if interval.n < 2 or not math.isfinite(half):
+        return math.nan
+    above = interval.mean + margin
+    if half == 0:
+        return 0.0 if above > 0 else 1.0
+    from scipy.stats import t
+
+    freedom = interval.n - 1
+    size = above / half * t.ppf((1 + interval.level) / 2, freedom)
+    return min(1.0, float(2 * t.sf(size, freedom)))
+
+
 def p_value(judgement: Judgement) -> float:
-    """A judgement's p of "no effect at all": of its own test, else two-sided of its Student
-    interval; NaN if it has neither.
+    """A judgement's p of "no effect at all": of its own test, else of its Student interval; NaN if
+    it has neither."""
+    if not math.isnan(judgement.p):
+        return judgement.p
+    low, high = judgement.low, judgement.high
+    interval = Interval(judgement.effect, low, high, judgement.n, judgement.level)
+    return interval_p(interval, judgement.unit)
+
+
+def interval_p(interval: Interval, unit: str) -> float:
+    """The two-sided p of "no effect at all" behind a Student interval; NaN of any other.
 
     Ratios on their logarithms. An interval with one open side is read from the other.
     """
-    if not math.isnan(judgement.p):
-        return judgement.p
-    mean, low, high = judgement.effect, judgement.low, judgement.high
-    if judgement.unit == "ratio":
+    mean, low, high = interval.mean, interval.low, interval.high
+    if unit == "ratio":
         mean, low, high = (math.log(v) if v > 0 else -math.inf for v in (mean, low, high))
-    elif judgement.unit not in ("points", ""):
+    elif unit not in ("points", ""):
         return math.nan  # a share of seeds: Wilson's interval
     half = mean - low if math.isfinite(low) else high - mean
-    if judgement.n < 2 or not (math.isfinite(mean) and math.isfinite(half)):
+    if interval.n < 2 or not (math.isfinite(mean) and math.isfinite(half)):
         return math.nan
     if half == 0:
         return 0.0 if mean else 1.0
     from scipy.stats import t
 
-    size = abs(mean) / half * t.ppf((1 + judgement.level) / 2, judgement.n - 1)
-    return float(2 * t.sf(size, judgement.n - 1))
+    size = abs(mean) / half * t.ppf((1 + interval.level) / 2, interval.n - 1)
+    return float(2 * t.sf(size, interval.n - 1))
 
 
 def holm(p: Mapping[str, float], family: int | None = None) -> dict[str, float]:

@@ -220,10 +220,11 @@ def _summary(rows: Sequence[Row]) -> list[str]:
 
 
 def adjusted_p(rows: Iterable[Row]) -> dict[str, float]:
-    """{claim: p} of the primary claims that were judged: adjusted for the looks, and by Holm's
-    method for the number of all primary ones."""
-    judged = {row.id: p_value(row.judgement) for row in rows if row.is_primary and row.judgement}
-    p = {claim: looks.adjusted(value) for claim, value in judged.items() if math.isfinite(value)}
+    """{claim: p} of the primary claims that were judged (what is not tested has none): adjusted
+    for the looks, and by Holm's method for the number of all primary ones."""
+    judged = [row for row in rows if row.is_primary and row.judgement and row.state != "not tested"]
+    found = {row.id: p_value(row.judgement) for row in judged if row.judgement}
+    p = {claim: looks.adjusted(value) for claim, value in found.items() if math.isfinite(value)}
     return holm(p, sum(row.is_primary for row in rows))
 
 

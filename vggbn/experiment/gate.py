@@ -3,13 +3,15 @@ nothing, whatever their numbers say."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from vggbn.claims.results import Results
+from vggbn.claims.looks import judged_seeds
+from vggbn.claims.results import Line, Results
 from vggbn.claims.stats import smoothed
 
 SETTLED = 0.5  # points of validation accuracy that the last tenth of the budget may still bring
@@ -37,9 +39,11 @@ class Gate:
         """
         if self.trained and (lost := _untrained_arms(results)):
             return f"untrained: {', '.join(lost)}"
-        if self.settled and (gain := last_gain(results, baseline)) > SETTLED:
+        if self.settled and not (gain := last_gain(results, baseline)) <= SETTLED:
+            if math.isnan(gain):
+                return f"{baseline} has no learning curve that shows its end"
             return f"{baseline} still gains {gain:.1f} points in the last tenth of its budget"
-        if self.fits and (fit := training_fit(results, baseline)) < FITS:
+        if self.fits and not (fit := training_fit(results, baseline)) >= FITS:
             return f"{baseline} fits only {100 * fit:.0f} % of its training images"
         return ""
 
@@ -68,10 +72,10 @@ def untrained(line: Mapping[str, Any]) -> bool:
 
 def last_gain(results: Results, arm: str) -> float:
     """By how many points of validation accuracy the last tenth of its budget raised an arm: mean
-    over its seeds, of the smoothed curve. NaN without runs."""
+    over the seeds that are judged, of the smoothed curve. NaN without runs."""
     gains = []
-    for seed in results.runs.get(arm, {}):
-        steps, values = results.curve(arm, seed)
+    for line in _judged(results, arm):
+        steps, values = results.curve(arm, line["seed"])
         curve = smoothed(values)
         before = np.flatnonzero(np.asarray(steps) <= 0.9 * (steps[-1] if steps else 0))
         if before.size:
@@ -80,20 +84,26 @@ def last_gain(results: Results, arm: str) -> float:
 
 
 def training_fit(results: Results, arm: str) -> float:
-    """Accuracy on the training images after training, mean over the seeds: in evaluation mode where
-    a run recorded it, else the mean of its last steps. NaN without runs."""
+    """Accuracy on the training images after training, mean over the seeds that are judged: in
+    evaluation mode where a run recorded it, else the mean of its last steps. NaN without runs."""
     fits = [
         line["final"].get("train_accuracy") or line["history"][-1]["train_accuracy"]
-        for line in results.runs.get(arm, {}).values()
+        for line in _judged(results, arm)
         if line["history"]
     ]
     return float(np.mean(fits)) if fits else float("nan")
 
 
 def _untrained_arms(results: Results) -> list[str]:
-    """The arms that were asked for of which some seed never left chance."""
+    """The arms that were asked for of which some judged seed never left chance."""
     return [
         name
         for name in results.variants
-        if name in results.asked and any(map(untrained, results.runs[name].values()))
+        if name in results.asked and any(map(untrained, _judged(results, name)))
     ]
+
+
+def _judged(results: Results, arm: str) -> list[Line]:
+    """The runs of an arm that a verdict may rest on: a seed between two looks waits."""
+    runs = results.runs.get(arm, {})
+    return [runs[seed] for seed in judged_seeds(list(runs))]

@@ -12,7 +12,7 @@ from vggbn.claims.images import paired_images
 from vggbn.claims.looks import LEVEL
 from vggbn.claims.parts import Part, part_level, whole
 from vggbn.claims.results import MissingRuns, Results
-from vggbn.claims.stats import Interval, fisher, paired_interval, verdict, wilson
+from vggbn.claims.stats import Interval, fisher, interval_p, paired_interval, verdict, wilson
 from vggbn.experiment.design import Verdict
 from vggbn.experiment.gate import untrained
 from vggbn.experiment.views import correct
@@ -93,13 +93,14 @@ def verdict_interval(differences: ArrayLike, parts: int = 1) -> Interval:
 
 def verdict_on(parts: Sequence[Part], unit: str = "points", words: str = "") -> Verdict:
     """What follows for a claim that says all of its parts; the first that stands in its way is
-    shown, the others are named in the detail."""
+    shown, the others are named in the detail. Its p is that of the part which is least certain."""
     outcome = whole([part.verdict for part in parts])
     shown = next((p for p in parts if p.verdict != "reproduced"), parts[0])
     texts = [words] if words else []
     if len(parts) > 1 or not words:
         texts += [part.text("+.2f" if unit == "points" else ".3g") for part in parts]
-    return Verdict(outcome, shown.interval, unit, "; ".join(texts))
+    p = [interval_p(q.interval, unit) if math.isnan(q.p) else q.p for q in parts]
+    return Verdict(outcome, shown.interval, unit, "; ".join(texts), float(np.max(p)))
 
 
 def verdict_on_failures(results: Results, worse: Sequence[str], better: Sequence[str]) -> Verdict:
