@@ -69,7 +69,7 @@ def test_the_experiment_runs_and_judges(copy):
     flags = ["--size", "smoke", "--set", "steps=2", "--jobs", "1", "--out", "out"]
     said = python(copy, "-m", "experiments.bn_by_rate", *flags)
     (line,) = [line for line in said.splitlines() if line.startswith("rate ")]
-    assert any(word in line for word in ("inconclusive", "no effect", "reproduced", "contradicted"))
+    assert re.match(r"rate +not tested ", line)  # after two steps its nets are at chance
     (results,) = (copy / "out" / "bn_by_rate").glob("*/results.jsonl")
     assert len(results.read_text().splitlines()) == 4
     assert results.with_name("report.html").exists()

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from vggbn.claims.power import MOST, seeds_needed, smallest_effect
-from vggbn.claims.stats import paired_interval
+from vggbn.claims.power import MOST, seeds_needed, smallest_effect, spread_of
+from vggbn.claims.stats import Judgement, as_ratio, paired_interval
 from vggbn.errors import UserError
 
 
@@ -36,3 +36,28 @@ def test_what_no_number_of_seeds_sees():
     for bad in ({"level": 1.0}, {"power": 0.0}, {"spread": -1.0}, {"spread": math.nan}):
         with pytest.raises(UserError):
             smallest_effect(**{"spread": 1.0, "n": 5} | bad)
+
+
+VALUES = (0.3, -0.1, 0.5, 0.2, 0.9)
+
+
+def judgement(interval, unit="points", **edits):
+    row = {"claim": "X", "sentence": "", "criterion": "", "paper": "", "verdict": "inconclusive"}
+    row |= {"n": interval.n, "effect": interval.mean, "low": interval.low, "high": interval.high}
+    return Judgement(**(row | {"unit": unit, "level": interval.level} | edits))
+
+
+@pytest.mark.parametrize("level", [0.95, 0.982, 0.991])
+def test_the_spread_behind_an_interval_is_that_of_its_values(level):
+    interval, spread = paired_interval(VALUES, level), np.std(VALUES, ddof=1)
+    assert spread_of(judgement(interval)) == pytest.approx(spread)
+    assert spread_of(judgement(as_ratio(interval), "ratio")) == pytest.approx(spread)
+    for open_side in ({"low": -math.inf}, {"high": math.inf}):
+        assert spread_of(judgement(interval, **open_side)) == pytest.approx(spread)
+
+
+def test_what_no_student_interval_judged_has_no_spread():
+    interval = paired_interval(VALUES)
+    assert math.isnan(spread_of(judgement(interval, "share of seeds")))
+    assert math.isnan(spread_of(judgement(interval, low=-math.inf, high=math.inf)))
+    assert math.isnan(spread_of(judgement(paired_interval([1.0]))))

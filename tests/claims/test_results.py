@@ -203,7 +203,7 @@ def test_final_scores_and_curves():
     assert found.final("base") == {0: 0.6, 1: 0.7}
     assert list(found.final("base")) == [0, 1]
     assert found.final("base", "val_accuracy") == {0: 0.9, 1: 0.9}
-    assert found.curve("base", 0) == (list(STEPS), [0.2, 0.5, 0.8, 0.9])
+    assert found.curve("base", 0) == (list(STEPS), [0.2, 0.5, 0.9, 0.9])
     with pytest.raises(MissingRuns, match="needs runs of gone"):
         found.final("gone")
 

@@ -8,13 +8,17 @@ import scipy.stats
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from vggbn.claims.looks import LEVEL
 from vggbn.claims.stats import (
     VERDICTS,
     Interval,
     Judgement,
     as_ratio,
+    fisher,
     leave_one_out,
     log_ratio_interval,
+    not_worse,
+    p_not_worse,
     paired_interval,
     smoothed,
     steps_to_target,
@@ -108,6 +112,31 @@ def test_wilson_refuses_impossible_counts(successes, n):
         wilson(successes, n)
 
 
+@pytest.mark.parametrize("n", [1, 5, 10])
+def test_fisher_s_p_equals_scipys(n):
+    for more in range(n + 1):
+        for fewer in range(n + 1):
+            table = [[more, n - more], [fewer, n - fewer]]
+            theirs = scipy.stats.fisher_exact(table, alternative="greater").pvalue
+            assert fisher(more, fewer, n) == pytest.approx(theirs, rel=1e-9)
+
+
+def test_fisher_s_test_decides_by_five_of_five_alone_at_the_first_look():
+    decides = {
+        (more, fewer)
+        for more in range(6)
+        for fewer in range(6)
+        if fisher(more, fewer, 5) < 1 - LEVEL
+    }
+    assert decides == {(5, 0)}
+
+
+@pytest.mark.parametrize(("more", "fewer", "n"), [(0, 0, 0), (6, 0, 5), (-1, 0, 5), (0, 6, 5)])
+def test_fisher_refuses_impossible_counts(more, fewer, n):
+    with pytest.raises(UserError, match="Failures"):
+        fisher(more, fewer, n)
+
+
 def between(low, high):
     return Interval((low + high) / 2, low, high, 5)
 
@@ -151,6 +180,56 @@ def test_verdict(low, high, rules, expected):
 )
 def test_verdict_on_a_claim_of_no_difference(low, high, expected):
     assert verdict(between(low, high), margin=0.5, equivalence=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-0.4, 0.3, "reproduced"),
+        (-0.4, 9.0, "reproduced"),  # how far above does not matter
+        (2.0, 4.0, "reproduced"),
+        (-0.5, 0.3, "inconclusive"),
+        (-3.0, 9.0, "inconclusive"),
+        (-0.9, -0.5, "inconclusive"),
+        (-4.0, -0.6, "contradicted"),
+        (-math.inf, math.inf, "inconclusive"),
+        (math.nan, math.nan, "inconclusive"),
+    ],
+)
+def test_not_worse_asks_only_that_the_interval_stays_above_the_margin(low, high, expected):
+    assert not_worse(between(low, high), 0.5) == expected
+
+
+@pytest.mark.parametrize("margin", [-0.1, math.nan])
+def test_not_worse_refuses_a_margin_that_is_none(margin):
+    with pytest.raises(UserError, match="margin"):
+        not_worse(between(0, 1), margin)
+
+
+@pytest.mark.parametrize("level", [0.95, 0.982])
+def test_not_worse_errs_on_one_side_as_often_as_it_says(level):
+    """Where the truth lies on the margin: (1 - level) / 2 are called reproduced, as many worse."""
+    draws_RN = np.random.default_rng(0).normal(-0.5, 1.0, (20_000, 5))
+    found = [not_worse(paired_interval(draw_N, level), 0.5) for draw_N in draws_RN]
+    for verdict_ in ("reproduced", "contradicted"):
+        share = found.count(verdict_) / len(found)
+        assert share == pytest.approx((1 - level) / 2, abs=0.003)
+
+
+@pytest.mark.parametrize("level", [0.95, 0.982])
+@pytest.mark.parametrize("values", [(0.1, -0.3, 0.2, 0.4, -0.1), (-1.0, -2.0, -1.5), (3.0, 2.9)])
+def test_p_of_not_worse_is_student_s_one_sided_twice(values, level):
+    interval = paired_interval(values, level)
+    theirs = scipy.stats.ttest_1samp(values, -0.5, alternative="greater").pvalue
+    p = p_not_worse(interval, 0.5)
+    assert p == pytest.approx(min(1.0, 2 * theirs), rel=1e-6)
+    assert (p < 1 - level) == (not_worse(interval, 0.5) == "reproduced")
+
+
+def test_p_of_not_worse_of_equal_values_and_of_too_few():
+    assert p_not_worse(paired_interval([0.0] * 3), 0.5) == 0
+    assert p_not_worse(paired_interval([-0.5] * 3), 0.5) == 1
+    assert math.isnan(p_not_worse(paired_interval([1.0]), 0.5))
 
 
 @given(BOUNDS, BOUNDS, MARGINS)

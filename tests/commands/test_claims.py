@@ -3,10 +3,10 @@
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
+from vggbn.claims.looks import adjusted
 from vggbn.claims.stats import Judgement, as_ratio, holm, p_value, paired_interval
 from vggbn.commands import claims as ledger
 from vggbn.commands import publish
@@ -113,12 +113,17 @@ def test_the_text_counts_states_and_intervals():
     one = judgement()
     rows = [
         Row("BN-1", "", "exact", "tests/nn/test_norm.py::x"),
-        Row("BN-15", "", one.verdict, "results/a", one, "cifar10"),
+        Row("BN-15", "", one.verdict, "results/a", one, "cifar10", is_primary=True),
         Row("BN-31", "", "not attempted", "why"),
     ]
     text = ledger.text(rows)
     assert "3 claims, 3 rows: 1 exact, 1 reproduced, 1 not attempted" in text
-    assert "Of 1 intervals at 95 %, 0.05 are expected" in text
+    assert "1 rows have an interval, each at 98.2 % for one of three looks (n = 5, 10, 20)" in text
+    assert "p, of the 1 primary claims (P)" in text
+    header, _, row, *_ = text.splitlines()
+    assert row.split()[:4] == ["BN-15", "P", "reproduced", "5"] and "p (Holm)" in header
+    alone = adjusted(ttest_1samp((1.0, 2, 3, 2, 1), 0).pvalue)
+    assert f" {alone:.2g} " in row
     assert "+1.80 [" in text and "cifar10" in text
 
 
@@ -139,7 +144,13 @@ def test_what_has_no_student_interval_has_no_p():
     assert math.isnan(p_value(replace(judgement(), low=-math.inf, high=math.inf)))
     assert math.isnan(p_value(judgement(unit="share of seeds")))
     assert math.isnan(p_value(replace(judgement(), n=0, effect=math.nan)))
-    assert p_value(judgement(values=(2.0, 2, 2))) == 0 and p_value(judgement(values=(0.0, 0))) == 1
+    assert math.isnan(p_value(judgement(values=(0.0, 0))))  # two equal ones: no interval
+    assert p_value(judgement(values=(2.0, 2, 2))) == 0 and p_value(judgement(values=[0.0] * 3)) == 1
+
+
+def test_a_test_s_own_p_goes_before_the_interval_s():
+    assert p_value(judgement(p=0.004)) == 0.004
+    assert p_value(judgement(unit="share of seeds", p=0.004)) == 0.004
 
 
 def test_holm_s_method():
@@ -147,9 +158,23 @@ def test_holm_s_method():
     expected = {"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06}  # Holm 1979: 4·, 3·, 2·, then the same
     assert holm(p) == pytest.approx(expected)
     assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    assert holm({"a": 0.01, "b": 0.02}, family=4) == pytest.approx({"a": 0.04, "b": 0.06})
+
+
+def primary(name, p, verdict="reproduced"):
+    return Row(name, "", verdict, "", judgement(verdict=verdict, p=p), is_primary=True)
+
+
+def test_p_is_adjusted_for_the_looks_and_for_all_primary_claims():
+    """Also for those that no results judge yet, or that the runs cannot test."""
     rows = [
-        Row(name, "", "reproduced", "", judgement(values=np.array([1.0, 1.1, 0.9]) * sign))
-        for name, sign in (("BN-15", 1), ("BN-16", -1), ("V-3", 1))
+        primary("BN-15", 0.0018),
+        primary("V-9", 0.0009),
+        primary("BN-13", 1e-6, "not tested"),
+        Row("BN-18", "", "planned", "", is_primary=True),
+        Row("BN-22", "", "reproduced", "", judgement(p=1e-9)),
     ]
-    p = ledger.adjusted_p(rows)
-    assert p["BN-15"] == pytest.approx(2 * p["V-3"])  # within a paper
+    looks = 0.05 / 0.018
+    assert ledger.adjusted_p(rows) == pytest.approx(
+        {"V-9": 4 * 0.0009 * looks, "BN-15": 3 * 0.0018 * looks}
+    )

@@ -1,14 +1,17 @@
 """What an experiment need not say, and what it must say by name."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.result_lines import SETTING
+from tests.support.result_lines import SETTING, line
 from vggbn.claims.results import MissingRuns, Results
 from vggbn.claims.stats import Interval
 from vggbn.errors import UserError
 from vggbn.experiment.design import Claim, Experiment, Size, Tuned, Verdict
+from vggbn.experiment.gate import FOR_ANY_NET
 from vggbn.experiment.plan import make_plan
 from vggbn.experiment.rehearsal import make_up
 from vggbn.experiment.summary import build_report
@@ -64,17 +67,47 @@ def test_a_claim_is_said_by_name():
     with pytest.raises(TypeError):
         Claim("X-1", "a sentence", "a criterion", judge_missing)  # type: ignore
     claim = Claim(id="X-1", sentence="a sentence", criterion="c", judge=judge_missing)
-    row = claim.judged(Results([], {}, SETTING))
+    row = claim.judged(Results([], {}, SETTING), "plain")
     assert (row.verdict, row.n) == ("inconclusive", 0)
     assert row.detail == "not judged: needs runs of another arm"
 
 
 def test_a_verdict_is_read_by_name():
-    interval = Interval(1.0, 0.5, 1.5, 3)
+    interval = Interval(1.0, 0.5, 1.5, 3, 0.9)
     found = Verdict("reproduced", interval, "points")
-    row = Claim(id="X", sentence="s", criterion="c", judge=lambda results: found).judged(
-        Results([], {}, SETTING)
-    )
+    claim = Claim(id="X", sentence="s", judge=lambda results: found, gate=FOR_ANY_NET)
+    row = claim.judged(Results([], {}, SETTING), "plain")
     assert (row.verdict, row.n, row.effect, row.unit, row.detail) == (
         "reproduced", 3, 1.0, "points", "",
     )  # fmt: skip
+    assert (row.level, row.is_primary) == (0.9, False) and math.isnan(row.p)
+    of_a_test = replace(claim, judge=lambda results: found._replace(p=0.01), is_primary=True)
+    row = of_a_test.judged(Results([], {}, SETTING), "plain")
+    assert (row.p, row.is_primary) == (0.01, True)
+
+
+def test_what_a_protocol_cannot_decide_has_a_sentence_and_no_judge():
+    claim = Claim(id="X", sentence="s", not_tested="no arm of it trains.")
+    row = claim.judged(Results([line()], {"base": "id of base"}, SETTING), "base")
+    assert (row.verdict, row.n, row.detail) == ("not tested", 0, "no arm of it trains.")
+
+
+def test_a_refusal_of_the_gate_keeps_what_the_judge_found():
+    """The numbers are shown, and decide nothing."""
+    found = Verdict("reproduced", Interval(1.0, 0.5, 1.5, 5), "points", "bn less plain")
+    claim = Claim(id="X", sentence="s", judge=lambda results: found)
+    row = claim.judged(Results([], {}, SETTING), "plain")
+    assert (row.verdict, row.n, row.effect) == ("not tested", 5, 1.0)
+    assert row.detail == "plain has no learning curve that shows its end; bn less plain"
+
+
+def test_a_judge_sees_the_seeds_of_the_last_look():
+    seen = []
+
+    def judge(results):
+        seen.append(results.seeds("base"))
+        raise MissingRuns("enough")
+
+    results = Results([line(seed=seed) for seed in range(7)], {"base": "id of base"}, SETTING)
+    Claim(id="X", sentence="s", judge=judge).judged(results, "base")
+    assert seen == [[0, 1, 2, 3, 4]] and len(results.seeds("base")) == 7

@@ -42,7 +42,7 @@ def test_our_own_pass_at_every_size_and_the_largest_judges_all(experiment):
         refuse_mistakes(plan)
         if size == "full":
             results = make_up(plan)
-            judged = [claim.judged(results) for claim in experiment.claims]
+            judged = [claim.judged(results, plan.baseline) for claim in experiment.claims]
             assert not [j.claim for j in judged if j.detail.startswith("not judged")]
 
 
@@ -85,6 +85,14 @@ def test_claims_of_one_name_tables_and_charts_are_looked_at():
     ):
         with pytest.raises(UserError, match=word):
             refuse_mistakes(plan_with(**edits))
+
+
+@pytest.mark.parametrize("fields", [{}, {"judge": missing, "not_tested": "Nobody can."}])
+def test_a_claim_names_a_judge_or_why_it_has_none(fields):
+    claim = Claim(id="X-1", sentence="s", **fields)
+    with pytest.raises(UserError, match="X-1 of bn_mnist: name either a judge, or in not_tested"):
+        refuse_mistakes(plan_with(claims=(claim,)))
+    refuse_mistakes(plan_with(claims=(Claim(id="X-1", sentence="s", not_tested="Nobody can."),)))
 
 
 def test_the_runner_looks_before_it_trains(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from scipy.stats import ttest_1samp
 
 from experiments.bn_ablation import (
     CHANGES,
@@ -19,8 +20,8 @@ from experiments.bn_ablation import (
     SMALL,
 )
 from tests.support.result_lines import SETTING, diverged, line
+from vggbn.claims.looks import LEVEL
 from vggbn.claims.results import Results
-from vggbn.claims.stats import VERDICTS
 from vggbn.errors import UserError
 from vggbn.experiment import sweep
 from vggbn.experiment.design import Tuned
@@ -187,26 +188,22 @@ def test_the_rates_are_those_the_sweep_chose(size):
 
 # --- the judges ----------------------------------------------------------------------------------
 
-SEEDS = (0, 1, 2)
-CLAIMS = {claim.id: claim for claim in EXPERIMENT.claims}
+SEEDS = range(5)
+CLAIMS = {claim.id: claim for claim in EXPERIMENT.claims if claim.judge}
 NEEDS = {
     "BN-15": ("base+constant", "bn+constant", "base", "bn"),
     "BN-16": ("base", "base+lr_x5", "base+lr_x30", "bn+lr_x5", "bn+lr_x30"),
-    "BN-17": ("base", "bn", "bn+all"),
-    "BN-18": ("bn+all", "bn+all+lr_x30"),
     "BN-22": ("bn", "bn+l2_5th"),
     "BN-24": ("bn", "bn+no_lrn"),
-    "BN-25 decay": ("bn", "bn+decay_x6", "base", "base+decay_x6"),
-    "BN-25 distortion": ("bn", "bn+colour_3rd", "base", "base+colour_3rd"),
 }
-JITTER = (-0.001, 0.0, 0.001)
+JITTER = (-0.001, 0.0, 0.001, 0.0005, -0.0005)
 
 
 def judged(claim, *lines):
     """lines: lists of lines of one arm each."""
     ids = {name: f"id of {name}" for name in plan("full").variants}
     found = Results([one for arm in lines for one in arm], ids, SETTING)
-    return CLAIMS[claim].judged(found)
+    return CLAIMS[claim].judged(found, plan("full").baseline)
 
 
 def ends(variant, *tests):
@@ -224,7 +221,10 @@ def reaching(variant, *at, top=0.9):
     for seed, step in enumerate(at):
         steps = range(20, 1001, 20)
         values = [min(top, top * s / step) for s in steps]
-        history = [{"step": s, "val_accuracy": v} for s, v in zip(steps, values, strict=True)]
+        history = [
+            {"step": s, "val_accuracy": v, "train_accuracy": max(v, 0.3)}
+            for s, v in zip(steps, values, strict=True)
+        ]
         lines.append(line(variant, seed, history=history))
     return lines
 
@@ -234,7 +234,7 @@ def broken(variant):
 
 
 NEVER = 5000
-SLOW, FAST = (600, 620, 610), (200, 210, 205)
+SLOW, FAST = (600, 620, 610, 590, 630), (200, 210, 205, 195, 215)
 DETAIL_15 = (reaching("base", *SLOW), reaching("bn", *FAST))
 
 
@@ -242,103 +242,106 @@ def pair_15(slow, fast):
     return reaching("base+constant", *slow), reaching("bn+constant", *fast), *DETAIL_15
 
 
-def arms_16(base_x5=0.9, base_x30=0.9, bn_x5=0.9, bn_x30=0.9):
-    finals = {"base+lr_x5": base_x5, "base+lr_x30": base_x30}
-    finals |= {"bn+lr_x5": bn_x5, "bn+lr_x30": bn_x30}
-    arms = [broken(name) if test is None else near(name, test) for name, test in finals.items()]
-    return near("base", 0.9), *arms
-
-
-def arms_18(early, final):
-    """early, final: by seed, what ×30 has more than ×5, fractions of 1."""
-    x30 = [
-        line("bn+all+lr_x30", seed, test=0.9 + gain, curve=(0.5 + head, 0.5 + head, 0.9, 0.9))
-        for seed, (head, gain) in enumerate(zip(early, final, strict=True))
+def arms_16(base=0, base_x5=0, base_x30=0, bn_x5=0, bn_x30=0):
+    """So many of five seeds of each arm fail: the first of them diverges, others stay at chance."""
+    failed = {"base": base, "base+lr_x5": base_x5, "base+lr_x30": base_x30}
+    failed |= {"bn+lr_x5": bn_x5, "bn+lr_x30": bn_x30}
+    return [
+        [diverged(arm, 0) if lost and not s else one for s, one in enumerate(ends(arm, *tests))]
+        for arm, lost in failed.items()
+        for tests in [[0.11 if s < lost else 0.9 + JITTER[s] for s in SEEDS]]
     ]
-    x5 = [line("bn+all", seed, test=0.9, curve=(0.5, 0.5, 0.9, 0.9)) for seed in range(len(x30))]
-    return x5, x30
 
 
-def interaction(change, *with_bn):
-    """A change that gains nothing without BN, and with it these fractions by seed."""
-    n = len(with_bn)
-    bn = ends(f"bn+{change}", *(0.9 + gain for gain in with_bn))
-    return ends("bn", *[0.9] * n), bn, ends("base", *[0.8] * n), ends(f"base+{change}", *[0.8] * n)
+def against(arm, *tests, base=None):
+    """`bn` and an arm that ends with these accuracies (one: near to it), beside the baseline."""
+    ours = near(arm, *tests) if len(tests) == 1 else ends(arm, *tests)
+    return (
+        ends("bn", *[0.9 + jitter for jitter in JITTER][: len(ours)]),
+        ours,
+        (near("base", 0.85) if base is None else base),
+    )
 
+
+GAINS = [line("base", seed, curve=(0.2, 0.5, 0.8, 0.9)) for seed in SEEDS]
+MISFITS = [line("base", seed, fit=0.8) for seed in SEEDS]
 
 CASES = {
     "15 three times faster": ("BN-15", pair_15(SLOW, FAST), "reproduced"),
-    "15 faster, not twice": ("BN-15", pair_15(SLOW, (400, 405, 410)), "inconclusive"),
-    "15 noisy": ("BN-15", pair_15((600, 900, 300), (200, 800, 100)), "inconclusive"),
+    "15 faster, not twice": ("BN-15", pair_15(SLOW, (400, 405, 410, 395, 400)), "inconclusive"),
+    "15 noisy": (
+        "BN-15",
+        pair_15((600, 900, 300, 500, 700), (200, 800, 100, 400, 100)),
+        "inconclusive",
+    ),
     "15 slower": ("BN-15", pair_15(FAST, SLOW), "contradicted"),
-    "15 baseline censored": ("BN-15", pair_15((900, 920, 1010), FAST), "reproduced"),
-    "15 bn censored": ("BN-15", pair_15(SLOW, (200, 210, NEVER)), "inconclusive"),
-    "15 bn never": ("BN-15", pair_15(SLOW, (NEVER,) * 3), "contradicted"),
-    "16 x30 diverges": ("BN-16", arms_16(base_x30=None), "reproduced"),
-    "16 x5 at chance": ("BN-16", arms_16(base_x5=0.11), "reproduced"),
-    "16 both break": ("BN-16", arms_16(base_x5=None, base_x30=0.1), "reproduced"),
-    "16 bn breaks at x30 only": ("BN-16", arms_16(None, None, 0.9, None), "reproduced"),
+    "15 baseline censored": ("BN-15", pair_15((900, 920, 910, 890, 1010), FAST), "reproduced"),
+    "15 bn censored": ("BN-15", pair_15(SLOW, (200, 210, 205, 195, NEVER)), "inconclusive"),
+    "15 bn never": ("BN-15", pair_15(SLOW, (NEVER,) * 5), "contradicted"),
+    "15 a seed diverged": (
+        "BN-15",
+        (
+            pair_15(SLOW, FAST)[0],
+            [*reaching("bn+constant", *FAST[:4]), diverged("bn+constant", 4)],
+            *DETAIL_15,
+        ),
+        "not tested",
+    ),
+    "16 x30 breaks": ("BN-16", arms_16(base_x30=5), "reproduced"),
+    "16 x5 breaks": ("BN-16", arms_16(base_x5=5), "reproduced"),
+    "16 both break": ("BN-16", arms_16(base_x5=5, base_x30=5), "reproduced"),
+    "16 bn breaks at x30 only": ("BN-16", arms_16(0, 5, 5, 0, 5), "reproduced"),
     "16 nothing breaks": ("BN-16", arms_16(), "contradicted"),
-    "16 bn breaks too": ("BN-16", arms_16(base_x30=None, bn_x30=None), "inconclusive"),
-    "16 only bn breaks": ("BN-16", arms_16(bn_x30=0.1), "inconclusive"),
-    "16 one seed survives": (
+    "16 bn breaks too": ("BN-16", arms_16(base_x30=5, bn_x30=5), "inconclusive"),
+    "16 only bn breaks": ("BN-16", arms_16(bn_x30=5), "inconclusive"),
+    "16 four against one": ("BN-16", arms_16(base_x30=4, bn_x30=1), "inconclusive"),
+    "16 one seed survives": ("BN-16", arms_16(base_x30=4), "inconclusive"),
+    "16 one of bn breaks": ("BN-16", arms_16(base_x30=5, bn_x30=1), "inconclusive"),
+    "16 the baseline breaks at its own rate": (
         "BN-16",
-        (*arms_16()[:2], ends("base+lr_x30", 0.1, 0.1, 0.9), *arms_16()[3:]),
+        arms_16(base=1, base_x5=5, base_x30=5),
         "inconclusive",
     ),
-    "17 both faster": (
-        "BN-17",
-        (reaching("base", *SLOW), reaching("bn", *FAST), reaching("bn+all", 80, 90, 85)),
-        "reproduced",
-    ),
-    "17 no faster than bn": (
-        "BN-17",
-        (reaching("base", *SLOW), reaching("bn", *FAST), reaching("bn+all", 180, 240, 200)),
+    "22 better": ("BN-22", against("bn+l2_5th", 0.92, 0.921, 0.919, 0.922, 0.92), "reproduced"),
+    "22 the same": ("BN-22", against("bn+l2_5th", 0.9, 0.901, 0.9, 0.9, 0.901), "no effect"),
+    "22 worse": ("BN-22", against("bn+l2_5th", 0.87), "contradicted"),
+    "22 noisy": ("BN-22", against("bn+l2_5th", 0.95, 0.85, 0.91, 0.93, 0.88), "inconclusive"),
+    # a 95 % interval lies above 0: [0.04, 3.24] points
+    "22 better by less than a look asks": (
+        "BN-22",
+        against("bn+l2_5th", 0.924, 0.904, 0.906, 0.9335, 0.9135),
         "inconclusive",
     ),
-    "17 slower than bn": (
-        "BN-17",
-        (reaching("base", *SLOW), reaching("bn", *FAST), reaching("bn+all", 300, 310, 320)),
-        "contradicted",
+    "22 one seed": (
+        "BN-22",
+        against("bn+l2_5th", 0.99)[:1] + (ends("bn+l2_5th", 0.99),) + (near("base", 0.85),),
+        "inconclusive",
     ),
-    "17 baseline censored": (
-        "BN-17",
-        (reaching("base", 600, 620, NEVER), reaching("bn", *FAST), reaching("bn+all", 80, 90, 85)),
-        "reproduced",
-    ),
-    "17 all censored": (
-        "BN-17",
-        (reaching("base", *SLOW), reaching("bn", *FAST), reaching("bn+all", *[NEVER] * 3)),
-        "contradicted",
-    ),
-    "18 behind, then ahead": ("BN-18", arms_18((-0.1,) * 3, (0.02, 0.021, 0.022)), "reproduced"),
-    "18 ahead at once": ("BN-18", arms_18((0.1,) * 3, (0.02,) * 3), "contradicted"),
-    "18 behind to the end": ("BN-18", arms_18((-0.1,) * 3, (-0.02,) * 3), "contradicted"),
-    "18 noisy": ("BN-18", arms_18((-0.1,) * 3, (0.02, -0.02, 0.01)), "inconclusive"),
-    "22 better": ("BN-22", (near("bn", 0.9), ends("bn+l2_5th", 0.92, 0.921, 0.919)), "reproduced"),
-    "22 the same": ("BN-22", (near("bn", 0.9), ends("bn+l2_5th", 0.9, 0.901, 0.9)), "no effect"),
-    "22 worse": ("BN-22", (near("bn", 0.9), near("bn+l2_5th", 0.87)), "contradicted"),
-    "22 noisy": ("BN-22", (near("bn", 0.9), ends("bn+l2_5th", 0.95, 0.85, 0.91)), "inconclusive"),
-    "22 one seed": ("BN-22", (ends("bn", 0.9), ends("bn+l2_5th", 0.99)), "inconclusive"),
     "22 a seed diverged": (
         "BN-22",
-        (near("bn", 0.9), [*near("bn+l2_5th", 0.9)[:2], diverged("bn+l2_5th", 2)]),
-        "inconclusive",
+        (
+            near("bn", 0.9),
+            [*near("bn+l2_5th", 0.9)[:4], diverged("bn+l2_5th", 4)],
+            near("base", 0.85),
+        ),
+        "not tested",
     ),
-    "24 the same": ("BN-24", (near("bn", 0.9), ends("bn+no_lrn", 0.9, 0.901, 0.9)), "reproduced"),
-    "24 better without": ("BN-24", (near("bn", 0.9), near("bn+no_lrn", 0.93)), "contradicted"),
-    "24 worse without": ("BN-24", (near("bn", 0.9), near("bn+no_lrn", 0.87)), "contradicted"),
-    "24 noisy": ("BN-24", (near("bn", 0.9), ends("bn+no_lrn", 0.95, 0.85, 0.9)), "inconclusive"),
-    **{
-        f"25 {name} {case}": (f"BN-25 {name}", interaction(change, *gains), expected)
-        for name, change in (("decay", "decay_x6"), ("distortion", "colour_3rd"))
-        for case, gains, expected in (
-            ("suits bn", (0.02, 0.021, 0.022), "reproduced"),
-            ("suits both", (0.0, 0.001, -0.001), "no effect"),
-            ("hurts bn", (-0.02, -0.021, -0.022), "contradicted"),
-            ("noisy", (0.05, -0.03, 0.01), "inconclusive"),
-        )
-    },
+    "22 the baseline still gains": ("BN-22", against("bn+l2_5th", 0.92, base=GAINS), "not tested"),
+    "22 the baseline does not fit": (
+        "BN-22",
+        against("bn+l2_5th", 0.92, base=MISFITS),
+        "not tested",
+    ),
+    "22 no baseline": ("BN-22", against("bn+l2_5th", 0.92, base=[]), "not tested"),
+    "24 the same": ("BN-24", against("bn+no_lrn", 0.9, 0.901, 0.9, 0.9, 0.901), "reproduced"),
+    "24 better without": ("BN-24", against("bn+no_lrn", 0.93), "reproduced"),  # one-sided
+    "24 worse without": ("BN-24", against("bn+no_lrn", 0.87), "contradicted"),
+    "24 noisy": ("BN-24", against("bn+no_lrn", 0.95, 0.85, 0.9, 0.92, 0.87), "inconclusive"),
+    "24 the baseline does not fit": (
+        "BN-24",
+        against("bn+no_lrn", 0.9, base=MISFITS),
+        "not tested",
+    ),
 }
 
 
@@ -355,21 +358,50 @@ def test_the_verdict(case):
     judgement = judged(claim, *arms)
     assert not judgement.detail.startswith("not judged"), judgement.detail
     assert judgement.verdict == expected, judgement
-    assert judgement.n == len(arms[0])
-    assert judgement.low <= judgement.effect <= judgement.high
+    assert judgement.n == min(map(len, filter(None, arms)))
+    assert judgement.low <= judgement.effect <= judgement.high and judgement.level == LEVEL
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("15 a seed diverged", "untrained: bn+constant; "),
+        ("22 a seed diverged", "untrained: bn+l2_5th; "),
+        ("22 the baseline still gains", "base still gains 5.0 points in the last tenth"),
+        ("22 the baseline does not fit", "base fits only 80 % of its training images"),
+        ("22 no baseline", "base has no learning curve"),
+    ],
+)
+def test_what_is_not_tested_says_why(case, reason):
+    claim, arms, _ = CASES[case]
+    assert judged(claim, *arms).detail.startswith(reason)
 
 
 def test_effects_are_in_the_unit_they_are_shown_in():
     faster = judged(*("BN-15", *CASES["15 three times faster"][1]))
     assert faster.unit == "ratio" and 2.7 < faster.effect < 3.2
-    assert "decaying rate of the baseline the ratio is 2.88" in faster.detail
+    assert "decaying rate of the baseline the ratio is 2.91" in faster.detail
     better = judged("BN-22", *CASES["22 better"][1])
-    assert better.unit == "points" and better.effect == pytest.approx(2.0)
-    gain = judged("BN-25 decay", *CASES["25 decay suits bn"][1])
-    assert gain.unit == "points" and gain.effect == pytest.approx(2.1)
-    larger = judged("BN-16", *arms_16(base_x5=0.5, base_x30=0.1))
-    assert larger.effect == pytest.approx(80, abs=0.5)
-    assert "base+lr_x30 3 of 3" in larger.detail and "bn+lr_x30 0 of 3" in larger.detail
+    assert better.unit == "points" and better.effect == pytest.approx(2.04)
+    broke = judged("BN-16", *arms_16(base_x5=1, base_x30=5))
+    assert broke.effect == pytest.approx(79, abs=0.5)
+    assert "base+lr_x30 5 of 5" in broke.detail and "bn+lr_x30 0 of 5" in broke.detail
+
+
+def test_bn_16_shows_fisher_s_p_of_the_two_rates_together():
+    """5 of 5 against 0 of 5: 1 of 252 tables; 4 against 1: 26 of them, in which 4 or 5 fail."""
+    for lost, p in (((5, 0), 2 / 252), ((4, 1), 2 * 26 / 252)):
+        found = judged("BN-16", *arms_16(base_x30=lost[0], bn_x30=lost[1]))
+        assert found.p == pytest.approx(p)
+        assert (found.verdict == "reproduced") == (p < 1 - LEVEL)
+
+
+def test_bn_24_s_p_is_that_of_its_own_question():
+    same = judged("BN-24", *CASES["24 the same"][1])
+    gaps = [100 * (ours["final"]["test_accuracy"] - bn["final"]["test_accuracy"])
+            for bn, ours in zip(*CASES["24 the same"][1][:2], strict=True)]  # fmt: skip
+    expected = 2 * ttest_1samp(gaps, -MARGIN, alternative="greater").pvalue
+    assert same.p == pytest.approx(expected) and same.p < 1 - LEVEL
 
 
 @pytest.mark.parametrize(
@@ -377,7 +409,7 @@ def test_effects_are_in_the_unit_they_are_shown_in():
 )
 def test_with_an_arm_missing_nothing_is_judged(claim, missing):
     arms = {arm: near(arm, 0.9) for arm in NEEDS[claim]}
-    assert judged(claim, *arms.values()).n == 3
+    assert judged(claim, *arms.values()).n == 5
     judgement = judged(claim, *(lines for arm, lines in arms.items() if arm != missing))
     assert judgement.n == 0 and judgement.detail.startswith("not judged: ")
     assert missing in judgement.detail
@@ -385,30 +417,31 @@ def test_with_an_arm_missing_nothing_is_judged(claim, missing):
 
 @pytest.mark.parametrize("claim", CLAIMS)
 @pytest.mark.parametrize("how", ["at once", "late", "half of the seeds"])
-def test_baselines_that_diverge_crash_no_judge(claim, how):
+def test_baselines_that_diverge_crash_no_judge_and_decide_nothing(claim, how):
     step = 900 if how == "late" else 1
     arms = []
-    for arm in NEEDS[claim]:
+    for arm in {*NEEDS[claim], "base"}:
         for seed in SEEDS:
             bad = arm.startswith("base") and (how != "half of the seeds" or seed == 0)
             arms.append([diverged(arm, seed, step) if bad else line(arm, seed)])
-    assert judged(claim, *arms).verdict in VERDICTS
+    found = judged(claim, *arms)
+    assert found.verdict == ("inconclusive" if claim == "BN-16" else "not tested")
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
-def test_all_arms_diverged_crash_no_judge(claim):
-    assert judged(claim, *(broken(arm) for arm in NEEDS[claim])).verdict in VERDICTS
+def test_all_arms_diverged_decide_nothing(claim):
+    found = judged(claim, *(broken(arm) for arm in NEEDS[claim]))
+    assert found.verdict in ("inconclusive", "not tested")
 
 
-@pytest.mark.parametrize("claim", ["BN-15", "BN-17"])
-def test_a_baseline_that_never_learned_a_number_sets_no_target(claim):
-    nothing = [{"step": 10, "val_accuracy": float("nan")}]
+def test_a_baseline_that_never_learned_a_number_sets_no_target():
+    nothing = [{"step": 10, "val_accuracy": float("nan"), "train_accuracy": float("nan")}]
     arms = [
         [line(arm, seed, **({"history": nothing} if arm.startswith("base") else {}))]
-        for arm in NEEDS[claim]
+        for arm in NEEDS["BN-15"]
         for seed in SEEDS
     ]
-    assert judged(claim, *arms).detail.startswith("not judged: needs two seeds of base")
+    assert judged("BN-15", *arms).detail.startswith("not judged: needs two seeds of base")
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
@@ -417,27 +450,29 @@ def test_arms_without_a_common_seed_are_not_judged(claim):
     assert judged(claim, *arms).detail.startswith("not judged: ")
 
 
-def test_a_target_of_other_seeds_is_no_crash():
-    base, bn, both = reaching("base", 600, 620), reaching("bn", *FAST), reaching("bn+all", *FAST)
-    assert judged("BN-17", base, bn[2:], both).detail.startswith("not judged: ")
-
-
 def test_bn_16_pairs_the_seeds_that_all_its_arms_share():
     """A seed that the baseline lacks must not shift the others' differences."""
     bn, base = ends("bn+lr_x5", 0.9, 0.6, 0.7), ends("base+lr_x5", 0.1, 0.1, 0.1)
-    others = [near("base", 0.9)[1:], near("bn+lr_x30", 0.1), near("base+lr_x30", 0.1)]
+    others = [near("base", 0.9)[1:3], near("bn+lr_x30", 0.1), near("base+lr_x30", 0.1)]
     assert judged("BN-16", bn, base, *others).effect == pytest.approx((50 + 60) / 2)
 
 
 def test_the_margin_is_one_point():
     assert MARGIN == 1.0
-    assert all("1 point" in CLAIMS[name].criterion for name in ("BN-22", "BN-24", "BN-25 decay"))
+    assert all("1 point" in CLAIMS[name].criterion for name in ("BN-22", "BN-24"))
 
 
-def test_a_claim_is_marked_provisional_by_its_seeds():
-    assert judged("BN-22", *CASES["22 better"][1]).provisional
-    five = ends("bn", *[0.9] * 5), ends("bn+l2_5th", *[0.93] * 5)
-    assert not judged("BN-22", *five).provisional
+def test_seeds_between_two_looks_wait():
+    """Nine seeds, of which the last four turn the mean: the look at five decides."""
+    gains = (*[0.03] * 5, *[-0.3] * 4)
+    nine = (
+        ends("bn", *[0.9] * 9),
+        ends("bn+l2_5th", *(0.9 + gain + JITTER[i % 5] for i, gain in enumerate(gains))),
+        near("base", 0.85),
+    )
+    found = judged("BN-22", *nine)
+    assert (found.n, found.verdict, found.provisional) == (5, "reproduced", False)
+    assert judged("BN-22", *(arm[:3] for arm in nine)).provisional
 
 
 def test_a_report_is_made_of_any_part_of_the_results():
@@ -446,7 +481,7 @@ def test_a_report_is_made_of_any_part_of_the_results():
     kinds = [diverged("base", 0), line("bn", 0), line("base+lr_x5", 1)]
     for count in range(len(kinds) + 1):
         report = build_report(full, Results(kinds[:count], ids, SETTING))
-        assert len(report.judgements) == len(CLAIMS)
+        assert len(report.judgements) == len(EXPERIMENT.claims)
 
 
 # --- compilations --------------------------------------------------------------------------------

@@ -22,8 +22,9 @@ from experiments import (
 )
 from experiments.bn_sigmoid import DEPTHS
 from tests.support.result_lines import SETTING, line
+from vggbn.claims.looks import LEVEL
 from vggbn.claims.results import Results
-from vggbn.claims.stats import Interval, paired_interval
+from vggbn.claims.stats import paired_interval
 from vggbn.experiment.plan import make_plan
 from vggbn.experiment.summary import build_report
 from vggbn.models import folded
@@ -39,7 +40,7 @@ def judged(name, lines, claim):
     """The judgement of the claim on these lines of the full size."""
     found = plan(name)
     (judge,) = [c for c in found.experiment.claims if c.id == claim]
-    return judge.judged(Results(lines, found.ids(), SETTING))
+    return judge.judged(Results(lines, found.ids(), SETTING), found.baseline)
 
 
 def made(name, arm, seed, test=0.9, *, history=None, **edits):
@@ -50,7 +51,7 @@ def made(name, arm, seed, test=0.9, *, history=None, **edits):
     if arm in found.variants:
         mine["recipe"] = asdict(found.variants[arm])
     if history is not None:
-        mine["history"] = history
+        mine["history"] = [{"train_accuracy": 0.95} | record for record in history]
     one = line(arm, seed, test=test, **mine, **edits)
     return one | {"final": one["final"] | final}
 
@@ -106,25 +107,39 @@ def figure_1(gaps, seeds=5, variation=(4.0, 1.0)):
     "gaps, verdict",
     [
         ((5, 2), "reproduced"),
-        ((5, 0.1), "no effect"),
-        ((5, -2), "contradicted"),
-        ((-3, 2), "contradicted"),
+        ((0.1, 0.1), "no effect"),
+        ((-5, -2), "contradicted"),
+        ((5, 0.1), "partly"),
+        ((5, -2), "partly"),
+        ((-3, 2), "partly"),
+        ((-3, 0.1), "inconclusive"),
     ],
 )
 def test_bn_13_wants_bn_ahead_early_and_at_the_end(gaps, verdict):
     found = judged("mnist", figure_1(gaps), "BN-13")
     assert found.verdict == verdict and found.n == 5 and found.unit == "points"
+    assert found.level == pytest.approx(1 - (1 - LEVEL) / 4)  # four parts
+    assert all(f"{when} " in found.detail for when in ("one rate, early", "each its best, end"))
 
 
-def test_bn_13_at_one_rate_only_is_called_partly():
+def test_bn_13_waits_until_the_net_without_bn_has_learned():
     lines = figure_1((5, 2))
-    assert "partly" not in judged("mnist", lines, "BN-13").detail
-    if "bn tuned" in plan("mnist").variants:
-        for made in lines:
-            if made["variant"] == "bn tuned":
-                made["final"]["test_accuracy"] -= 0.05
-        found = judged("mnist", lines, "BN-13")
-        assert found.verdict == "contradicted" and found.detail.startswith("partly")
+    for one in lines:
+        if one["variant"] == "plain":
+            one["history"][1]["val_accuracy"] -= 0.1  # 10 points below the end; half, smoothed
+    found = judged("mnist", lines, "BN-13")
+    assert found.verdict == "not tested" and found.detail.startswith("plain still gains 5.0 points")
+
+
+def test_bn_13_at_one_rate_only_is_partly():
+    lines = figure_1((5, 2))
+    assert judged("mnist", lines, "BN-13").verdict == "reproduced"
+    assert "bn tuned" in plan("mnist").variants
+    for made in lines:
+        if made["variant"] == "bn tuned":
+            made["final"]["test_accuracy"] -= 0.05
+    found = judged("mnist", lines, "BN-13")
+    assert found.verdict == "partly" and found.effect == pytest.approx(-3, abs=0.1)
 
 
 def test_a_fifth_of_the_budget_lies_between_two_evaluations():
@@ -138,7 +153,7 @@ def test_a_fifth_of_the_budget_lies_between_two_evaluations():
 
 @pytest.mark.parametrize(
     "moved, verdict, ratio",
-    [((4, 1), "reproduced", 0.25), ((1, 4), "contradicted", 4.0)],
+    [((4, 1), "reproduced", 4.0), ((1, 4), "contradicted", 0.25)],
 )
 def test_bn_14_compares_total_variations(moved, verdict, ratio):
     found = judged("mnist", figure_1((5, 2), variation=moved), "BN-14")
@@ -186,7 +201,7 @@ def depths(trains, bn_trains=DEPTHS):
     "trains, bn_trains, verdict",
     [
         ((3, 6), DEPTHS, "reproduced"),
-        (DEPTHS, DEPTHS, "contradicted"),
+        (DEPTHS, DEPTHS, "inconclusive"),  # no finite list contradicts that there is one
         ((3, 6), (3, 6), "inconclusive"),
     ],
 )
@@ -200,7 +215,9 @@ def test_bn_19_one_seed_of_one_cell_is_enough_to_train():
     assert judged("sigmoid", lines, "BN-19").verdict == "reproduced"
     one = next(x for x in lines if x["variant"] == bn_sigmoid.cells(12)[0])
     one["final"]["test_accuracy"] = 0.3
-    assert judged("sigmoid", lines, "BN-19").verdict == "contradicted"
+    found = judged("sigmoid", lines, "BN-19")
+    assert found.verdict == "inconclusive"
+    assert "no such depth up to 12 layers was found" in found.detail
 
 
 def test_without_bn_every_depth_gets_the_whole_grid():
@@ -248,6 +265,10 @@ def test_bn_9_compares_spreads_over_scales_in_every_seed():
     for x in one_seed:
         if x["variant"].startswith("plain") and x["seed"] == 3:
             x["final"]["test_accuracy"] = 0.9
+    assert judged("scale", one_seed, "BN-9").verdict == "reproduced"  # by the mean, not each seed
+    for x in one_seed:
+        if x["variant"].startswith("plain") and x["seed"] > 1:
+            x["final"]["test_accuracy"] = 0.9
     assert judged("scale", one_seed, "BN-9").verdict == "inconclusive"
 
 
@@ -257,7 +278,7 @@ def test_bn_9_compares_spreads_over_scales_in_every_seed():
         ((0.1, 0.05, 0.5), (0.9, 0.6, 1.4), "reproduced"),
         ((0.9, 0.6, 1.4), (0.1, 0.05, 0.5), "contradicted"),
         ((10.0, 5.0, 50.0), (0.9, 0.6, 1.4), "reproduced"),  # above 1 is as far as below it
-        ((0.1, 0.09, 0.11), (0.9, 0.6, 1.4), "contradicted"),  # nearer to 1, and wider
+        ((0.1, 0.09, 0.11), (0.9, 0.6, 1.4), "partly"),  # nearer to 1, and wider
     ],
 )
 def test_bn_26_wants_medians_near_1_and_narrow_spectra(plain, bn, verdict):
@@ -284,35 +305,6 @@ def test_bn_10_holds_and_its_control_is_no_formality():
     # dl/dx_hat summed: the mean of x_hat - target, a constant; so b falls by it at every step
     assert np.ptp(np.diff(b)) < 1e-9 and np.abs(b[-1]) > 20
     assert np.abs(control).max() < 1e-9 and loss[0] == pytest.approx(same[0])
-
-
-@pytest.mark.parametrize(
-    "ratios, verdict",
-    [
-        ((20, 30, 40, 50, 60), "reproduced"),
-        ((np.inf,) * 5, "reproduced"),
-        ((2, 2, 2, 2, 2), "contradicted"),
-        ((20, 30, 2, 2, 2), "inconclusive"),
-    ],
-)
-def test_bn_11_a_net_that_only_trains_worse_has_not_blown_up(ratios, verdict):
-    lines = []
-    for seed, ratio in enumerate(ratios):
-        for arm, loss in (("bn", 0.1), ("detached", 0.1 * ratio)):
-            history = [{"step": 100, "val_accuracy": 0.5, "train_loss": loss}]
-            lines.append(made("gradient", arm, seed, history=history))
-    found = judged("gradient", lines, "BN-11")
-    assert (found.verdict, found.n) == (verdict, 5)
-
-
-def test_bn_11_a_diverged_run_has_blown_up_whatever_its_last_loss():
-    history = [{"step": 100, "val_accuracy": 0.5, "train_loss": 0.1}]
-    lines = [
-        made("gradient", arm, seed, history=history, diverged_at=7 if arm == "detached" else None)
-        for arm in ("bn", "detached")
-        for seed in SEEDS
-    ]
-    assert judged("gradient", lines, "BN-11").verdict == "reproduced"
 
 
 # --- bn_placement: BN-27 -------------------------------------------------------------------------
@@ -440,8 +432,8 @@ def fits(**accuracies):
         ((50, 55), (60, 60), "reproduced"),  # dropout helps without BN only
         ((50, 55), (60, 56), "reproduced"),  # and harms with it
         ((50, 50), (60, 65), "contradicted"),  # it helps with BN only
-        ((50, 58), (60, 64), "contradicted"),  # less with BN, but it is still wanted
-        ((50, 50), (60, 60), "no effect"),
+        ((50, 58), (60, 64), "partly"),  # less with BN, but it is still wanted
+        ((50, 50), (60, 60), "partly"),  # no less with BN, and it is not missed
     ],
 )
 def test_bn_20_dropout_gains_less_and_is_not_missed(plain, bn, verdict):
@@ -450,13 +442,13 @@ def test_bn_20_dropout_gains_less_and_is_not_missed(plain, bn, verdict):
     assert judged("regularisation", lines, "BN-20").verdict == verdict
 
 
-@pytest.mark.parametrize(
-    "low, high, verdict",
-    [(-0.9, 0.9, "reproduced"), (-0.5, 4, "reproduced"), (2, 4, "reproduced"),
-     (-2, 4, "inconclusive"), (-1.1, -0.5, "inconclusive"), (-4, -1.1, "contradicted")],
-)  # fmt: skip
-def test_not_worse_asks_only_that_the_interval_stays_above_the_margin(low, high, verdict):
-    assert bn_regularisation.not_worse(Interval((low + high) / 2, low, high, 5)) == verdict
+@pytest.mark.parametrize("claim", ["BN-20", "BN-21"])
+def test_nothing_is_said_of_regularisation_where_the_baseline_does_not_fit(claim):
+    arms = {arm.replace(" ", "_"): (99, 55) for arm in plan("regularisation").variants}
+    assert judged("regularisation", fits(**arms), claim).verdict != "not tested"
+    found = judged("regularisation", fits(**arms | {"plain": (80, 55)}), claim)
+    assert found.verdict == "not tested"
+    assert found.detail.startswith("plain fits only 80 % of its training images")
 
 
 @pytest.mark.parametrize(
@@ -464,9 +456,8 @@ def test_not_worse_asks_only_that_the_interval_stays_above_the_margin(low, high,
     [((100, 50), (95, 60), "reproduced"), ((95, 60), (100, 50), "contradicted")],
 )
 def test_bn_21_compares_the_gap_between_training_and_test_images(renorm, bn, verdict):
-    lines = fits(
-        renorm=renorm, bn=bn, **{a.replace(" ", "_"): bn for a in bn_regularisation.GROUPS}
-    )
+    groups = {arm.replace(" ", "_"): bn for arm in bn_regularisation.GROUPS}
+    lines = fits(plain=(100, 50), renorm=renorm, bn=bn, **groups)
     found = judged("regularisation", lines, "BN-21")
     expected = (renorm[0] - renorm[1]) - (bn[0] - bn[1])
     assert found.verdict == verdict and found.effect == pytest.approx(expected, abs=0.3)

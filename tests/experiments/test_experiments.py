@@ -17,8 +17,9 @@ from tests.support.golden import FOLDER, assert_golden
 from tests.support.result_lines import SETTING
 from vggbn.claims.results import Results
 from vggbn.commands.experiment import listing
-from vggbn.experiment.design import Experiment
+from vggbn.experiment.design import Claim, Experiment
 from vggbn.experiment.plan import Plan, make_plan
+from vggbn.experiment.rehearsal import make_up
 from vggbn.experiment.summary import build_report
 from vggbn.forecast import compiled as sharded
 from vggbn.report import results_markdown
@@ -34,6 +35,7 @@ EXPERIMENTS = {
     if isinstance(found.EXPERIMENT, Experiment)  # the others train nothing
 }
 CLAIMS = {claim.id: name for name, found in EXPERIMENTS.items() for claim in found.claims}
+JUDGED = [claim.id for found in EXPERIMENTS.values() for claim in found.claims if claim.judge]
 # Of the smoke size no golden text is kept: it publishes nothing.
 PUBLISHED = [
     f"{name} {size}" for name, e in EXPERIMENTS.items() for size in e.sizes if size != "smoke"
@@ -126,12 +128,57 @@ def test_the_training_step_of_every_arm_can_be_lowered(shallow, arm, recipe):
 # --- without results -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("claim, name", CLAIMS.items())
-def test_without_runs_nothing_is_judged(claim, name):
-    (its,) = [each for each in EXPERIMENTS[name].claims if each.id == claim]
-    judgement = its.judged(Results([], plan(name).ids(), SETTING))
+def its(claim: str) -> Claim:
+    (found,) = [each for each in EXPERIMENTS[CLAIMS[claim]].claims if each.id == claim]
+    return found
+
+
+@pytest.mark.parametrize("claim", JUDGED)
+def test_without_runs_nothing_is_judged(claim):
+    of = plan(CLAIMS[claim])
+    judgement = its(claim).judged(Results([], of.ids(), SETTING), of.baseline)
     assert (judgement.verdict, judgement.n) == ("inconclusive", 0)
     assert judgement.detail.startswith("not judged: ")
+
+
+@pytest.mark.parametrize("claim", sorted(CLAIMS.keys() - JUDGED))
+def test_a_withdrawn_claim_has_no_judge_and_says_why_whatever_the_runs(claim):
+    of, withdrawn = plan(CLAIMS[claim]), its(claim)
+    for results in (Results([], of.ids(), SETTING), make_up(of)):
+        row = withdrawn.judged(results, of.baseline)
+        assert (row.verdict, row.n, row.detail) == ("not tested", 0, withdrawn.not_tested)
+    assert withdrawn.not_tested.endswith(".") and not withdrawn.criterion
+
+
+def test_these_are_withdrawn():
+    assert CLAIMS.keys() - JUDGED == {
+        "BN-11", "BN-17", "BN-18", "BN-25 decay", "BN-25 distortion", "BN-26 at the start",
+        "V-3", "V-3 saturation", "V-4", "V-6", "V-9", "V-10 scales", "V-10 distance",
+        "V-14 two", "V-14 seven",
+    }  # fmt: skip
+
+
+def test_there_are_twelve_primary_claims_at_most():
+    assert 1 < sum(its(claim).is_primary for claim in CLAIMS) <= 12
+
+
+@pytest.mark.parametrize("claim", [claim for claim in JUDGED if its(claim).gate.trained])
+def test_one_net_that_did_not_train_decides_nothing(claim):
+    """Of each arm that the judge asks for, by a rate of 1e30 or in a view at chance."""
+    of = plan(CLAIMS[claim])
+    seen = make_up(of).for_verdict()
+    its(claim).judge(seen)
+    assert seen.asked
+    for arm in seen.asked:
+        results = make_up(of)
+        line = results.runs[arm][1]
+        if "view" in line:
+            line["final"]["test_accuracy"] = 0.1
+        else:
+            line |= {"status": "diverged at step 1", "diverged_at": 1}
+            line["recipe"]["lr"] = 1e30
+        row = its(claim).judged(results, of.baseline)
+        assert row.verdict == "not tested" and row.detail.startswith(f"untrained: {arm}; ")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -143,5 +190,5 @@ def test_a_report_of_nothing_says_so(name, alone):
         of = make_plan(of.experiment, of.size_name, out=Path("out"), only=[next(iter(of.variants))])
     report = build_report(of, Results([], of.ids(), SETTING))
     assert len(report.judgements) == len(EXPERIMENTS[name].claims)
-    assert {j.verdict for j in report.judgements} <= {"inconclusive"}
+    assert {j.verdict for j in report.judgements} <= {"inconclusive", "not tested"}
     assert "0 of" in results_markdown(report)

@@ -21,6 +21,7 @@ from vggbn.report import (
     write_html,
 )
 from vggbn.report.heat import HELD, heat_map, levels
+from vggbn.report.tables import power_text
 
 NASTY = '<script src="https://example.org/x.js">alert(1)</script> & | $x_1$ "quoted"'
 VOID = {"meta", "br", "use"}
@@ -306,9 +307,41 @@ def test_a_chart_shows_means_and_intervals_over_seeds(tmp_path):
     assert drawn != figures.chart(replace(chart, series=wider))  # the same mean, another interval
 
 
-def test_the_number_of_chance_verdicts_is_said():
-    many = [judgement(f"BN-{i}") for i in range(10)] + [judgement(n=0)]
-    assert "Of 10 intervals at 95 %, 0.5 are expected" in results_markdown(report(judgements=many))
+def test_how_many_claims_have_an_interval_and_at_which_levels_is_said():
+    many = [judgement(f"BN-{i}", level=0.982) for i in range(9)] + [judgement(n=0)]
+    text = results_markdown(report(judgements=[*many, judgement(level=0.991)]))
+    assert "10 claims have an interval, the one that judged (98.2, 99.1 %: higher than 95" in text
+    assert "Of those that are not primary some may be wrong by chance" in text
+
+
+def test_a_withdrawn_claim_is_not_tested_and_lacks_no_data(tmp_path):
+    withdrawn = judgement(verdict="not tested", detail="no arm of it trains.", **NONE)
+    wanted = report(judgements=[withdrawn])
+    for text in (html(tmp_path, wanted), results_markdown(wanted)):
+        assert "not tested" in text and "no arm of it trains." in text
+        assert "no data" not in text and "No claim has an interval." in text
+
+
+def test_what_its_seeds_can_see_stands_beside_a_claim():
+    """t(0.975; 4) = 2.776: a half-width of 2.776 is a spread of √5. By Cohen's tables five see
+    1.68 spreads (power 0.8); an effect of half a spread takes 34."""
+    j = judgement(n=5, unit="points", effect=0.5 * 5**0.5, low=0.5 * 5**0.5 - 2.776445, high=9.0)
+    assert power_text(j) == (
+        "seeds differ by 2.2 points, 5 see 3.8 points, 34 would see what was found"
+    )
+    assert power_text(j) in results_markdown(report(judgements=[j]))
+    ratio = replace(j, unit="ratio", **{k: math.exp(getattr(j, k)) for k in ("effect", "low")})
+    words = r"seeds differ ×9\.36, 5 see ×([\d.]+), 34 would see what was found"
+    (seen,) = re.fullmatch(words, power_text(ratio)).groups()
+    assert math.log(float(seen)) == pytest.approx(1.68 * 5**0.5, rel=0.005)
+    assert power_text(replace(j, effect=0.0, low=-2.776445)).endswith("∞ would see what was found")
+    for silent in ({"n": 0}, {"unit": "share of seeds"}, {"low": -math.inf, "high": math.inf}):
+        assert power_text(replace(j, **silent)) == ""
+
+
+def test_primary_claims_are_marked():
+    text = results_markdown(report(judgements=[judgement(is_primary=True), judgement("BN-16")]))
+    assert "| BN-15 (primary) |" in text and "| BN-16 |" in text
 
 
 # --- what is computed, not trained ---------------------------------------------------------------
@@ -331,15 +364,16 @@ def test_an_exact_claim_reads_exact_and_has_no_seeds(verdict, tmp_path):
     wanted = exact_report(judgements=[exact(verdict=verdict)])
     for text in (html(tmp_path, wanted), results_markdown(wanted)):
         assert "exact" in text
-        assert not re.search("no data|rovisional|intervals at 95 %", text)
+        assert not re.search("no data|rovisional|ha(s|ve) an interval", text)
     assert f"| exact | – | ratio at least 2 | {verdict} |" in results_markdown(wanted)
 
 
 def test_seeds_beside_an_exact_claim_count_as_ever():
     mixed = exact_report(judgements=[exact(), judgement(n=3)])
     assert (mixed.exact, mixed.n, mixed.provisional) == (False, 3, True)
-    assert "Of 1 intervals at 95 %" in results_markdown(mixed)
-    assert "| reproduced (no data) |" in results_markdown(report(judgements=[judgement(**NONE)]))
+    assert "1 claim has an interval" in results_markdown(mixed)
+    lost = judgement(verdict="inconclusive", **NONE)
+    assert "| inconclusive (no data) |" in results_markdown(report(judgements=[lost]))
 
 
 def test_a_report_without_any_claim_is_not_exact():

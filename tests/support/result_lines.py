@@ -4,8 +4,9 @@ SETTING = {"code": "0123456789ab", "jaxlib": "0.10.2", "device": "cpu: test", "t
 STEPS = (10, 100, 300, 1000)
 
 
-def line(variant="base", seed=0, *, test=0.9, curve=(0.2, 0.5, 0.8, 0.9), **edits):
-    """One run: final test accuracy, validation accuracies at STEPS, and any field edited."""
+def line(variant="base", seed=0, *, test=0.9, curve=(0.2, 0.5, 0.9, 0.9), fit=0.95, **edits):
+    """One run: final test accuracy, validation accuracies at STEPS, accuracy on training images,
+    and any field edited. By default a net that has learned all that it will."""
     return {
         "experiment": "bn_ablation",
         "size": "small",
@@ -18,7 +19,7 @@ def line(variant="base", seed=0, *, test=0.9, curve=(0.2, 0.5, 0.8, 0.9), **edit
         "end_lr": 0.003,
         "final": {"val_accuracy": curve[-1], "test_accuracy": test},
         "history": [
-            {"step": step, "lr": 0.03, "val_accuracy": value}
+            {"step": step, "lr": 0.03, "val_accuracy": value, "train_accuracy": fit}
             for step, value in zip(STEPS, curve, strict=False)
         ],
         "data": {
@@ -29,6 +30,7 @@ def line(variant="base", seed=0, *, test=0.9, curve=(0.2, 0.5, 0.8, 0.9), **edit
             "validation": 500,
             "test": 1000,
             "classes": 10,
+            "majority": 0.1,
         },
         "setting": SETTING,
         "versions": {"jax": "0.10.2"},
@@ -40,5 +42,5 @@ def line(variant="base", seed=0, *, test=0.9, curve=(0.2, 0.5, 0.8, 0.9), **edit
 def diverged(variant="base", seed=0, step=40, **edits):
     """A run whose loss was not finite at `step`: it stopped at the next evaluation."""
     curve = [0.2, *(0.1 for at in STEPS[1:] if at < step), 0.0]
-    found = line(variant, seed, test=0.1, curve=curve, **edits)
+    found = line(variant, seed, test=0.1, curve=curve, fit=0.1, **edits)
     return found | {"status": f"diverged at step {step}", "diverged_at": step}

@@ -218,8 +218,11 @@ def listing(plan: Plan) -> str:
     rows += ["", "baseline:"]
     rows += [f"  {k:22s} {v}" for k, v in field_values(plan.base).items()]
     rows += ["", "claims:"]
-    claims = (*plan.experiment.exact, *plan.experiment.claims)
-    rows += [f"  {c.id:22s} {c.sentence}\n{'':25s}{c.criterion}" for c in claims]
+    rules = [(claim.id, claim.sentence, claim.criterion) for claim in plan.experiment.exact]
+    for claim in plan.experiment.claims:
+        rule = claim.criterion or f"not tested: {claim.not_tested}"
+        rules.append((claim.id, claim.sentence, rule))
+    rows += [f"  {name:22s} {sentence}\n{'':25s}{rule}" for name, sentence, rule in rules]
     return "\n".join(rows)
 
 

@@ -54,12 +54,15 @@ def chance_note(judgements: Sequence[Judgement]) -> str:
     if all(j.exact for j in judgements):
         return "Exact claims are computed: there is no chance in them, and no interval."
     count = sum(j.n > 0 for j in judgements)
+    if not count:
+        return "No claim has an interval."
     levels = sorted({j.level for j in judgements if j.n > 0})
     shown = ", ".join(f"{100 * level:.2f}".rstrip("0").rstrip(".") for level in levels)
+    having = "1 claim has" if count == 1 else f"{count} claims have"
     return (
-        f"{count} claims have an interval, the one that judged ({shown or '–'} %: higher than 95, "
-        "for seeds are looked at when there are 5, 10 and 20, and a claim may have parts). Of those "
-        "that are not primary some may be wrong by chance: nothing corrects for their number."
+        f"{having} an interval, the one that judged ({shown} %: higher than 95, for seeds are "
+        "looked at when there are 5, 10 and 20, and a claim may have parts). Of those that are not "
+        "primary some may be wrong by chance: nothing corrects for their number."
     )
 
 
