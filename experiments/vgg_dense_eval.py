@@ -70,8 +70,8 @@ def arms(results: Results) -> list[str]:
 
 
 RULE = (
-    "Paired over the test images (McNemar; over seeds where they share their test images): gap "
-    f"above 0 for every net; no effect inside ±{MARGIN:g} point."
+    "Test accuracy, paired by trained net: gap above 0 for every net; no effect inside "
+    f"±{MARGIN:g} point. Image by image (McNemar) is shown beside and decides nothing."
 )
 CLAIMS = (
     Claim(
