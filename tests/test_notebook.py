@@ -239,7 +239,9 @@ def test_it_runs_from_top_to_bottom(at_home, tmp_path):
     assert re.search(r"^claim +verdict +effect", text["ablation"], re.MULTILINE)
     assert text["ablation"].count("seed 1 ") >= 12
     verdicts, curves = html.unescape(page["verdicts"]), html.unescape(page["curves"])
-    assert all(f'<td class="tight" data-label="claim">BN-{n}</td>' in verdicts for n in (15, 18))
+    assert all(
+        f'<td class="tight" data-label="claim">BN-{n} (primary)</td>' in verdicts for n in (15, 18)
+    )
     assert curves.count('role="img"') >= 5 and "learning rate with BN" in curves
     assert "Final test accuracy" in curves and "--s0" in curves
     assert "nothing to do" in text["own-data"]
