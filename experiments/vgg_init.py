@@ -57,7 +57,7 @@ CLAIMS = tuple(
         ),
         criterion=(
             "It leaves more seeds at chance than each of the mended arms, by Fisher's one-sided "
-            "test; contradicted if it leaves none there."
+            "test; contradicted if it leaves none of ten there."
         ),
         paper="said, no figure",
         primary=PRIMARY,

@@ -120,7 +120,7 @@ CLAIMS = (
         sentence="BN replaces the initialisation from net A.",
         criterion=(
             "Some normal initialisation leaves more seeds at chance without BN than each of them "
-            "does with BN, by Fisher's one-sided test; contradicted if none does without BN."
+            "does with BN, by Fisher's one-sided test; contradicted if none of ten does without BN."
         ),
         paper="less careful about initialisation (no figure)",
         primary=PRIMARY,

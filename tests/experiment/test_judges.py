@@ -77,7 +77,7 @@ def test_gaps_of_several_pairs_are_parts_of_one_claim():
 @pytest.mark.parametrize(
     ("worse", "better", "expected"),
     [(5, 0, "reproduced"), (4, 0, "inconclusive"), (4, 1, "inconclusive"), (5, 5, "inconclusive"),
-     (0, 0, "contradicted"), (0, 5, "contradicted")],
+     (0, 0, "inconclusive"), (0, 5, "inconclusive")],
 )  # fmt: skip
 def test_failures_are_compared_by_their_number(worse, better, expected):
     arms = {"worse": worse, "better": better, "best": 0}
@@ -87,6 +87,14 @@ def test_failures_are_compared_by_their_number(worse, better, expected):
     assert (judged.interval.mean, judged.interval.level) == (worse / 5, LEVEL)
     assert f"worse {worse} of 5, better {better} of 5" in judged.detail
     assert (judged.p < 1 - LEVEL) == (expected == "reproduced")
+
+
+def test_that_none_fails_takes_more_than_five_seeds():
+    def verdict(n):
+        arms = {arm: [0.9] * n for arm in ("worse", "better")}
+        return verdict_on_failures(results(**arms), ["worse"], ["better"]).verdict
+
+    assert (verdict(1), verdict(5), verdict(10)) == ("inconclusive", "inconclusive", "contradicted")
 
 
 def test_failures_of_several_arms_are_those_of_any_of_them_in_a_seed():
