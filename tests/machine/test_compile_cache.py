@@ -31,7 +31,7 @@ TINY = Recipe(
 
 @pytest.fixture(scope="module", autouse=True)
 def no_choice_of_the_users():
-    """Nor the suite's own, which tests/support/compiling.py makes."""
+    """Nor the suite's own, which tests/support/programs.py makes."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [*os.environ]:
             if name.startswith(("JAX_COMPILATION", "JAX_ENABLE_COMPILATION", "JAX_PERSISTENT")):
