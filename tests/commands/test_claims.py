@@ -24,6 +24,13 @@ def judgement(claim="BN-15", verdict="reproduced", values=(1.0, 2, 3, 2, 1), uni
     )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def fresh_page(monkeypatch):
+    """RESULTS.md as the results have it (test_publish), so that not every test makes it anew."""
+    text = publish.PAGE.read_text(encoding="utf-8")
+    monkeypatch.setattr(publish, "page", lambda: text)
+
+
 # --- what is claimed -----------------------------------------------------------------------------
 
 
