@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT
 from vggbn.identity.canonical import Use, text_of
-from vggbn.identity.definitions import Folder, Package
+from vggbn.identity.definitions import Package
 from vggbn.identity.reach import entry_of, reach
 
 
