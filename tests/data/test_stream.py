@@ -2,6 +2,7 @@
 
 import io
 import multiprocessing
+import os
 import re
 import subprocess
 import sys
@@ -248,8 +249,8 @@ def test_stopping_early_leaves_nothing_behind(tmp_path, end):
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
     run = subprocess.run(
-        [sys.executable, "-W", "error", script, end], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=False, timeout=600,
+        [sys.executable, "-W", "error", script, end], cwd=tmp_path, timeout=600,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert complaints(run.stderr) == ""
     assert run.returncode == (3 if end == "error" else 0)
