@@ -76,10 +76,13 @@ def test_the_experiment_runs_and_judges(copy):
     assert "bn_by_rate" in python(copy, "-m", "experiments")
 
 
-def test_the_norm_keeps_the_contract_and_the_model_has_its_shapes(copy):
+def test_the_norm_keeps_the_contract(copy):
     said = python(copy, "-m", "pytest", "-q", "-n", "0", "tests/nn/test_norms.py", "-k",
                   "rms and (trees or pure or jit)")  # fmt: skip
     assert re.search(r"[3-9] passed", said), said
+
+
+def test_the_model_has_its_shapes_and_the_reader_opens_its_set(copy):
     code = (
         "import jax\n"
         "from vggbn.models import Net, build\n"
@@ -92,8 +95,12 @@ def test_the_norm_keeps_the_contract_and_the_model_has_its_shapes(copy):
         "assert variables['params']['norm_fc1']['scale'].shape == (120,)\n"
         "from vggbn.training.recipe import Recipe\n"
         "assert Recipe(model='lenet', norm='rms').id != Recipe(norm='rms').id\n"
+        "from vggbn.data import load\n"
+        "found = load('stripes', image_size=8, fit='pad', split='fixed', seed=0, data_dir=None)\n"
+        "parts = found.train, found.validation, found.test\n"
+        "print(sum(map(len, parts)), found.train.images_NHWC.shape[1:], *found.classes)\n"
     )
-    python(copy, "-c", code)
+    assert python(copy, "-c", code) == "200 (8, 8, 1) lying standing\n"
 
 
 def test_each_task_opens_at_most_eight_files_and_they_are_there():
@@ -106,13 +113,3 @@ def test_each_task_opens_at_most_eight_files_and_they_are_there():
             assert (ROOT / file).exists(), f"{title}: there is no {file}"
         for name in re.findall(r"`(_?[a-z]\w+)`(?= in)", text):
             assert any(re.search(rf"^def {name}\(", (ROOT / f).read_text(), re.M) for f in files)
-
-
-def test_the_reader_opens_its_set(copy):
-    code = (
-        "from vggbn.data import load\n"
-        "found = load('stripes', image_size=8, fit='pad', split='fixed', seed=0, data_dir=None)\n"
-        "parts = found.train, found.validation, found.test\n"
-        "print(sum(map(len, parts)), found.train.images_NHWC.shape[1:], *found.classes)\n"
-    )
-    assert python(copy, "-c", code) == "200 (8, 8, 1) lying standing\n"

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -27,6 +26,14 @@ from vggbn.claims.stats import (
 )
 from vggbn.errors import UserError
 
+
+def scipy_stats():
+    """Imported here: it takes a second, in every process that only looks for tests too."""
+    import scipy.stats
+
+    return scipy.stats
+
+
 DIFFERENCES = st.lists(st.floats(-100, 100), min_size=2, max_size=8)
 BOUNDS = st.floats(-5, 5)
 MARGINS = st.none() | st.floats(0, 5)
@@ -36,14 +43,14 @@ MARGINS = st.none() | st.floats(0, 5)
 def test_interval_equals_scipys(differences, level):
     assume(np.ptp(differences) > 1e-6)  # scipy warns about the precision of equal values
     ours = paired_interval(differences, level)
-    theirs = scipy.stats.ttest_1samp(differences, 0.0).confidence_interval(level)
+    theirs = scipy_stats().ttest_1samp(differences, 0.0).confidence_interval(level)
     np.testing.assert_allclose([ours.low, ours.high], theirs, rtol=1e-9, atol=1e-9)
 
 
 def test_interval_is_that_of_the_paired_test():
     treated, baseline = [0.91, 0.95, 0.93, 0.97], [0.90, 0.91, 0.92, 0.93]
     ours = paired_interval(np.subtract(treated, baseline))
-    theirs = scipy.stats.ttest_rel(treated, baseline).confidence_interval(0.95)
+    theirs = scipy_stats().ttest_rel(treated, baseline).confidence_interval(0.95)
     np.testing.assert_allclose([ours.low, ours.high], theirs, rtol=1e-12)
 
 
@@ -101,7 +108,7 @@ def test_interval_scales_with_its_unit(differences, factor):
 @pytest.mark.parametrize(("successes", "n"), [(0, 3), (3, 3), (2, 5), (7, 7), (40, 90)])
 def test_wilson_equals_scipys(successes, n):
     ours = wilson(successes, n)
-    theirs = scipy.stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    theirs = scipy_stats().binomtest(successes, n).proportion_ci(0.95, method="wilson")
     np.testing.assert_allclose([ours.low, ours.high], theirs, rtol=1e-12, atol=1e-15)
     assert (ours.mean, ours.n) == (successes / n, n)
 

@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 
 import pytest
-from scipy.stats import ttest_1samp
 
 from vggbn.claims.looks import adjusted
 from vggbn.claims.stats import Judgement, as_ratio, holm, p_value, paired_interval
@@ -22,6 +21,13 @@ def judgement(claim="BN-15", verdict="reproduced", values=(1.0, 2, 3, 2, 1), uni
         claim, "", "", "", verdict, interval.n, interval.mean, interval.low, interval.high, unit,
         **more,
     )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fresh_page(monkeypatch):
+    """RESULTS.md as the results have it (test_publish), so that not every test makes it anew."""
+    text = publish.PAGE.read_text(encoding="utf-8")
+    monkeypatch.setattr(publish, "page", lambda: text)
 
 
 # --- what is claimed -----------------------------------------------------------------------------
@@ -132,6 +138,8 @@ def test_the_text_counts_states_and_intervals():
 
 @pytest.mark.parametrize("values", [(1.0, 2, 3, 2, 1), (0.1, -0.2, 0.3, 0.2, -0.4, 0.1)])
 def test_p_is_student_s(values):
+    from scipy.stats import ttest_1samp  # a second, in every process that looks for tests too
+
     expected = ttest_1samp(values, 0).pvalue
     assert p_value(judgement(values=values)) == pytest.approx(expected, rel=1e-6)
     assert p_value(judgement(values=values, unit="ratio")) == pytest.approx(expected, rel=1e-6)

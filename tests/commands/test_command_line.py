@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,12 +21,13 @@ from vggbn.claims.results import read
 from vggbn.commands import experiment as run_experiment
 from vggbn.commands.evaluate import main as evaluate_main
 from vggbn.commands.experiment import main
-from vggbn.errors import UserError
+from vggbn.errors import PREEMPTED, UserError
 from vggbn.jobs import pool
 from vggbn.machine import environment
 from vggbn.models import build
 from vggbn.runs import arrays as checkpoint
 from vggbn.runs import many as train_many
+from vggbn.runs import saved_steps
 from vggbn.training.recipe import Recipe, static
 
 # argv -> what the sentence must say. {here} is a folder with the traps of `here` below.
@@ -92,9 +94,6 @@ MISUSE = {
     "out is a file": ("--out {here}/file", ["--out {here}/file", "name another folder"]),
     "out below a file": ("--out {here}/file/x", ["--out {here}/file/x", "name another folder"]),
     "out that cannot be made": ("--out /proc/vggbn", ["--out /proc/vggbn", "another folder"]),
-}
-# These start TensorFlow Datasets, or show that a real process behaves the same.
-IN_A_PROCESS = {
     "not prepared": (
         "--data cifar10 --data-dir {here}/bare",
         ["cifar10 is not prepared in {here}/bare", "make data DATASET=cifar10"],
@@ -103,7 +102,6 @@ IN_A_PROCESS = {
         "--data mnist5 --data-dir {here}/bare",
         ["'mnist5' is unknown", "mnist5k", "folder:PATH"],
     ),
-    "unknown size": MISUSE["unknown size"],
 }
 EVALUATE = {
     "unknown flag": ("{here}/run digits --spilt test", ["--spilt", "--help"]),
@@ -199,9 +197,8 @@ def test_a_mistake_gets_one_clear_sentence(mistake, here, no_training, capsys):
     check(*refused(command, words(text, here), capsys), parts, here)
 
 
-@pytest.mark.parametrize("mistake", IN_A_PROCESS)
-def test_and_so_in_a_process_of_its_own(mistake, here, tmp_path):
-    text, parts = IN_A_PROCESS[mistake]
+def test_and_so_in_a_process_of_its_own(here, tmp_path):
+    text, parts = MISUSE["unknown size"]
     command = [sys.executable, "-m", "experiments.bn_ablation", *words(text, here)]
     run = subprocess.run(command, capture_output=True, text=True, check=False, **process(tmp_path))
     check(run.returncode, run.stdout, run.stderr, parts, here)
@@ -218,7 +215,7 @@ def test_a_mistake_in_evaluating_gets_one_clear_sentence(
 
 
 def test_there_are_twenty_and_more_ways():
-    assert len(MISUSE) + len(IN_A_PROCESS) - 1 >= 40
+    assert len(MISUSE) >= 40
 
 
 def test_a_jax_that_does_not_start_gets_one_sentence(monkeypatch):
@@ -292,29 +289,29 @@ TINY = (
     "--size smoke --data digits --set model=mlp --set image_size=8 --set fc=8 --set evaluations=3 "
     "--set population_batches=1 --seeds 2 --jobs 1"
 ).split()
-RUNS = 6
+ARMS = ["base", "base+lr_x5"]
+RUNS = 4
 ROW = re.compile(r"^\S+ seed \d +\d+\.\d +\d+\.\d +\d+\.\d\d")
 
 
 def process(folder):
-    """Where and how experiments are started here: repeatable, and with the checkout's modules."""
-    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    env["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling is most of the time here
-    return {"cwd": folder, "env": env}
+    """Where and how experiments are started here: with the checkout's modules."""
+    return {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}}
 
 
-def command(out, *more):
-    own = ["--out", str(out), "--only", "base", "base+lr_x5", "base+lr_x30", *more]
-    return [sys.executable, "-m", "experiments.bn_ablation", *TINY, *own]
+def arguments(out, *more):
+    return [*TINY, "--out", str(out), "--only", *ARMS, *more]
 
 
-def run_to_the_end(out, *more):
-    run = subprocess.run(
-        command(out, *more), capture_output=True, text=True, check=False, **process(out.parent)
+def started(out, *more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.bn_ablation", *arguments(out, *more)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a process group of its own, as a shell gives it
+        **process(out.parent),
     )
-    assert run.returncode == 0, run.stderr + run.stdout
-    assert run.stderr == ""
-    return run.stdout
 
 
 def results_of(out):
@@ -322,28 +319,11 @@ def results_of(out):
     return path
 
 
-def stop_after_a_row(out, stop):
-    """Start the experiment, call stop(its process) once a run has finished; (status, stderr)."""
-    started = subprocess.Popen(
-        command(out, "--set", "steps=4000"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a process group of its own, as a shell gives it
-        **process(out.parent),
-    )
-    try:
-        assert any(ROW.match(text) for text in started.stdout), started.stderr.read()
-        stop(started)
-        _, err = started.communicate(timeout=600)  # till the last worker has closed its end
-    finally:
-        started.kill()
-    return started.returncode, err
-
-
-def test_an_experiment_from_the_first_run_to_the_report(tmp_path):
+def test_an_experiment_from_the_first_run_to_the_report(tmp_path, capsys):
     out = tmp_path / "out"
-    first = run_to_the_end(out)
+    experiment = started(out)
+    first, err = experiment.communicate(timeout=600)
+    assert (experiment.returncode, err) == (0, "")
     assert f"0 runs found, {RUNS} to do" in first
     assert sum(bool(ROW.match(text)) for text in first.splitlines()) == RUNS
     for claim in EXPERIMENT.claims:
@@ -354,11 +334,16 @@ def test_an_experiment_from_the_first_run_to_the_report(tmp_path):
     assert not re.search(r"(?:src|href)=[\"'](?!#)|url\((?!#)|@import|<script", page)
     lines = read(results_of(out))
     assert sorted((line["variant"], line["seed"]) for line in lines) == [
-        (variant, seed) for variant in ("base", "base+lr_x30", "base+lr_x5") for seed in (0, 1)
+        (variant, seed) for variant in ARMS for seed in (0, 1)
     ]
 
+    def again():
+        status, second, err = refused(lambda argv: main(EXPERIMENT, argv), arguments(out), capsys)
+        assert (status, err) == (0, "")
+        return second
+
     before = results_of(out).read_bytes()
-    second = run_to_the_end(out)
+    second = again()
     assert f"{RUNS} runs found, 0 to do" in second
     assert (
         second[second.index("claim  ") :].split("\n\n")[0]
@@ -368,31 +353,67 @@ def test_an_experiment_from_the_first_run_to_the_report(tmp_path):
 
     # Without the results the trained runs are still there: nothing is trained again.
     results_of(out).unlink()
-    run_to_the_end(out)
+    again()
     finished = {(line["variant"], line["seed"]): line["finished"] for line in lines}
-    again = {(line["variant"], line["seed"]): line["finished"] for line in read(results_of(out))}
-    assert again == finished
+    found = {(line["variant"], line["seed"]): line["finished"] for line in read(results_of(out))}
+    assert found == finished
 
 
-def test_stopped_or_killed_at_any_time_nothing_finished_is_lost(tmp_path):
-    out = tmp_path / "out"
-    status, err = stop_after_a_row(out, lambda p: os.killpg(p.pid, signal.SIGINT))
-    assert (status, err.strip()) == (
-        130,
-        "Stopped. Finished runs are kept; the same command goes on.",
-    )
-    kept = read(results_of(out))
-    assert 1 <= len(kept) < RUNS
+LONG = "--set steps=2560 --set schedule=plateau --set lr_every=1000 --save-every 0".split()
 
-    status, err = stop_after_a_row(out, lambda p: p.kill())
+
+def newest_step(out):
+    """The newest step that an unfinished run has saved; -1: there is none."""
+    runs = [path for path in (out / "runs").glob("*/seed*") if not (path / "run.json").exists()]
+    return max((step for path in runs for step in saved_steps.steps(path / "steps")), default=-1)
+
+
+def stop(out, send, *, after_a_row=False):
+    """Start the experiment and send(its process) once a run has saved a step beyond those before;
+    (status, stderr)."""
+    before, experiment = newest_step(out), started(out, *LONG)
+    try:
+        if after_a_row:
+            assert any(map(ROW.match, experiment.stdout)), experiment.stderr.read()
+        while newest_step(out) <= before:
+            assert experiment.poll() is None, experiment.communicate()
+            time.sleep(0.01)
+        send(experiment)
+        _, err = experiment.communicate(timeout=600)  # till the last worker has closed its end
+    finally:
+        experiment.kill()
+    return experiment.returncode, err
+
+
+def test_stopped_or_killed_at_any_time_nothing_is_lost(tmp_path):
+    """What is finished is kept; the run that is interrupted, three times, goes on where it was."""
+    out, goes_on = tmp_path / "out", "Finished runs are kept; the same command goes on."
+    status, err = stop(out, lambda p: os.killpg(p.pid, signal.SIGINT), after_a_row=True)
+    assert (status, err.strip()) == (130, f"Stopped. {goes_on}")
+    kept = results_of(out).read_text()
+    assert 1 <= kept.count("\n") < RUNS
+    steps = [newest_step(out)]
+
+    status, err = stop(out, lambda p: p.terminate())
+    going_on, said = err.splitlines()
+    assert (status, said) == (PREEMPTED, f"Stopped by SIGTERM. {goes_on}")
+    assert going_on.startswith(f"going on from step {steps[-1]} in ")
+    steps.append(newest_step(out))
+
+    status, err = stop(out, lambda p: p.kill())
     assert status == -signal.SIGKILL
-    said = [text for text in err.splitlines() if not text.startswith("going on from step ")]
-    assert said == [], "orphaned workers end quietly"
-    more = read(results_of(out))
-    assert more[: len(kept)] == kept and len(kept) < len(more) < RUNS
+    (going_on,) = err.splitlines()  # orphaned workers end quietly
+    assert going_on.startswith(f"going on from step {steps[-1]} in ")
+    steps.append(newest_step(out))
+    assert results_of(out).read_text() == kept
 
-    text = run_to_the_end(out, "--set", "steps=4000")
-    assert f"{len(more)} runs found, {RUNS - len(more)} to do" in text
+    experiment = started(out, *LONG)
+    text, err = experiment.communicate(timeout=600)
+    found = kept.count("\n")
+    assert experiment.returncode == 0 and f"{found} runs found, {RUNS - found} to do" in text, err
+    assert results_of(out).read_text().startswith(kept)
     lines = read(results_of(out))
-    assert lines[: len(more)] == more
     assert len({(line["variant"], line["seed"]) for line in lines}) == len(lines) == RUNS
+    resumed = [[each["step"] for each in line.get("resumed", ())] for line in lines]
+    assert resumed == [steps if i == found else [] for i in range(RUNS)]
+    assert 64 <= steps[0] < steps[1] < steps[2]

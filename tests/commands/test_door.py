@@ -1,7 +1,7 @@
 """One door, `python -m vggbn`: its commands, former names, experiments by name, their pages."""
 
+import json
 import runpy
-import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -11,6 +11,7 @@ import pytest
 import vggbn.__main__ as door
 from tests.conftest import ROOT
 from vggbn import commands
+from vggbn.claims import results
 from vggbn.commands import claims, publish, report
 from vggbn.errors import UserError
 from vggbn.experiment import checkout, find
@@ -130,10 +131,15 @@ def test_experiments_alone_lists_them_without_jax():
 
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
-    """Two sets of published results of one experiment, which count whatever code made them."""
+    """Two seeds of two sets of published results of one experiment, which count whatever code made
+    them."""
     monkeypatch.setattr(Plan, "is_of_today", lambda *_: True)
     for size in ("full-cifar10", "full-mnist5k"):
-        shutil.copytree(checkout.PUBLISHED / "bn_ablation" / size, tmp_path / "bn_ablation" / size)
+        path = checkout.PUBLISHED / "bn_ablation" / size / "results.jsonl"
+        two = [line for line in results.read(path) if line["seed"] < 2]
+        copied = tmp_path / "bn_ablation" / size / "results.jsonl"
+        copied.parent.mkdir(parents=True)
+        copied.write_text("".join(json.dumps(line) + "\n" for line in two))
     return tmp_path
 
 

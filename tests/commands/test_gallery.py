@@ -11,6 +11,7 @@ from PIL import Image
 from tests.experiment.test_views import A
 from vggbn.commands import gallery
 from vggbn.runs import run as runs
+from vggbn.training.recipe import Recipe
 
 RECIPE = A.but(steps=5)
 
@@ -53,7 +54,7 @@ def test_the_map_lies_over_the_image_cell_by_cell():
 
 def test_a_net_of_one_scale_is_refused(tmp_path):
     store = runs.Store(tmp_path / "runs")
-    recipe = RECIPE.but(fit="resize", source_side=0, scale_min=0, scale_max=0)
+    recipe = Recipe(data="digits", image_size=8, model="mlp", hidden=1, fc=8, batch=8, steps=1)
     runs.get_run(recipe, 0, store)
     with pytest.raises(SystemExit) as caught:
         gallery.main([str(store.folder(recipe, 0)), "--out", str(tmp_path / "x.html")])

@@ -2,6 +2,7 @@
 
 import io
 import multiprocessing
+import os
 import re
 import subprocess
 import sys
@@ -215,7 +216,7 @@ def endless(workers):
     )
 
 def main(end):
-    every = [endless(workers) for workers in (0, 1, 2)]
+    every = [endless(workers) for workers in (0, 2)]
     kept = [next(batches) for batches in every]
     if end == "close":
         for batches in every:
@@ -244,13 +245,13 @@ def complaints(stderr: str) -> str:
 
 @pytest.mark.parametrize("end", ["close", "error", "forget"])
 def test_stopping_early_leaves_nothing_behind(tmp_path, end):
-    """Three streams at once: decoded by threads, by one process and by two."""
+    """Two streams at once: decoded by threads and by two processes."""
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
     run = subprocess.run(
-        [sys.executable, "-W", "error", script, end], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=False, timeout=600,
+        [sys.executable, "-W", "error", script, end], cwd=tmp_path, timeout=600,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert complaints(run.stderr) == ""
     assert run.returncode == (3 if end == "error" else 0)
-    assert run.stdout == ("" if end == "error" else " ".join(3 * ["(6, 24, 24, 3)"]) + "\n")
+    assert run.stdout == ("" if end == "error" else " ".join(2 * ["(6, 24, 24, 3)"]) + "\n")

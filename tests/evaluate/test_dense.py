@@ -2,6 +2,7 @@
 
 import sys
 from functools import partial
+from itertools import cycle, repeat
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +33,19 @@ def assert_close(found, expected, relative=1e-5):
     assert np.abs(found - expected).max() <= relative * np.ptp(expected)
 
 
-@pytest.mark.parametrize("fields", [{}, {"norm": "batch", "norm_fc": True}])
-@pytest.mark.parametrize(("image", "pools"), [((24, 24, 3), 3), ((16, 24, 3), 2), ((32, 32, 3), 5)])
-@pytest.mark.parametrize("model", TABLE_1)
-def test_on_an_image_of_the_crop_s_size_dense_is_the_net(model, image, pools, fields):
+WITH_NORM = {"norm": "batch", "norm_fc": True}
+# Each net with a norm, on one of three sizes, and three without.
+CASES = [
+    *zip(TABLE_1, cycle([((24, 24, 3), 3), ((16, 24, 3), 2), ((32, 32, 3), 5)]), repeat(WITH_NORM)),
+    ("vgg_a_lrn", ((24, 24, 3), 3), {}),
+    ("vgg_c_linear", ((16, 24, 3), 2), {}),
+    ("vgg_a", ((32, 32, 3), 5), {}),
+]
+
+
+@pytest.mark.parametrize(("model", "size", "fields"), CASES)
+def test_on_an_image_of_the_crop_s_size_dense_is_the_net(model, size, fields):
+    image, pools = size
     net = small(image, pools=pools, **fields)
     variables = weights(model, net)
     x_NHWC = images(*image)

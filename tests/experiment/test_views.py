@@ -11,7 +11,8 @@ from vggbn.evaluate import centre, dense, multi_crop
 from vggbn.experiment import view_many, views
 from vggbn.experiment.views import Look, View, correct, record, view
 from vggbn.identity import equalities
-from vggbn.jobs import pool
+from vggbn.jobs import here, pool
+from vggbn.machine import compiling
 from vggbn.runs import posteriors
 from vggbn.runs import run as runs
 from vggbn.runs.posteriors import compute_posterior, find_posterior
@@ -19,7 +20,7 @@ from vggbn.training.recipe import Recipe
 
 A = Recipe(
     data="digits", fit="whole", source_side=16, scale_min=10, scale_max=14, image_size=8, batch=16,
-    width=1 / 16, fc=32, pools=1, steps=200, lr=0.05, evaluations=2, population_batches=2,
+    width=1 / 16, fc=32, pools=1, steps=40, lr=0.05, evaluations=1, population_batches=2,
     norm="batch", dropout=0.0,
 )  # fmt: skip
 RECIPES = {"a": A, "b": A.but(lr=0.02)}
@@ -35,16 +36,17 @@ def store(tmp_path_factory):
 def lines(store):
     wanted = {"both": (BOTH, 0), "one": (view("b", 10), 0), "plain": (view("a", 8, 12), 0)}
     written = []
-    lost = view_many.view_many(
-        wanted, RECIPES, store, pool.local(2), lambda name, line: written.append((name, line))
-    )
+    with pytest.MonkeyPatch.context() as patch:  # this process is not the engine's alone
+        patch.setattr(compiling, "tune_process", lambda: None)
+        lost = view_many.view_many(
+            wanted, RECIPES, store, here.engine(), lambda name, line: written.append((name, line))
+        )
     assert lost == 0 and [name for name, _ in written] == ["both", "one", "plain"]
     return dict(written)
 
 
 def by_hand(store, net, protocol, side):
     recipe = RECIPES[net]
-    # as a worker left it: here, with more threads, get_run would train another
     run, dataset = runs.load_run(store.folder(recipe, 0)), runs.load_data(recipe, 0, store)
     return protocol(run.trained, dataset.test, side=side, mirrored=False)[0]
 
@@ -62,7 +64,7 @@ def test_a_view_averages_scales_then_protocols_then_nets(store, lines):
     expected = p_NK.argmax(1) == test.labels_N
     found = lines["both"]
     assert 0.15 < found["final"]["test_accuracy"] < 1
-    assert np.mean(correct(found) == expected) > 0.995  # one thread here, two there
+    assert np.mean(correct(found) == expected) > 0.995  # but for a tie by rounding
     assert found["final"]["test_n"] == len(test)
     recalls = [correct(found)[test.labels_N == k].mean() for k in range(10)]
     assert found["final"]["test_balanced"] == pytest.approx(np.mean(recalls))
@@ -117,8 +119,7 @@ def test_posteriors_are_kept_until_the_net_or_the_evaluation_changes(store, line
     assert find_posterior(*args) is not None
 
 
-def test_a_damaged_posterior_is_computed_again(tmp_path):
-    store = runs.Store(tmp_path / "runs")
+def test_a_damaged_posterior_is_computed_again(store, lines):
     args = (A, 0, store, "centre", 8)
     compute_posterior(*args)
     before = find_posterior(*args)

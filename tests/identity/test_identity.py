@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -46,12 +47,22 @@ def _path(module):
     return f"{path}.py" if f"{path}.py" in SOURCE else f"{path}/__init__.py"
 
 
-def of(recipe, source=SOURCE, root=runs.compute, recipes=None, tables=runs.TABLES):
-    package = Package("vggbn", source)
+def package_of(source):
+    """One for all the recipes that are asked about: each definition is read once."""
+    return Package("vggbn", source)
+
+
+TODAY = package_of(SOURCE)
+
+
+def of(recipe, package=TODAY, root=runs.compute, recipes=None, tables=runs.TABLES):
     return identity.identity(root, recipe, tables, package=package, recipes=recipes)
 
 
-BEFORE = {recipe: of(recipe) for recipe in (VGG, MLP, WHOLE)}
+@cache
+def before():
+    """{recipe: its identity by the source as it is}."""
+    return {recipe: of(recipe) for recipe in (VGG, MLP, WHOLE)}
 
 
 def edited(module, old, new, source=SOURCE):
@@ -62,17 +73,17 @@ def edited(module, old, new, source=SOURCE):
 
 def changes(module, old, new):
     """Of which recipes an edit changes the identity."""
-    source = edited(module, old, new)
-    return [recipe for recipe, before in BEFORE.items() if of(recipe, source) != before]
+    package = package_of(edited(module, old, new))
+    return [recipe for recipe, known in before().items() if of(recipe, package) != known]
 
 
 # --- what counts ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", BEFORE, ids=["vgg", "mlp", "whole"])
+@pytest.mark.parametrize("recipe", [VGG, MLP, WHOLE], ids=["vgg", "mlp", "whole"])
 def test_it_is_twelve_digits_and_that_of_the_code_that_runs(recipe):
-    assert re.fullmatch("[0-9a-f]{12}", BEFORE[recipe])
-    assert runs.code(recipe).removesuffix(" plain") == BEFORE[recipe]
+    assert re.fullmatch("[0-9a-f]{12}", before()[recipe])
+    assert runs.code(recipe).removesuffix(" plain") == before()[recipe]
 
 
 def test_a_wrong_winograd_matrix_changes_it():
@@ -119,8 +130,7 @@ def test_a_new_norm_field_or_choice_concerns_nobody():
     source = edited(
         "vggbn.models.net", "    width: float", "    extra: int = 0\n    width: float", source
     )
-    for recipe, before in BEFORE.items():
-        assert of(recipe, source) == before
+    neutral(source)
 
 
 def test_how_a_recipe_is_checked_does_not_count():
@@ -136,21 +146,21 @@ def test_what_saves_and_tells_does_not_count(module):
 
 
 def test_the_values_of_fields_that_are_read_count():
-    assert of(replace(VGG, lr=0.5)) != BEFORE[VGG]
+    assert of(replace(VGG, lr=0.5)) != before()[VGG]
     child = Recipe(parent=VGG)
     assert of(child) != of(Recipe()) and of(child) != of(Recipe(parent=MLP))
-    assert of(child, edited("vggbn.nn.batch_norm", "jnp.maximum(m_G - 1, 1)", "m_G")) != of(child)
-    assert of(child, edited("vggbn.nn.whitening", "ITERATIONS = 5", "ITERATIONS = 6")) == of(child)
+    reached = edited("vggbn.nn.batch_norm", "jnp.maximum(m_G - 1, 1)", "m_G")
+    not_reached = edited("vggbn.nn.whitening", "ITERATIONS = 5", "ITERATIONS = 6")
+    assert of(child, package_of(reached)) != of(child) == of(child, package_of(not_reached))
 
 
 def test_the_tables_of_a_recipe_are_literals():
     """Else a net's results would know of every other net."""
-    package = Package("vggbn", SOURCE)
-    tables = identity.tables_of(package, key_of(Recipe))
+    tables = identity.tables_of(TODAY, key_of(Recipe))
     assert set(tables.values()) == {name for name, c in CHOICES.items() if isinstance(c, dict)}
     assert {"model", "norm", "activation", "init", "schedule", "watch"} <= set(tables.values())
     for table, field in tables.items():
-        assert set(package.entries(table)) == set(CHOICES[field])
+        assert set(TODAY.entries(table)) == set(CHOICES[field])
         assert entry_of(CHOICES[field], getattr(VGG, field)) == getattr(VGG, field)
 
 
@@ -163,8 +173,9 @@ def test_every_choice_has_an_identity_of_its_own(field, names):
 
 
 def neutral(source, root=runs.compute, recipes=None, tables=runs.TABLES):
-    for recipe, before in BEFORE.items():
-        assert of(recipe, source, root, recipes, tables) == before
+    package = package_of(source)
+    for recipe, known in before().items():
+        assert of(recipe, package, root, recipes, tables) == known
 
 
 def test_every_comment_docstring_and_annotation_may_go():
@@ -279,14 +290,13 @@ def test_a_views_identity_knows_its_protocols_and_its_nets():
     ],
 )
 def test_whose_posteriors_an_edit_concerns(module, old, new, expected):
-    def code(source, protocol):
+    def code(package, protocol):
         table = {f"{posteriors.__name__}.PROTOCOLS": protocol}
-        package = Package("vggbn", source)
-        return identity.identity(posteriors.compute, VGG, table, package=package)
+        return of(VGG, package, posteriors.compute, tables=table)
 
-    source = edited(module, old, new)
-    assert {p for p in posteriors.PROTOCOLS if code(source, p) != code(SOURCE, p)} == expected
-    assert posteriors.code(VGG, "dense") == code(SOURCE, "dense")
+    package = package_of(edited(module, old, new))
+    assert {p for p in posteriors.PROTOCOLS if code(package, p) != code(TODAY, p)} == expected
+    assert posteriors.code(VGG, "dense") == code(TODAY, "dense")
 
 
 # --- naming changes, and equal numbers -----------------------------------------------------------

@@ -16,6 +16,8 @@ from vggbn.jobs.pool import Events, Job, run_jobs
 from vggbn.machine import environment, provenance
 from vggbn.runs import many as train_many
 
+PRECISION = "JAX_DEFAULT_MATMUL_PRECISION"
+
 
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch):
@@ -83,35 +85,41 @@ def test_a_worker_has_one_thread_and_the_parent_keeps_its_own(monkeypatch):
     assert dict(os.environ) == before
 
 
+@pytest.fixture(scope="module")
+def of_a_worker():
+    """What a worker that starts jax finds: of its threads (see cache_jobs), and its setting."""
+    log, functions = Log(), {"busy": cache_jobs.busy_threads, "setting": train_many._setting}
+    jobs = [Job(name, 0, function) for name, function in functions.items()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "accelerated", lambda: False)
+        run_jobs(jobs, cache_jobs.call, log.events(), workers=1)
+    return log.of("result")
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
-def test_one_thread_of_a_worker_does_all_the_arithmetic():
-    log = Log()
-    run_jobs([Job("busy", 0, None)], cache_jobs.busy_threads, log.events(), workers=1)
-    busiest, *others = log.of("result")["busy"]
+def test_one_thread_of_a_worker_does_all_the_arithmetic(of_a_worker):
+    busiest, *others = of_a_worker["busy"]
     assert busiest > 20, "too little work to tell"
     assert max(others) < busiest / 5
 
 
-@pytest.mark.parametrize(("own", "expected"), [(None, "highest"), ("tensorfloat32",) * 2])
-def test_a_worker_with_an_accelerator_multiplies_in_float32(monkeypatch, own, expected):
-    """And has every thread, and whatever the user asks for."""
+def test_a_worker_with_an_accelerator_multiplies_in_float32(monkeypatch):
+    """And has every thread and all of the memory."""
     monkeypatch.setattr(environment, "accelerated", lambda: True)
-    names = ["NPROC", "TF_CPP_MIN_LOG_LEVEL", "JAX_DEFAULT_MATMUL_PRECISION"]
+    names = ["NPROC", "TF_CPP_MIN_LOG_LEVEL", "XLA_PYTHON_CLIENT_PREALLOCATE", PRECISION]
     for name in names:
         monkeypatch.delenv(name, raising=False)
-    if own is not None:
-        monkeypatch.setenv(names[2], own)
     log = run([("env", 0, "environment", names)])
-    assert log.of("result")["env"] == dict.fromkeys(names) | {names[2]: expected}
+    assert log.of("result")["env"] == dict.fromkeys(names) | {PRECISION: "highest"}
 
 
-@pytest.mark.parametrize(("workers", "expected"), [(1, None), (2, "false")])
-def test_workers_that_share_an_accelerator_leave_it_memory(monkeypatch, workers, expected):
+def test_workers_that_share_an_accelerator_leave_it_memory_and_heed_the_user(monkeypatch):
     monkeypatch.setattr(environment, "accelerated", lambda: True)
-    name = "XLA_PYTHON_CLIENT_PREALLOCATE"
-    monkeypatch.delenv(name, raising=False)
-    log = run([("env", 0, "environment", [name])], workers=workers)
-    assert log.of("result")["env"] == {name: expected}
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
+    monkeypatch.setenv(PRECISION, "tensorfloat32")
+    names = ["XLA_PYTHON_CLIENT_PREALLOCATE", PRECISION]
+    log = run([("env", 0, "environment", names)], workers=2)
+    assert list(log.of("result")["env"].values()) == ["false", "tensorfloat32"]
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "3"), ("0", "0")])
@@ -122,13 +130,11 @@ def test_xla_logs_in_a_worker_only_what_the_user_asks_for(monkeypatch, own, expe
     assert environment.worker_settings(False)["TF_CPP_MIN_LOG_LEVEL"] == expected
 
 
-def test_the_setting_of_a_worker_is_known_without_starting_one(monkeypatch):
-    found = []
-    events = Events(lambda *_: None, lambda job, answer: found.append(answer), pytest.fail)
-    run_jobs([Job("setting", 0, None)], train_many._setting, events, workers=1)
+def test_the_setting_of_a_worker_is_known_without_starting_one(of_a_worker, monkeypatch):
     monkeypatch.setattr(provenance, "device", pytest.fail)
-    assert train_many.worker_setting(pool.Engine(pytest.fail, 1, here=True, threads=1)) == found[0]
-    assert found[0]["threads"] == 1
+    engine = pool.Engine(pytest.fail, 1, here=True, threads=1)
+    assert train_many.worker_setting(engine) == of_a_worker["setting"]
+    assert of_a_worker["setting"]["threads"] == 1
 
 
 def test_reports_arrive_before_the_result():

@@ -21,20 +21,23 @@ from vggbn.runs import saved_steps
 
 COMMAND = """
 experiments.bn_ablation --size smoke --data digits --seeds 1 --only bn --log
---set model=mlp --set fc=24 --set hidden=1 --set steps=640 --set evaluations=10
---set schedule=plateau
---set lr_every=1000 --save-every 0
+--set model=mlp --set fc=24 --set hidden=1 --set steps=120 --set evaluations=40
+--set schedule=plateau --set lr_every=1000 --save-every 0
 """.split()
+SELDOM = ("--save-every", "300")
 
 
-def start(out: Path, *more: str, count: int = 2) -> list[subprocess.Popen]:
+def start(out: Path, *more: str, together: bool = True) -> list[subprocess.Popen]:
+    """Two processes of a device each; or, not together, one process with two devices."""
     env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "NPROC": "1"}
+    env["XLA_FLAGS"] += "" if together else " --xla_force_host_platform_device_count=2"
+    how = [("--distributed", join) for join in joining(2)] if together else [("--jobs", "0")]
     return [
         subprocess.Popen(
-            [sys.executable, "-m", *COMMAND, *more, "--out", str(out), *join],
+            [sys.executable, "-m", *COMMAND, *more, "--out", str(out), *each],
             cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
-        for join in ([("--distributed", *each) for each in joining(count)] if count > 1 else [()])
+        for each in how
     ]  # fmt: skip
 
 
@@ -53,9 +56,10 @@ def line(out: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> dict:
+    """By two devices of one process: the sum of two numbers has the same bits wherever they are."""
     out = tmp_path_factory.mktemp("team")
-    done = finish(start(out))
-    assert [status for status, _ in done] == [0, 0], done
+    done = finish(start(out, *SELDOM, together=False))
+    assert [status for status, _ in done] == [0], done
     return line(out)
 
 
@@ -63,17 +67,14 @@ def same(found: dict, wanted: dict) -> bool:
     return all(found[key] == wanted[key] for key in ("id", "final", "history", "status"))
 
 
-def test_the_first_process_writes_and_the_result_says_how_many_devices(undisturbed):
-    assert undisturbed["setting"]["devices"] == 2
-    assert undisturbed["history"][-1]["step"] == 640
-
-
 def go_on(jobs) -> None:
     """Until the last of them says that it goes on from a saved step."""
     assert any("going on from step" in text for text in jobs[-1].stderr)
 
 
-def test_killed_and_stopped_again_and_again_it_ends_with_the_same_bits(undisturbed, tmp_path):
+def test_killed_and_stopped_again_and_again_it_ends_with_the_same_bits(
+    undisturbed, tmp_path, capsys
+):
     """The first of two processes is killed, then the second; SIGTERM comes to one of them."""
     reached = -1
     for killed in (0, 1):
@@ -87,28 +88,32 @@ def test_killed_and_stopped_again_and_again_it_ends_with_the_same_bits(undisturb
         reached = saved_steps.steps(folder)[-1]
     shutil.copytree(tmp_path / "runs", tmp_path / "one" / "runs")
 
-    jobs = start(tmp_path, "--save-every", "300")
+    jobs = start(tmp_path, *SELDOM)
     go_on(jobs)
     jobs[1].terminate()
     done = finish(jobs)
     assert [status for status, _ in done] == [PREEMPTED, PREEMPTED], done
     step = saved_steps.steps(folder)[-1]
     assert step > reached and all(f"saved at step {step}" in errors for _, errors in done)
-    done = finish(start(tmp_path))
+    done = finish(start(tmp_path, *SELDOM))
     assert [status for status, _ in done] == [0, 0], done
-    assert len(line(tmp_path)["resumed"]) == 3 and same(line(tmp_path), undisturbed)
+    found = line(tmp_path)  # the first process alone has written
+    assert len(found["resumed"]) == 3 and same(found, undisturbed)
+    assert found["setting"]["devices"] == 2 and found["history"][-1]["step"] == 120
 
-    goes_on_with_one_process(tmp_path / "one", reached, undisturbed)
-
-
-def goes_on_with_one_process(out: Path, step: int, undisturbed: dict) -> None:
-    """Another number of devices: the same but for rounding. The record says so."""
-    (done,) = finish(start(out, count=1))
-    assert done[0] == 0 and f"going on from step {step} in" in done[1]
-    assert line(out)["resumed"][-1]["setting"]["devices"] == 2
-    assert line(out)["final"]["val_accuracy"] == pytest.approx(
+    status, errors = goes_on_with_one_process(tmp_path / "one", capsys)
+    assert status == 0 and f"going on from step {reached} in" in errors
+    assert line(tmp_path / "one")["resumed"][-1]["setting"]["devices"] == 2
+    assert line(tmp_path / "one")["final"]["val_accuracy"] == pytest.approx(
         undisturbed["final"]["val_accuracy"], abs=0.3
     )
+
+
+def goes_on_with_one_process(out: Path, capsys) -> tuple[int, str]:
+    """Another number of devices: the same but for rounding. The record says so."""
+    with pytest.raises(SystemExit) as ended:
+        main(EXPERIMENT, [*COMMAND[1:], "--out", str(out), "--jobs", "0"])
+    return ended.value.code, capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

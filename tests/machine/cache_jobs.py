@@ -7,23 +7,48 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vggbn.machine import compile_cache
+from vggbn.machine.clock import Clock
 from vggbn.runs import run as runs
 
 HITS, MISSES = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_misses"
 ASKED = "/jax/compilation_cache/compile_requests_use_cache"
 
 
+SOME = 8
+
+
 def train(payload, report):
     """One run with the cache of its store: what it compiled, and its record."""
     recipe, store = payload
-    events: Counter[str] = Counter()
-    jax.monitoring.register_event_listener(lambda event, **_: events.update([event]))
+    found = _count()
     compile_cache.use(store.cache)
     (store.folder(recipe, 0) / "run.json").unlink(missing_ok=True)  # else it would be found
     record = runs.train_run(recipe, 0, store)
-    return {"asked": events[ASKED], "hits": events[HITS], "misses": events[MISSES]}, record
+    return found(), record
+
+
+def compile_some(folder, report):
+    """SOME small programs with the cache of this folder: what was compiled; their results, and the
+    clock's seconds."""
+    found, clock = _count(), Clock("all")
+    compile_cache.use(folder)
+    results = [float(jax.jit(lambda x, n=n: x * n + 1)(np.float32(2))) for n in range(SOME)]
+    return found(), (results, clock.stop())
+
+
+def _count():
+    """A function that gives {asked, hits, misses} since now."""
+    events: Counter[str] = Counter()
+    jax.monitoring.register_event_listener(lambda event, **_: events.update([event]))
+    return lambda: {"asked": events[ASKED], "hits": events[HITS], "misses": events[MISSES]}
+
+
+def call(function, report):
+    """Any work whatever, each job's own."""
+    return function(None, report)
 
 
 def busy_threads(payload, report):

@@ -1,13 +1,18 @@
-"""What test_full_disk.py does on a small disk: `python -m tests.runs.full_disk_jobs DISK WHAT`."""
+"""What test_full_disk.py does on a small disk: `python -m tests.runs.full_disk_jobs DISK`."""
 
+import contextlib
+import io
 import json
-import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.runs.test_survival import ENV, outcome, start
+from experiments.bn_ablation import EXPERIMENT
+from tests.runs.survival_jobs import train
+from tests.runs.test_survival import outcome
 from vggbn.claims import results
+from vggbn.commands.experiment import main
+from vggbn.errors import exit_with
 from vggbn.runs import saved_steps
 
 
@@ -24,37 +29,40 @@ def fill(disk: Path) -> Path:
     return path
 
 
-def finish(job: subprocess.Popen) -> dict:
-    _, errors = job.communicate(timeout=600)
-    return {"status": job.returncode, "stderr": errors}
+def ending(work: Callable[[], int | None]) -> dict:
+    """How a command ends that does this work."""
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
+        try:
+            exit_with(work)
+        except SystemExit as end:
+            return {"status": end.code, "stderr": errors.getvalue()}
 
 
 def steps(disk: Path) -> dict:
-    """The disk is full when a step is to be saved."""
-    job = start(disk / "out", "vgg", 0.5)  # time to fill the disk between two steps
-    while not (
-        folders := [*(disk / "out" / "runs").glob("*/seed0/steps")]
-    ) or not saved_steps.steps(folders[0]):
-        time.sleep(0.01)
-    filler = fill(disk)
-    full = finish(job)
-    kept = saved_steps.newest(folders[0])
-    filler.unlink()
-    again = finish(start(disk / "out", "vgg", 300))
-    return {"full": full, "kept": kept and kept.step, "again": again, "bits": outcome(disk / "out")}
+    """The disk is full when a step is to be saved, and some are."""
+    out, kept = disk / "out", []
+
+    def fill_after_a_step(record: dict) -> None:
+        for folder in (out / "runs").glob("*/seed0/steps"):
+            if saved_steps.steps(folder) and not (disk / "filler").exists():
+                fill(disk)
+
+    full = ending(lambda: train(out, "mlp", 0.0, fill_after_a_step))
+    for folder in (out / "runs").glob("*/seed0/steps"):
+        kept.append(saved_steps.newest(folder).step)
+    (disk / "filler").unlink()
+    again = ending(lambda: train(out, "mlp", 300, print))
+    return {"full": full, "kept": kept, "again": again, "bits": outcome(out)}
 
 
 def end(disk: Path) -> dict:
     """The disk is full when the run ends and has saved no step."""
-    job = start(disk / "out", "mlp", 300)
-    assert job.stdout
-    job.stdout.readline()
-    filler = fill(disk)
-    full = finish(job)
-    found = [path.name for path in (disk / "out" / "runs").glob("*/seed0/run.json")]
-    filler.unlink()
-    again = finish(start(disk / "out", "mlp", 300))
-    return {"full": full, "kept": found, "again": again, "bits": outcome(disk / "out")}
+    out = disk / "other"
+    full = ending(lambda: train(out, "mlp", 300, lambda record: fill(disk)))
+    found = [path.name for path in (out / "runs").glob("*/seed0/run.json")]
+    (disk / "filler").unlink()
+    again = ending(lambda: train(out, "mlp", 300, print))
+    return {"full": full, "kept": found, "again": again, "bits": outcome(out)}
 
 
 def line(disk: Path) -> dict:
@@ -79,14 +87,13 @@ def line(disk: Path) -> dict:
 
 def command(disk: Path) -> dict:
     """The whole command line on a full disk."""
-    fill(disk)
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.bn_ablation", "--size", "smoke", "--out", str(disk)],
-        env=ENV, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return {"status": done.returncode, "stderr": done.stderr}
+    filler = fill(disk)
+    argv = ["--size", "smoke", "--data", "digits", "--jobs", "1", "--out", str(disk)]
+    found = ending(lambda: main(EXPERIMENT, argv))
+    filler.unlink()
+    return found
 
 
 if __name__ == "__main__":
     disk = Path(sys.argv[1])
-    print(json.dumps(globals()[sys.argv[2]](disk)))
+    print(json.dumps({what.__name__: what(disk) for what in (steps, end, line, command)}))

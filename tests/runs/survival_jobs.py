@@ -1,28 +1,43 @@
-"""What test_survival.py kills: `python -m tests.runs.survival_jobs OUT NET SAVE_EVERY`."""
+"""What test_survival.py kills: `python -m tests.runs.survival_jobs OUT NET SAVE_EVERY`.
+
+At each evaluation it says the step and waits for a line, or for the end of its input: whoever
+started it decides how far it comes, however quick the machine is.
+"""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from vggbn.errors import exit_with
 from vggbn.machine import compile_cache, compiling
 from vggbn.runs import run as runs
+from vggbn.training import loop
 from vggbn.training.recipe import Recipe
 
-SMALL = Recipe(data="digits", image_size=8, schedule="plateau", lr_every=1000.0, evaluations=40)
+SMALL = Recipe(
+    data="digits", image_size=8, norm="batch", crop_pad=1, distortion=0.1, schedule="plateau",
+)  # fmt: skip
 NETS = {
-    "mlp": SMALL.but(model="mlp", fc=24, norm="batch", steps=2560, lr=0.02),
-    "vgg": SMALL.but(width=1 / 32, fc=16, norm="batch", crop_pad=1, distortion=0.1, steps=160),
+    "mlp": SMALL.but(model="mlp", fc=24, lr=0.02, lr_every=3.0, steps=64, evaluations=16),
+    "longer vgg": SMALL.but(width=1 / 32, fc=16, lr_every=1000.0, steps=1200, evaluations=120),
 }
-NETS["longer vgg"] = NETS["vgg"].but(steps=1200, evaluations=120)
 
 
-def main(out: str, net: str, save_every: str) -> int:
-    store = runs.Store(Path(out) / "runs", save_every=float(save_every))
+def train(out: str | Path, net: str, save_every: float, on_report: Callable) -> None:
+    """The run of seed 0 in `out`/runs, as a command's worker makes it."""
+    loop.TOGETHER.clear()  # one step a program, as of large nets: any two can be told apart
+    store = runs.Store(Path(out) / "runs", save_every=save_every)
     compiling.tune_process()
     compile_cache.use(store.cache)
-    runs.train_run(NETS[net], 0, store, lambda record: print(record["step"], flush=True))
-    return 0
+    runs.train_run(NETS[net], 0, store, on_report)
+
+
+def tell_and_wait(record: dict) -> None:
+    if "val_accuracy" in record:
+        print(record["step"], flush=True)
+        sys.stdin.readline()
 
 
 if __name__ == "__main__":
-    exit_with(lambda: main(*sys.argv[1:]))
+    out, net, save_every = sys.argv[1:]
+    exit_with(lambda: train(out, net, float(save_every), tell_and_wait))

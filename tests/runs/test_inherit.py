@@ -6,10 +6,10 @@ import pytest
 
 from tests.models.test_models import random_like, shapes, small
 from vggbn.errors import UserError
-from vggbn.jobs import pool
+from vggbn.jobs import here, pool
 from vggbn.models.inherit import STAGES, inherit
+from vggbn.runs import many
 from vggbn.runs import run as runs
-from vggbn.runs.many import train_many, with_ancestors
 from vggbn.runs.place import Place
 from vggbn.training.recipe import Recipe
 
@@ -88,11 +88,12 @@ def test_a_child_starts_where_its_parent_ended(tmp_path):
     assert child.record["final"]["test_accuracy"] == parent.record["final"]["test_accuracy"] > 0.2
 
 
-def test_ancestors_are_trained_once_and_before(tmp_path):
+def test_ancestors_are_trained_once_and_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(many, "_train", lambda place, report: runs.train_run(*place, report))
     store = runs.Store(tmp_path / "runs")
     wanted = {f"g{seed}": Place(GRANDCHILD, seed, store) for seed in (0, 1)}
     wanted["second child"] = Place(CHILD.but(steps=2), 0, store)
-    every = with_ancestors(wanted)
+    every = many.with_ancestors(wanted)
     ids = [(recipe.id, seed) for recipe, seed, _ in every.values()]
     line = [PARENT.id, CHILD.id, GRANDCHILD.id]
     assert ids[:6] == [(i, 0) for i in line] + [(i, 1) for i in line]
@@ -102,7 +103,16 @@ def test_ancestors_are_trained_once_and_before(tmp_path):
     def write(name, record):
         written.append((name, record["id"]))
 
-    assert train_many(wanted, pool.local(2), write) == 0
+    done = set()
+
+    def run_jobs(jobs, work, events):
+        assert all(job.after for job in jobs if job.payload.parent)
+        for job in jobs:
+            assert job.after <= done
+            here.run_jobs([job], work, events)
+            done.add(job.name)
+
+    assert many.train_many(wanted, pool.Engine(run_jobs, 1, here=True), write) == 0
     assert sorted(written) == [
         ("g0", GRANDCHILD.id), ("g1", GRANDCHILD.id), ("second child", CHILD.but(steps=2).id),
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from tests.data.test_prepare import make_archives
 from tests.support import programs
 from tests.support.photographs import encoded, texture
-from tests.support.trees import assert_same
+from tests.support.trees import assert_same, deviation
 from tests.training import stream_jobs
 from vggbn.commands import prepare
 from vggbn.commands.experiment import run
@@ -98,12 +98,12 @@ def nothing_left_behind():
 
 
 def test_a_run_by_scale_jitter_learns_and_its_history_is_complete(clothes):
-    recipe = JITTER.but(steps=300, dropout=0.0)
+    recipe = JITTER.but(steps=100, dropout=0.0)
     found = loop.fit(Task.of(recipe, SEED, clothes))
     assert [r["step"] for r in found.history] == loop.evaluation_steps(recipe)
-    assert int(found.state.step) == 300 and int(found.state.diverged_at) == -1
-    assert found.history[-1]["train_loss"] < 0.75 * found.history[0]["train_loss"]
-    assert found.history[-1]["train_accuracy"] > 0.65
+    assert int(found.state.step) == 100 and int(found.state.diverged_at) == -1
+    assert found.history[-1]["train_loss"] < 0.85 * found.history[0]["train_loss"]
+    assert found.history[-1]["train_accuracy"] > 0.62  # of 544 guesses: chance is 0.5 ± 0.02
 
 
 def test_scores_are_those_of_the_set_in_memory(clothes, straight, sets):
@@ -115,19 +115,6 @@ def test_scores_are_those_of_the_set_in_memory(clothes, straight, sets):
     assert (last["val_loss"], last["val_accuracy"]) == (scores["loss"], scores["accuracy"])
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_who_decodes_changes_no_bit(clothes, straight, workers):
-    decoders = set()
-    with nothing_left_behind():
-        found = loop.fit(
-            Task.of(JITTER, SEED, clothes), workers=workers,
-            on_step=lambda step, reached: decoders.update(multiprocessing.active_children()),
-        )  # fmt: skip
-    assert len(decoders) == workers
-    assert_same(found.state, straight.state)
-    assert found.history == straight.history
-
-
 def test_a_prepared_set_trains_as_the_folder_it_was_made_of(sets, straight):
     recipe = JITTER.but(data="clothes")
     store = runs.Store(sets / "out" / "runs", str(sets / "tfds"))
@@ -137,7 +124,7 @@ def test_a_prepared_set_trains_as_the_folder_it_was_made_of(sets, straight):
 
 
 def test_a_kept_run_is_that_of_the_loop(sets, straight):
-    store = store_of(sets, workers=1)
+    store = store_of(sets)
     record = runs.train_run(JITTER, SEED, store)
     assert record["status"] == "ok" and record["recipe"]["loading"] == "stream"
     assert record["history"] == straight.history
@@ -151,19 +138,22 @@ class Stop(Exception):
     """What ends a run in the middle."""
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("at", [1, 5, 12])
+@pytest.mark.parametrize("at, workers", [(1, (0, 0)), (5, (2, 1)), (12, (0, 0))])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(clothes, straight, at, workers):
-    kept = []
+    """Whoever decodes, before and after."""
+    kept, decoders = [], set()
 
     def stop(step, reached):
+        decoders.update(multiprocessing.active_children())
         if step == at:
             kept.append(reached)
             raise Stop
 
     with nothing_left_behind(), pytest.raises(Stop):
-        loop.fit(Task.of(JITTER, SEED, clothes), on_step=stop, workers=workers)
-    found = loop.fit(Task.of(JITTER, SEED, clothes), **kept[0]._asdict(), workers=workers)
+        loop.fit(Task.of(JITTER, SEED, clothes), on_step=stop, workers=workers[0])
+    assert len(decoders) == workers[0]
+    with nothing_left_behind():
+        found = loop.fit(Task.of(JITTER, SEED, clothes), **kept[0]._asdict(), workers=workers[1])
     assert_same(found.state, straight.state)
     assert found.history == straight.history
 
@@ -190,8 +180,21 @@ def test_a_damaged_image_ends_the_run_by_its_name(sets, tmp_path, workers):
 # --- beside a set in memory ----------------------------------------------------------------------
 
 
-def test_images_of_one_size_train_as_they_do_in_memory(data_dir, monkeypatch):
-    """The same batches, crops, mirror images and colours, to the last bit."""
+@pytest.fixture(scope="module")
+def held_and_lazy(data_dir) -> tuple[Dataset, Dataset]:
+    return stream_jobs.cifar(data_dir)
+
+
+def test_images_of_one_size_train_as_they_do_in_memory(held_and_lazy):
+    """The same batches, crops, mirror images and colours; compiled quickly, the two round apart."""
+    recipe = stream_jobs.PAD.but(steps=4, evaluations=1)
+    held, lazy = (loop.fit(Task.of(recipe, SEED, dataset)) for dataset in held_and_lazy)
+    assert deviation(lazy.state.params, held.state.params) < 1e-5
+    assert deviation(lazy.history, held.history) < 1e-5
+
+
+@pytest.mark.slow
+def test_images_of_one_size_train_to_the_same_bits_as_in_memory(data_dir, monkeypatch):
     programs.as_users_do(monkeypatch)
     run = subprocess.run(
         [sys.executable, "-m", "tests.training.stream_jobs", str(data_dir)],
@@ -200,8 +203,8 @@ def test_images_of_one_size_train_as_they_do_in_memory(data_dir, monkeypatch):
     assert run.returncode == 0, run.stderr[-2000:]
 
 
-def test_population_statistics_are_those_of_the_set_in_memory(data_dir):
-    held, lazy = (Task.of(stream_jobs.PAD, SEED, data) for data in stream_jobs.cifar(data_dir))
+def test_population_statistics_are_those_of_the_set_in_memory(held_and_lazy):
+    held, lazy = (Task.of(stream_jobs.PAD, SEED, dataset) for dataset in held_and_lazy)
     state = init_state(held.recipe, held.program, SEED)
     assert_same(*(loop.population_stats(task, state) for task in (lazy, held)))
 
@@ -222,8 +225,9 @@ def lines(name: str, flags: list[str], edits: list[str], out) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_papers_table_3_from_the_two_tars_of_imagenet(tmp_path, monkeypatch):
-    """Prepared and trained by the commands of the real set; only numbers are smaller."""
+@pytest.fixture
+def imagenet_dir(tmp_path, monkeypatch):
+    """A folder of prepared sets: ImageNet from its two tars, by the command; smaller numbers."""
     synsets = ("n01440764", "n01443537")
     photograph = lambda i: encoded(texture(70 + i, 90 - i, i), "JPEG")  # noqa: E731
     train_images = {
@@ -239,14 +243,31 @@ def test_the_papers_table_3_from_the_two_tars_of_imagenet(tmp_path, monkeypatch)
     with pytest.raises(SystemExit) as ended:
         prepare.main([*command, str(tmp_path / "data")])
     assert ended.value.code == 0
-    flags = ["--size", "paper", "--data", "imagenet2012", "--data-dir", str(tmp_path / "data")]
+    return tmp_path / "data"
+
+
+def check_imagenets(record):
+    assert record["recipe"]["loading"] == "stream" and record["status"] == "ok"
+    assert record["data"]["note"].startswith("ImageNet 2012 (TFDS 5.1.0)")
+    assert record["history"][-1]["step"] == 4 and record["final"]["test_n"] == 4
+
+
+def test_a_net_and_its_parent_train_on_prepared_imagenet(imagenet_dir, tmp_path):
+    parent = JITTER.but(data="imagenet2012", steps=4)
+    recipe = parent.but(parent=parent, inherit="stages")
+    store = runs.Store(tmp_path / "runs", str(imagenet_dir))
+    for each in (runs.train_run(recipe, SEED, store), runs.find_record(parent, SEED, store)):
+        check_imagenets(each)
+
+
+@pytest.mark.slow
+def test_the_papers_table_3_on_prepared_imagenet(imagenet_dir, tmp_path):
+    """By the command of the real set."""
+    flags = ["--size", "paper", "--data", "imagenet2012", "--data-dir", str(imagenet_dir)]
     found = lines("vgg_depth", [*flags, "--only", "B"], [*TINY, *SCALES], tmp_path / "out")
     assert [line["variant"] for line in found] == ["B", "B dense"]
-    line = found[0]
-    assert line["recipe"]["loading"] == "stream" and line["status"] == "ok"
-    assert line["data"]["note"].startswith("ImageNet 2012 (TFDS 5.1.0)")
-    assert line["history"][-1]["step"] == 4 and line["final"]["test_n"] == 4
-    parent = line["recipe"]["parent"]  # trained before it, from the same tars
+    check_imagenets(found[0])
+    parent = found[0]["recipe"]["parent"]  # trained before it, from the same tars
     assert (parent["model"], parent["loading"]) == ("vgg_a", "stream")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from vggbn.errors import UserError, unknown
@@ -228,9 +229,10 @@ def smoothed(values: ArrayLike, window: int = 3) -> NDArray[np.float64]:
     if window < 1 or window % 2 == 0:
         raise UserError(f"The smoothing window must be a positive odd number, not {window}.")
     curve, half = np.asarray(values, dtype=np.float64), window // 2
-    result = np.full(curve.shape, np.nan)
-    for i in np.flatnonzero(~np.isnan(curve)):
-        result[i] = np.nanmedian(curve[max(0, i - half) : i + half + 1])
+    result, known = np.full(curve.shape, np.nan), ~np.isnan(curve)
+    if known.any():
+        windows = sliding_window_view(np.pad(curve, half, constant_values=np.nan), window)
+        result[known] = np.nanmedian(windows[known], axis=1)
     return result
 
 

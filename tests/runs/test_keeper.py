@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
+from vggbn.commands.evaluate import main as evaluate_main
 from vggbn.errors import UserError
 from vggbn.identity import equalities
 from vggbn.machine import provenance
-from vggbn.runs import keeper as kept
+from vggbn.runs import keeper, saved_steps
 from vggbn.runs import run as runs
-from vggbn.runs import saved_steps
 from vggbn.training.recipe import Recipe
 from vggbn.training.step import init_state
 from vggbn.training.task import static_of
@@ -127,13 +127,28 @@ def test_a_run_that_ends_soon_saves_no_step(tmp_path):
     assert sorted(path.name for path in store.folder(TINY, 0).iterdir()) == ["run.json", "weights"]
 
 
+def test_the_best_step_stays_and_can_be_evaluated(store, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    worse = TINY.but(lr=0.5)  # and worse: the best step is not the last
+    history = runs.train_run(worse, 0, store)["history"]
+    best = max(history, key=lambda record: record["val_accuracy"])
+    assert saved_steps.steps(steps_of(worse, store)) == [best["step"]] != [worse.steps]
+    argv = [str(store.folder(worse, 0)), "digits", "--split", "validation", "--best"]
+    with pytest.raises(SystemExit) as end:
+        evaluate_main(argv)
+    out, err = capsys.readouterr()
+    assert end.value.code == 0, err
+    assert f"the weights of step {best['step']}," in out
+    assert f"top-1              {100 * best['val_accuracy']:6.2f} %" in out
+
+
 def test_without_a_saved_step_there_is_no_best(store, tmp_path):
     with pytest.raises(UserError, match="no best step"):
-        kept.best(tmp_path, None)
+        keeper.best(tmp_path, None)
 
 
 def test_reports_tell_the_step_and_the_mean_loss_since_the_last(store, monkeypatch):
-    monkeypatch.setattr(kept, "BEAT", 0.0)
+    monkeypatch.setattr(keeper, "BEAT", 0.0)
     seen = []
     record = runs.train_run(TINY, 0, store, seen.append)
     beats = [r for r in seen if "val_accuracy" not in r]
@@ -147,7 +162,7 @@ def test_reports_tell_the_step_and_the_mean_loss_since_the_last(store, monkeypat
 def test_a_state_survives_its_names(store):
     dataset = runs.load_data(TINY, 0, store)
     state = init_state(TINY, static_of(TINY, dataset), 0)
-    again = kept._tree(kept._arrays(state), state)
+    again = keeper._tree(keeper._arrays(state), state)
     assert jax.tree.structure(again) == jax.tree.structure(state)
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(state), strict=True):
         assert a.dtype == b.dtype
