@@ -116,6 +116,8 @@ def test_a_stale_page_is_a_fault(tmp_path, monkeypatch):
 
 
 def test_the_text_counts_states_and_intervals():
+    from scipy.stats import ttest_1samp
+
     one = judgement()
     rows = [
         Row("BN-1", "", "exact", "tests/nn/test_norm.py::x"),
