@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 INTERRUPTED = 130  # the exit status after Ctrl-C
@@ -69,12 +70,30 @@ def on_signal(number: int, handler: Callable) -> Iterator[None]:
         signal.signal(number, before)
 
 
+def ignore_late_callbacks() -> None:
+    """Let a process say nothing of what TensorStore still has to tell Orbax when that has given up.
+
+    After a save that failed, its threads go on to call an event loop that is closed: dozens of
+    tracebacks behind the one sentence that is needed. A process of ours says so when it starts, and
+    it stays so: they come late.
+    """
+    hook = sys.unraisablehook
+    if not (isinstance(hook, partial) and hook.func is _tell_unless_late):
+        sys.unraisablehook = partial(_tell_unless_late, hook)
+
+
+def _tell_unless_late(tell: Callable, unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        tell(unraisable)
+
+
 def exit_with(work: Callable[[], int | None], *, kept: str = "") -> NoReturn:
     """Do the work of a command line and exit with its status, or 0.
 
     A UserError or an OSError becomes one sentence and status 2, Ctrl-C one and INTERRUPTED, SIGTERM
     one and PREEMPTED. `kept` says what none of them loses.
     """
+    ignore_late_callbacks()
     try:
         with on_signal(signal.SIGTERM, raise_preempted):
             status = work()

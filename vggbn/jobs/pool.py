@@ -19,7 +19,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
-from vggbn.errors import PREEMPTED, Preempted, UserError, on_signal, said
+from vggbn.errors import PREEMPTED, Preempted, UserError, ignore_late_callbacks, on_signal, said
 from vggbn.machine import environment
 
 ATTEMPTS = 2
@@ -212,6 +212,7 @@ def _hear(worker: _Worker, events: Events, pending: list[Job], attempts: Counter
 def _child(connection, work: Callable) -> None:
     """The worker's loop. Ctrl-C is the parent's affair; SIGTERM ends work that has not its own way
     to stop, and a parent that is killed takes the worker along."""
+    ignore_late_callbacks()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda signum, frame: os._exit(PREEMPTED))
     threading.Thread(target=_die_with_parent, daemon=True).start()
