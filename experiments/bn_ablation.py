@@ -144,12 +144,12 @@ def judge_bn_16(results: Results) -> Verdict:
     return Verdict(outcome, gap, "points", f"{detail}; Fisher p = {least:.2g}", least)
 
 
-def judge_difference(plus: str, minus: str, *, equivalence: bool = False):
+def judge_difference(plus: str, minus: str):
     """The judge of `plus` against `minus` by final test accuracy and MARGIN."""
 
     def judge(results: Results) -> Verdict:
         interval = verdict_interval(difference(results, plus, minus))
-        found = verdict(interval, margin=MARGIN, equivalence=equivalence)
+        found = verdict(interval, margin=MARGIN)
         return Verdict(found, interval, "points", f"{plus} less {minus}")
 
     return judge
