@@ -264,6 +264,12 @@ def test_a_plateau_is_judged_at_even_steps():
     assert loop.evaluation_steps(recipe.but(steps=2)) == [1, 2]
 
 
+def test_evaluation_steps_are_even_where_the_recipe_says_so():
+    recipe = BASE.but(steps=600, evaluations=60, spacing="even")
+    assert loop.evaluation_steps(recipe) == list(range(10, 601, 10))
+    assert loop.evaluation_steps(recipe.but(watch="weights"))[0] == 10
+
+
 def test_the_last_step_is_evaluated_even_if_only_one_is():
     assert loop.evaluation_steps(BASE.but(steps=1000, evaluations=1)) == [1000]
 

@@ -143,12 +143,12 @@ def single_view(recipe: Recipe, split: AnySplit) -> AnySplit:
 
 
 def evaluation_steps(recipe: Recipe) -> list[int]:
-    """About recipe.evaluations log-spaced steps from 10 on; the last step is one of them.
+    """About recipe.evaluations steps, evenly or log-spaced; the last step is one of them.
 
-    From 1 on where something is watched: it changes at once. A plateau is judged by as many steps
-    each time: there they are evenly spaced.
+    Log-spaced ones start at step 10, or at 1 where something is watched: it changes at once. A
+    plateau is judged by as many steps each time: there they are evenly spaced.
     """
-    if recipe.schedule == "plateau":
+    if recipe.spacing == "even" or recipe.schedule == "plateau":
         spaced = np.linspace(0, recipe.steps, recipe.evaluations + 1)[1:]
         return sorted({max(1, round(step)) for step in spaced})
     first = 10 if recipe.watch == "none" else 1

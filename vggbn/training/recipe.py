@@ -77,9 +77,10 @@ class Recipe:
     dropout: float = 0.5
     accumulate: int = 1  # parts of a batch, one after another; BN sees each by itself
     # evaluation
-    evaluations: int = 25  # points of the learning curve: log-spaced, even ones for a plateau
+    evaluations: int = 25  # points of the learning curve
     watch: str = "none"  # what each point tells besides scores: evaluate/watch.py
     population_batches: int = 32  # training batches of Algorithm 2
+    spacing: str = "log"  # of the curve's points: log | even (always, for a plateau)
 
     def but(self, **edits: Any) -> Recipe:
         """The recipe with these fields changed. UserError: unknown field, bad value, no change."""
@@ -148,6 +149,7 @@ CHOICES = {
     "precision": PRECISIONS,
     "schedule": SCHEDULES,
     "l2_on": L2_ON,
+    "spacing": ("log", "even"),
     "watch": WATCHES,
     "inherit": ("all", "stages"),
 }
