@@ -53,6 +53,10 @@ class MissingRuns(Exception):
     """A claim needs a variant, or seeds of it, that have not been run."""
 
 
+class NotTested(MissingRuns):
+    """These runs, however many, cannot decide a claim: the protocol is another one."""
+
+
 class Results:
     """The runs of one experiment, by variant and seed, of which pairs may be formed.
 
@@ -61,7 +65,8 @@ class Results:
     setting (jaxlib, device, threads); another seed may come from another machine. Where a seed was
     begun on several, the setting with the most runs of it holds it, `setting` itself at a tie.
     Variants outside of `core` (None: there are none) are no part of a claim and form such a set of
-    their own. `left_out` says how many lines of the file do not count, and why: {reason: number};
+    their own. `target`: the accuracy that speeds are measured to (None: see `targets`). `left_out`
+    says how many lines of the file do not count, and why: {reason: number};
     `of_other_code` are those of the recipes that count; `asked` are the arms that somebody wanted.
     """
 
@@ -72,9 +77,11 @@ class Results:
         setting: dict,
         core: Collection[str] | None = None,
         made: Callable[[str, Line], bool] | None = None,
+        target: float | None = None,
     ):
         self.variants, self.left_out = list(ids), Counter()
         self.of_other_code: list[Line] = []
+        self.target = target
         self.asked: set[str] = set()
         self._judged = False
         self._core = set(ids if core is None else core)
@@ -191,7 +198,10 @@ class Results:
         return float(np.nanmax(values)) if np.isfinite(values).any() else math.nan
 
     def targets(self, baseline: str) -> dict[int, float]:
-        """For each seed the mean over the OTHER seeds of the baseline's best."""
+        """For each seed the accuracy to reach: `target`, or else the mean over the OTHER seeds of
+        the baseline's best."""
+        if self.target is not None:
+            return dict.fromkeys(self.seeds(baseline), self.target)
         best = {seed: self.best(baseline, seed) for seed in self.seeds(baseline)}
         if len(best) < 2 or not all(map(math.isfinite, best.values())):
             raise MissingRuns(f"needs two seeds of {baseline}, all of which learn")

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from vggbn.claims.results import MissingRuns, Results
+from vggbn.claims.results import MissingRuns, NotTested, Results
 from vggbn.claims.stats import Interval, Judgement
 from vggbn.experiment.exact import ExactClaim
 from vggbn.experiment.gate import TRAINED_NETS, Gate
 from vggbn.experiment.views import View
-from vggbn.report import Chart, Table
+from vggbn.report import Chart, Effects, Table
 from vggbn.training.recipe import Recipe
 
 
@@ -36,10 +36,10 @@ class Claim:
 
     id: a paper's, such as BN-15, as docs/papers.md has it, or one of your own. paper: what the
     paper found; primary: the data set whose verdict counts ("": any). `judge` may raise
-    MissingRuns. is_primary: one of the few claims that the suite is judged by; the others are
-    secondary, and of their many intervals some are wrong by chance. gate: what must be true of the
-    runs, or nothing is decided. not_tested: why this protocol cannot decide the claim, which then
-    has no judge.
+    MissingRuns, or NotTested where some sizes of the experiment cannot decide the claim.
+    is_primary: one of the few claims that the suite is judged by; the others are secondary, and of
+    their many intervals some are wrong by chance. gate: what must be true of the runs, or nothing
+    is decided. not_tested: why this protocol cannot decide the claim, which then has no judge.
     """
 
     id: str
@@ -79,6 +79,8 @@ class Claim:
             return Verdict("not tested", NO_INTERVAL, "", self.not_tested)
         try:
             found = self.judge(results)
+        except NotTested as reason:
+            return Verdict("not tested", NO_INTERVAL, "", str(reason))
         except MissingRuns as missing:
             return Verdict("inconclusive", NO_INTERVAL, "", f"not judged: {missing}")
         if refusal := self.gate.refusal(results, baseline):
@@ -102,17 +104,22 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Size:
-    """How much of the experiment is run: edits of BASE, seeds 0 … n-1, the arms (None: all).
+    """How much of the experiment is run: edits of BASE, so many seeds, the arms (None: all).
 
-    tuned: what the sweep chose at this size; options: what else `variants` asks of a size. Arms
-    outside `core` (None: there are none) get the edits `others`, unless the user edits the same
-    field, and run last; the sweep's runs have `sweep_steps` and `sweep_seeds` (None: as all), and
-    `finalists` of each arm's rates a second round at the arms' own length (0: no such round). The
-    size "full-cifar10" replaces "full" on cifar10.
+    first_seed: the seeds before it are a pilot's, and no verdict rests on them. target: the
+    validation accuracy that speeds are measured to, such as 98 % of the mean best of a pilot's
+    baseline (None: the mean best of the baseline's other seeds). tuned: what the sweep chose at
+    this size; options: what else `variants` asks of a size. Arms outside `core` (None: there are
+    none) get the edits `others`, unless the user edits the same field, and run last; the sweep's
+    runs have `sweep_steps` and `sweep_seeds` (None: as all), and `finalists` of each arm's rates a
+    second round at the arms' own length (0: no such round). The size "full-cifar10" replaces "full"
+    on cifar10.
     """
 
     seeds: int
     edits: Mapping[str, Any] = field(default_factory=dict)
+    first_seed: int = 0
+    target: float | None = None
     tuned: Tuned = Tuned()
     options: Mapping[str, Any] = field(default_factory=dict)
     arms: tuple[str, ...] | None = None
@@ -169,7 +176,7 @@ class Experiment:
     notes: tuple[str, ...] = ()
     views: Callable[[Mapping[str, Recipe]], dict[str, View]] = lambda variants: {}
     tables: Callable[[Results], list[Table]] = lambda results: []
-    charts: Callable[[Results], dict[str, Chart]] = lambda results: {}
+    charts: Callable[[Results], Mapping[str, Chart | Effects]] = lambda results: {}
     any_images: Mapping[str, Any] = field(default_factory=lambda: ANY_IMAGES)
     gallery: bool = False
     exact: tuple[ExactClaim, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,8 +58,10 @@ class Plan(NamedTuple):
         counts(name, line): whether the line is of the code that is asked for (None: of today's).
         """
         core = {name for name in self.ids() if self.size.is_core(name)}
-        lines = results.read(self.results_path)
-        return Results(lines, self.ids(), setting, core, counts or self.is_of_today)
+        first = self.size.first_seed
+        lines = [line for line in results.read(self.results_path) if line["seed"] >= first]
+        counts = counts or self.is_of_today
+        return Results(lines, self.ids(), setting, core, counts, self.size.target)
 
     def is_of_today(self, name: str, line: Mapping[str, Any]) -> bool:
         """Whether today's code, or code that makes the same numbers, made this line."""
@@ -82,11 +85,13 @@ def make_plan(
     if size_name not in size_names(experiment):
         raise unknown("size", size_name, size_names(experiment))
     size = experiment.sizes.get(f"{size_name}-{data}", experiment.sizes[size_name])
-    base = edited(experiment.base, {**size.edits, **size.tuned.base})
+    base = own = edited(experiment.base, {**size.edits, **size.tuned.base})
     if data and data != base.data:
         images = {} if data in embedded_names() else experiment.any_images
         base = edited(base, {**images, "data": data})
     base = edited(base, edits or {})
+    if base != own:  # a pilot's target is of this recipe and its data alone
+        size = replace(size, target=None)
     others = {k: v for k, v in size.others.items() if k not in (edits or {})}
     variants = {
         name: recipe if size.is_core(name) else edited(recipe, others)
@@ -110,7 +115,7 @@ def make_plan(
         base=base,
         baseline=experiment.baseline or next(iter(variants)),
         variants=chosen_variants,
-        seeds=range(n),
+        seeds=range(size.first_seed, size.first_seed + n),
         folder=folder,
         views=views,
     )

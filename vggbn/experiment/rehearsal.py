@@ -97,7 +97,7 @@ def make_up(plan: Plan) -> Results:
             **{n: lambda rng, seed: _view(plan.base, rng, seed) for n in plan.views},
         }.items()
     ]
-    return Results(lines, ids, SETTING)
+    return Results(lines, ids, SETTING, target=plan.size.target)
 
 
 def _trained(recipe: Recipe, rng: np.random.Generator, seed: int) -> Line:
