@@ -3,16 +3,21 @@
 Everything is rendered from the plain records of `records`; nothing here knows of models.
 """
 
+from vggbn.report.effects import Effects
 from vggbn.report.html import write_html
 from vggbn.report.records import Chart, Curve, Picture, Report, Table
+from vggbn.report.tables import points_text, ratio_text
 from vggbn.report.text import results_markdown, verdict_table
 
 __all__ = [
     "Chart",
     "Curve",
+    "Effects",
     "Picture",
     "Report",
     "Table",
+    "points_text",
+    "ratio_text",
     "results_markdown",
     "verdict_table",
     "write_html",

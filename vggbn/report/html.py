@@ -9,7 +9,8 @@ from types import MappingProxyType
 
 from vggbn import files
 from vggbn.claims.stats import VERDICTS, Judgement
-from vggbn.report import figures, svg, tables
+from vggbn.report import effects, figures, svg, tables
+from vggbn.report.effects import Effects
 from vggbn.report.records import Chart, Report, Table, finished
 from vggbn.report.text import banner, chance_note
 
@@ -80,13 +81,16 @@ def _reading(report: Report) -> str:
     return _section("Our reading", words) if words else ""
 
 
-def _charts(charts: Mapping[str, Chart]) -> str:
-    drawn = [
-        _figure(figures.chart(chart), title, {name: i for i, name in enumerate(chart.series)})
-        for title, chart in charts.items()
-    ]
-    note = "Line: mean over seeds; bar: 95 % interval (Student's t over seeds)."
+def _charts(charts: Mapping[str, Chart | Effects]) -> str:
+    drawn = [_chart(title, chart) for title, chart in charts.items()]
+    note = "Line or dot: mean over seeds; bar: 95 % interval (Student's t over seeds)."
     return _section("Charts", f'<div class="panels">{"".join(drawn)}</div>', note) if drawn else ""
+
+
+def _chart(title: str, drawn: Chart | Effects) -> str:
+    if isinstance(drawn, Effects):
+        return _figure(effects.draw(drawn), title)
+    return _figure(figures.chart(drawn), title, {name: i for i, name in enumerate(drawn.series)})
 
 
 def _pictures(report: Report) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vggbn.claims.stats import PUBLISHED_SEEDS, Judgement, StepsReached
+from vggbn.report.effects import Effects
 
 OK = "ok"  # the status of a run that finished
 
@@ -94,7 +95,7 @@ class Report:
     targets: Mapping[int, float] = field(default_factory=dict)
     sweep: Mapping[str, Mapping[float, Sequence[float]]] = field(default_factory=dict)
     tables: Sequence[Table] = ()
-    charts: Mapping[str, Chart] = field(default_factory=dict)
+    charts: Mapping[str, Chart | Effects] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
     reading: Sequence[str] = ()

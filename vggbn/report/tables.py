@@ -106,6 +106,11 @@ def ratio_text(interval: Interval) -> str:
     return f"{_bound(interval, 0.0)}{mean}× [{low}, {high}]"
 
 
+def points_text(interval: Interval) -> str:
+    """A difference in percentage points with its interval, such as "+1.2 [+0.3, +2.1]"."""
+    return _interval_text(interval, "+.1f")
+
+
 def edits_text(edits: Mapping[str, tuple[Any, Any]]) -> str:
     """A variant's edits on one line: "lr 0.01 → 0.05, norm none → bn"."""
     return ", ".join(f"{name} {old} → {new}" for name, (old, new) in edits.items()) or "none"
