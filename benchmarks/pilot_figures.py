@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from math import log, sqrt
 
-from experiments.bn_ablation import CHANGES, changed
+from experiments._bn_changes import CHANGES, changed
 from vggbn.commands.experiment import main
 from vggbn.experiment.design import Experiment, Size
 from vggbn.training.recipe import Recipe

@@ -9,19 +9,12 @@ import jax
 import pytest
 from scipy.stats import ttest_1samp
 
-from experiments.bn_ablation import (
-    CHANGES,
-    CIFAR10,
-    CORE,
-    EXPERIMENT,
-    FULL,
-    JUDGED,
-    MARGIN,
-    SMALL,
-)
+from benchmarks import pilot_demo
+from experiments._bn_changes import CHANGES, LEFT_OUT, points_lost, times_more_steps
+from experiments.bn_ablation import CIFAR10, EXPERIMENT, FULL, JUDGED, MARGIN, SMALL
 from tests.support.result_lines import SETTING, diverged, line
 from vggbn.claims.looks import LEVEL
-from vggbn.claims.results import Results
+from vggbn.claims.results import Results, read
 from vggbn.errors import UserError
 from vggbn.experiment import sweep
 from vggbn.experiment.design import Tuned
@@ -53,11 +46,58 @@ def test_the_factorial_is_complete():
     assert wanted <= plan("full").variants.keys()
 
 
-def test_the_core_is_among_the_arms():
-    assert len(set(CORE)) == len(CORE) >= 10
-    assert set(CORE) <= plan("full").variants.keys()
-    for size in ("smoke", "small"):
-        assert tuple(plan(size).variants) == CORE
+# --- the arms of Figure 2 ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", ["smoke", "small"])
+def test_each_of_four_changes_is_taken_out_of_all_of_them(size):
+    arms = plan(size).variants
+    every = arms["bn+all/3"]
+    assert len(LEFT_OUT) == 4
+    fields = {name: diff(arms[f"bn+all-{name}/3"], every) for name in LEFT_OUT}
+    assert {name: list(edits) for name, edits in fields.items()} == {
+        "lr_x5": ["lr"], "no_dropout": ["dropout"], "decay": ["lr_every"], "no_lrn": ["model"]
+    }  # fmt: skip
+    base = plan(size).base
+    assert every.lr == pytest.approx(5 * base.lr) and base.l2 / every.l2 == pytest.approx(5)
+    assert (every.dropout, every.model, every.shuffle, every.norm) == (0, "vgg_a", "fresh", "batch")
+    assert base.distortion / every.distortion == pytest.approx(3)
+    assert diff(arms["bn/3"], every).keys() == {
+        "lr", "dropout", "l2", "model", "shuffle", "distortion"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("size", ["smoke", "small"])
+def test_a_budget_of_its_own_is_a_third_and_the_decay_is_compressed_as_much(size):
+    arms, base = plan(size).variants, plan(size).base
+    for name, recipe in arms.items():
+        part = 3 if name.endswith("/3") else 1
+        assert recipe.steps * part == base.steps and recipe.spacing == "even"
+        assert recipe.steps / recipe.evaluations == 10, "one resolution for every arm"
+        slow = part == 1 or name == "bn+all-decay/3"
+        assert recipe.lr_every * (1 if slow else 3) == pytest.approx(base.lr_every)
+
+
+def test_the_small_size_is_judged_on_seeds_that_the_pilot_did_not_use():
+    small = plan("small")
+    assert len(small.seeds) == 5 and small.seeds.start == 3
+    pilot = make_plan(pilot_demo.EXPERIMENT, "small", out=Path("out"))
+    assert pilot.variants == small.variants and not set(pilot.seeds) & set(small.seeds)
+
+
+def test_the_target_is_98_percent_of_the_pilot_s_baseline():
+    lines = read(pilot_demo.LINES)
+    small = plan("small")
+    assert {line["seed"] for line in lines} == {0, 1, 2}
+    assert {line["id"] for line in lines} == set(small.ids().values()), "of other recipes"
+    assert small.size.target == pytest.approx(pilot_demo.target(lines), abs=5e-4)
+
+
+def test_the_target_is_of_the_size_s_own_recipe_and_data():
+    for edits, data in (({"width": 0.25}, None), ({}, "digits")):
+        found = make_plan(EXPERIMENT, "small", out=Path("out"), data=data, edits=edits)
+        assert found.size.target is None
+    assert plan("small").size.target == plan("small").found(SETTING).target
 
 
 def test_a_size_of_one_data_set_is_no_size_of_its_own():
@@ -76,7 +116,8 @@ def test_cifar10_gets_the_epochs_that_its_verdicts_need():
         assert 15 <= epochs < 16 if name in JUDGED else 6 <= epochs < 6.1, name
         edits = diff(plan("full").variants[name], recipe)
         assert edits.keys() <= {"data", "fit", "steps", "lr", "lr_every", "init"}, name
-    assert {arm for needed in NEEDS.values() for arm in needed} <= set(JUDGED)
+    needed = [arms for claim, arms in NEEDS.items() if claim not in FIGURE_2]
+    assert {arm for arms in needed for arm in arms} <= set(JUDGED)
     searched = sweep._recipe(found, "BN, He", 0.1, found.size.sweep_steps)
     assert searched.steps * searched.batch / epoch >= 2 and searched.lr == 0.1
 
@@ -127,20 +168,19 @@ def test_every_decaying_schedule_ends_at_most_at_a_tenth(size):
             last = optim.learning_rate(
                 r.schedule, r.steps - 1, lr=r.lr, factor=r.lr_factor, every=r.lr_every
             )
-            assert last <= r.lr / 10, f"{name} of {size} ends at {last / r.lr:.3f} of its start"
+            slow = name == "bn+all-decay/3"  # whose schedule is that of the whole budget
+            assert last <= r.lr * (0.5 if slow else 0.103), (
+                f"{name} of {size} ends at {last / r.lr:.3f} of its start"
+            )
 
 
-@pytest.mark.parametrize(("size", "keys"), [("smoke", 4), ("small", 4), ("full", 6)])
+@pytest.mark.parametrize(("size", "keys"), [("smoke", 3), ("small", 3), ("full", 6)])
 def test_arms_of_one_architecture_share_a_compilation(size, keys):
-    """{no BN, BN} × {with LRN, without, and in `full` without LRN and with sigmoid}."""
+    """{no BN, BN} × {with LRN, without, and in `full` without LRN and with sigmoid}; in Figure 2
+    without BN only with LRN."""
     recipes = plan(size).variants.values()
     assert len({compile_key(recipe) for recipe in recipes}) == keys
     assert len({(r.norm, r.model, r.activation) for r in recipes}) == keys
-
-
-def test_small_verdicts_have_three_seeds():
-    assert len(plan("small").seeds) == 3
-    assert plan("small").base.steps >= 1200
 
 
 TUNED = {"small": ("SMALL", SMALL), "full": ("FULL", FULL), "full-cifar10": ("CIFAR10", CIFAR10)}
@@ -192,6 +232,8 @@ SEEDS = range(5)
 CLAIMS = {claim.id: claim for claim in EXPERIMENT.claims if claim.judge}
 NEEDS = {
     "BN-15": ("base+constant", "bn+constant", "base", "bn"),
+    "BN-15 fewer": ("base", "bn"),
+    "BN-17": ("base", "bn", "bn+all/3"),
     "BN-16": ("base", "base+lr_x5", "base+lr_x30", "bn+lr_x5", "bn+lr_x30"),
     "BN-22": ("bn", "bn+l2_5th"),
     "BN-24": ("bn", "bn+no_lrn"),
@@ -199,11 +241,16 @@ NEEDS = {
 JITTER = (-0.001, 0.0, 0.001, 0.0005, -0.0005)
 
 
+FIGURE_2 = ("BN-15 fewer", "BN-17")  # claims that only the size `small` tests
+
+
 def judged(claim, *lines):
     """lines: lists of lines of one arm each."""
-    ids = {name: f"id of {name}" for name in plan("full").variants}
-    found = Results([one for arm in lines for one in arm], ids, SETTING)
-    return CLAIMS[claim].judged(found, plan("full").baseline)
+    own = plan("small" if claim in FIGURE_2 else "full")
+    ids = {name: f"id of {name}" for name in own.variants}
+    target = 0.89 if claim in FIGURE_2 else None
+    found = Results([one for arm in lines for one in arm], ids, SETTING, target=target)
+    return CLAIMS[claim].judged(found, own.baseline)
 
 
 def ends(variant, *tests):
@@ -240,6 +287,11 @@ DETAIL_15 = (reaching("base", *SLOW), reaching("bn", *FAST))
 
 def pair_15(slow, fast):
     return reaching("base+constant", *slow), reaching("bn+constant", *fast), *DETAIL_15
+
+
+def figure_2(*steps):
+    arms = ("base", "bn", "bn+all/3")
+    return [reaching(arm, *at) for arm, at in zip(arms, steps, strict=False)]
 
 
 def arms_16(base=0, base_x5=0, base_x30=0, bn_x5=0, bn_x30=0, n=5):
@@ -287,6 +339,18 @@ CASES = {
         ),
         "not tested",
     ),
+    "15 fewer": ("BN-15 fewer", figure_2(SLOW, (400, 405, 410, 395, 400)), "reproduced"),
+    "15 more": ("BN-15 fewer", figure_2((400, 405, 410, 395, 400), SLOW), "contradicted"),
+    "15 as many": ("BN-15 fewer", figure_2(SLOW, (500, 700, 620, 600, 640)), "inconclusive"),
+    "15 fewer, bn censored": (
+        "BN-15 fewer",
+        figure_2(SLOW, (200, 210, 205, 195, NEVER)),
+        "inconclusive",
+    ),
+    "17 fewer": ("BN-17", figure_2(SLOW, SLOW, FAST), "reproduced"),
+    "17 more": ("BN-17", figure_2(SLOW, FAST, (290, 300, 310, 295, 305)), "contradicted"),
+    "17 noisy": ("BN-17", figure_2(SLOW, FAST, (100, 300, 150, 320, 200)), "inconclusive"),
+    "17 some never": ("BN-17", figure_2(SLOW, SLOW, (200, 210, 205, NEVER, 200)), "inconclusive"),
     "16 x30 breaks": ("BN-16", arms_16(base_x30=5), "reproduced"),
     "16 x5 breaks": ("BN-16", arms_16(base_x5=5), "reproduced"),
     "16 both break": ("BN-16", arms_16(base_x5=5, base_x30=5), "reproduced"),
@@ -376,6 +440,28 @@ def test_the_verdict(case):
 def test_what_is_not_tested_says_why(case, reason):
     claim, arms, _ = CASES[case]
     assert judged(claim, *arms).detail.startswith(reason)
+
+
+def test_speeds_of_figure_2_need_a_target_that_a_pilot_fixed():
+    full, small = plan("full").variants, plan("small").variants
+    for variants, reason in ((full, "needs a budget of its own"), (small, "no pilot")):
+        ids = {name: f"id of {name}" for name in variants}
+        lines = [one for arm in figure_2(SLOW, SLOW, FAST)[:2] for one in arm]
+        found = CLAIMS["BN-17"].judged(Results(lines, ids, SETTING), "base")
+        assert found.verdict == "not tested" and reason in found.detail
+
+
+def test_what_a_change_gives_is_what_is_lost_without_it():
+    """By hand: five seeds, steps 200 with all changes and 300 without one of them."""
+    ids = {name: f"id of {name}" for name in plan("small").variants}
+    arms = [reaching("bn+all/3", *[200] * 5), reaching("bn+all-no_lrn/3", *[300] * 5)]
+    arms.append(reaching("base", *SLOW))
+    for lines, test in zip(arms, (0.95, 0.93, 0.9), strict=True):
+        for one in lines:
+            one["final"] |= {"test_accuracy": test}
+    found = Results([one for arm in arms for one in arm], ids, SETTING, target=0.9)
+    assert points_lost(found, "bn+all-no_lrn/3").mean == pytest.approx(2)
+    assert times_more_steps(found, "bn+all-no_lrn/3").mean == pytest.approx(1.5)
 
 
 def test_effects_are_in_the_unit_they_are_shown_in():
@@ -506,13 +592,12 @@ def test_the_train_step_is_traced_once_for_each_architecture(
         config = MODELS[name].args[0][:blocks]
         monkeypatch.setitem(MODELS, name, partial(vgg.vgg, config))
     edits = {"image_size": 8, "width": 1 / 16, "evaluations": 2, "population_batches": 1}
-    edits |= {"fc": 15 + blocks, "steps": 2}  # fc: compilations are kept by net, not by table
-    tiny = make_plan(EXPERIMENT, "smoke", out=tmp_path, data="digits", edits=edits)
-    assert tuple(tiny.variants) == CORE
+    edits |= {"fc": 15 + blocks, "steps": 6}  # fc: compilations are kept by net, not by table
+    tiny = make_plan(EXPERIMENT, "smoke", out=tmp_path, data="digits", edits=edits | {"batch": 32})
     train_step.cache_clear()
     TRACES.clear()
     store = runs.Store(tmp_path / "runs")
     for recipe in tiny.variants.values():
-        assert runs.train_run(recipe, 0, store)["history"][-1]["step"] == 2
-    assert len(TRACES) == len({compile_key(r) for r in tiny.variants.values()}) == 4
+        assert runs.train_run(recipe, 0, store)["history"][-1]["step"] == recipe.steps
+    assert len(TRACES) == len({compile_key(r) for r in tiny.variants.values()}) == 3
     assert set(TRACES.values()) == {1}
