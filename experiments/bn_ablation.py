@@ -336,6 +336,7 @@ EXPERIMENT = Experiment(
         "the two readings of VGG's initialisation": ("base", "base+std_0.01", "base+std_0.1"),
         "L2 with BN": ("bn+l2_x5", "bn", "bn+l2_5th", "bn+l2_0"),
     },
+    opening=("base", "bn", "bn+all/3", "base+lr_x5", "bn+lr_x5"),
     tables=changes.tables,
     charts=changes.charts,
     sweep=Sweep(

@@ -160,7 +160,8 @@ class Experiment:
     of the experiment whose search it was, or None: nobody searched. views(variants) are the ways to
     test them, arms that are not trained; tables and charts are laid out as the paper's.
     any_images: the edits of the baseline for a data set that has no size of its own. gallery: show
-    what the last arm's first seed sees of some images. exact: claims that need no run.
+    what the last arm's first seed sees of some images. exact: claims that need no run. opening: the
+    arms of the picture that the report opens with, six at most; (): the first panel's.
     """
 
     name: str
@@ -180,3 +181,4 @@ class Experiment:
     any_images: Mapping[str, Any] = field(default_factory=lambda: ANY_IMAGES)
     gallery: bool = False
     exact: tuple[ExactClaim, ...] = ()
+    opening: tuple[str, ...] = ()

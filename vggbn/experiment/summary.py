@@ -27,6 +27,11 @@ def build_report(plan: Plan, results: Results, computed: Iterable[Judgement] = (
         targets = results.targets(plan.baseline)
     except MissingRuns:
         targets = {}
+    panels = {
+        title: [name for name in names if name in runs]
+        for title, names in _panels(plan).items()
+        if any(name in runs for name in names)
+    }
     return Report(
         title=f"{plan.experiment.title} ({plan.size_name}, {plan.base.data})",
         question=plan.experiment.question,
@@ -36,11 +41,8 @@ def build_report(plan: Plan, results: Results, computed: Iterable[Judgement] = (
         judgements=[*computed, *judge(plan, results)],
         notes=_notes(plan, results),
         curves={name: _curve(results, name) for name in runs},
-        panels={
-            title: [name for name in names if name in runs]
-            for title, names in _panels(plan).items()
-            if any(name in runs for name in names)
-        },
+        panels=panels,
+        opening=[name for name in _opening(plan) if name in runs],
         finals={name: results.final(name) for name in runs},
         statuses={name: {s: line["status"] for s, line in r.items()} for name, r in runs.items()},
         end_lr={name: next(iter(r.values()))["end_lr"] for name, r in runs.items()},
@@ -59,6 +61,11 @@ def build_report(plan: Plan, results: Results, computed: Iterable[Judgement] = (
 def _panels(plan: Plan) -> Mapping[str, Iterable[str]]:
     """The experiment's own, or one of all its arms."""
     return plan.experiment.panels or {"all arms": tuple(plan.variants)}
+
+
+def _opening(plan: Plan) -> Iterable[str]:
+    """The arms of the opening picture: the experiment's own, or its first panel's."""
+    return plan.experiment.opening or next(iter(_panels(plan).values()))
 
 
 def _shown(make: Callable[[Results], Any], results: Results, nothing: Any) -> Any:

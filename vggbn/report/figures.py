@@ -7,39 +7,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from vggbn.claims.stats import paired_interval
-from vggbn.report.records import Chart, Curve, Report, finished
-from vggbn.report.svg import FONT, INK, colour, dashes, log_axis, new_axes, render, value_axis
+from vggbn.report.curves import CROSS, common_range, draw_curve, draw_line, room
+from vggbn.report.opening import opening as opening
+from vggbn.report.records import Chart, Report, finished
+from vggbn.report.svg import FONT, INK, colour, log_axis, new_axes, render, value_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DOTS = 20  # points of a line that are still marked one by one
-CROSS: dict[str, Any] = {"marker": "x", "markersize": 6, "markeredgewidth": 1.6, "linewidth": 0}
-
-
-def series(report: Report, name: str) -> int:
-    """The number of a variant's series, the same in every panel."""
-    return list(dict.fromkeys([*report.variants, *report.curves])).index(name)
-
-
-def drawable(curve: Curve) -> bool:
-    """Whether any seed has a value to draw."""
-    return bool(np.isfinite(_matrix(curve)[1]).any())
 
 
 def curves(report: Report, names: Sequence[str]) -> str:
     """Validation accuracy against step: mean over seeds, band from the lowest to the highest."""
     axes = new_axes(height=3.4)
-    for name in names:
-        _draw_curve(axes, series(report, name), report.curves[name])
+    for i, name in enumerate(names):
+        draw_curve(axes, i, report.curves[name])
     value_axis(axes, "validation accuracy, %")
-    axes.set_ylim(_range(report.curves))
+    axes.set_ylim(common_range(report.curves.values()))
     log_axis(axes, "step")
     return render(axes, f"Validation accuracy against step: {', '.join(names)}")
 
@@ -53,7 +43,7 @@ def finals(report: Report) -> str:
         _draw_final(axes, row, accuracies)
     axes.set_yticks(range(len(drawn)), [_short(name) for name in drawn])
     axes.set_ylim(len(drawn) - 0.5, -0.5)
-    axes.set_xlim(_room([v for accuracies in drawn.values() for v in accuracies], share=0.25))
+    axes.set_xlim(room([v for accuracies in drawn.values() for v in accuracies], share=0.25))
     value_axis(axes, "test accuracy, %", along="x")
     return render(axes, "Final test accuracies with 95 % intervals")
 
@@ -75,7 +65,7 @@ def chart(chart: Chart) -> str:
         xs = sorted(x for x in points if points[x])
         intervals = [paired_interval(points[x]) for x in xs]
         marker = "o" if len(xs) <= DOTS else ""
-        _line(axes, i, xs, [interval.mean for interval in intervals], marker=marker)
+        draw_line(axes, i, xs, [interval.mean for interval in intervals], marker=marker)
         for x, interval in zip(xs, intervals, strict=True):
             if interval.n > 1:
                 axes.plot([x, x], [interval.low, interval.high], color=colour(i), linewidth=1)
@@ -84,37 +74,6 @@ def chart(chart: Chart) -> str:
     if chart.range:
         axes.set_ylim(chart.range)
     return render(axes, f"{chart.y} against {chart.x}: {', '.join(chart.series)}")
-
-
-def _draw_curve(axes: Axes, i: int, curve: Curve) -> None:
-    """Draw the mean as far as all seeds go; a mean beyond would be one over survivors."""
-    steps, values = _matrix(curve)
-    whole = np.isfinite(values).sum(axis=0) == len(values)
-    seen = values[:, whole]
-    axes.fill_between(
-        steps[whole], seen.min(0), seen.max(0), color=colour(i), alpha=0.15, linewidth=0
-    )
-    _line(axes, i, steps[whole], seen.mean(0))
-    for seed in values if not whole.all() else ():
-        _line(axes, i, steps, np.where(_beyond(whole), seed, np.nan), width=0.7)
-        known = np.flatnonzero(np.isfinite(seed))
-        if known.size and known[-1] < steps.size - 1:
-            axes.plot(steps[known[-1]], seed[known[-1]], color=colour(i), **CROSS)
-
-
-def _matrix(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Positive steps (t,) and accuracies in % (seeds, t), NaN where a seed has none."""
-    steps = np.asarray(curve.steps, dtype=np.float64)
-    values = np.full((len(curve.values_by_seed), steps.size), np.nan)
-    for row, seed in zip(values, curve.values_by_seed.values(), strict=True):
-        known = np.asarray(seed, dtype=np.float64)[: steps.size]
-        row[: known.size] = np.where(np.isfinite(known), known, np.nan)
-    return steps[steps > 0], 100 * values[:, steps > 0]
-
-
-def _beyond(whole: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where seeds are drawn singly: all but the whole part, and its edges so that lines join."""
-    return ~(whole & np.append(True, whole[:-1]) & np.append(whole[1:], True))
 
 
 def _draw_final(axes: Axes, row: int, accuracies: Sequence[float]) -> None:
@@ -129,33 +88,12 @@ def _draw_final(axes: Axes, row: int, accuracies: Sequence[float]) -> None:
 def _draw_sweep(axes: Axes, i: int, rates: Mapping[float, Sequence[float]]) -> None:
     kept = {rate: [100 * v for v in rates[rate] if math.isfinite(v)] for rate in sorted(rates)}
     alive = [rate for rate in kept if kept[rate]]
-    _line(axes, i, alive, [np.mean(kept[rate]) for rate in alive], marker="o")
+    draw_line(axes, i, alive, [np.mean(kept[rate]) for rate in alive], marker="o")
     for rate in alive:
         axes.plot([rate, rate], [min(kept[rate]), max(kept[rate])], color=colour(i), linewidth=1)
     lost = [rate for rate in kept if len(kept[rate]) < len(rates[rate])]
     foot = [0.02 + 0.045 * i] * len(lost)  # a fraction of the axes: arms do not hide each other
     axes.plot(lost, foot, color=colour(i), transform=axes.get_xaxis_transform(), **CROSS)
-
-
-def _line(
-    axes: Axes, i: int, x: ArrayLike, y: ArrayLike, width: float = 1.6, marker: str = ""
-) -> None:
-    line = axes.plot(x, y, color=colour(i), linewidth=width, marker=marker, markersize=4)[0]
-    if dashes(i):
-        line.set_dashes(dashes(i))
-
-
-def _range(drawn: Mapping[str, Curve]) -> tuple[float, float]:
-    """One range of accuracies for all panels, so that they compare at a glance."""
-    values = np.concatenate([_matrix(curve)[1].ravel() for curve in drawn.values()])
-    return _room(values[np.isfinite(values)].tolist(), share=0.04)
-
-
-def _room(values: Sequence[float], share: float) -> tuple[float, float]:
-    """Limits with a margin around values in %: an interval over two seeds can be far wider."""
-    low, high = min(values, default=0.0), max(values, default=100.0)
-    margin = max(share * (high - low), 0.5)
-    return low - margin, high + margin
 
 
 def _short(name: str, most: int = 26) -> str:

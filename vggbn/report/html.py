@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from vggbn import files
 from vggbn.claims.stats import VERDICTS, Judgement
-from vggbn.report import effects, figures, svg, tables
+from vggbn.report import curves, effects, figures, svg, tables
 from vggbn.report.effects import Effects
 from vggbn.report.records import Chart, Report, Table, finished
 from vggbn.report.text import banner, chance_note
@@ -118,13 +118,12 @@ def _curves(report: Report) -> str:
 
 
 def _drawable(report: Report, names: Sequence[str]) -> list[str]:
-    return [v for v in names if v in report.curves and figures.drawable(report.curves[v])]
+    return [v for v in names if v in report.curves and curves.drawable(report.curves[v])]
 
 
 def _panel(report: Report, title: str, names: Sequence[str]) -> str:
     labels = {
-        f"{name} (n = {len(report.curves[name].values_by_seed)})": figures.series(report, name)
-        for name in names
+        f"{name} (n = {len(report.curves[name].values_by_seed)})": i for i, name in enumerate(names)
     }
     return _figure(figures.curves(report, names), title, labels)
 

@@ -77,6 +77,7 @@ class Report:
     data, source: the data set's name and the file of the results, for the ledger.
     facts: versions, hardware, digests, wall time and the like, in the order to show them.
     pictures: drawings of what is no learning curve, for the page only.
+    opening: the arms of the picture that the page opens with.
     """
 
     title: str
@@ -101,6 +102,7 @@ class Report:
     reading: Sequence[str] = ()
     data: str = ""
     source: str = ""
+    opening: Sequence[str] = ()
 
     @property
     def n(self) -> int:

@@ -7,9 +7,12 @@ and dark pages; a series is also told apart by its dashes. The same input gives 
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
+from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,8 +21,8 @@ if TYPE_CHECKING:
 COLOURS = 8  # before they repeat
 DASHES = ((), (6, 2), (2, 1.5), (7, 2, 2, 2))  # in line widths
 INK, FAINT = "#010101", "#020202"  # placeholders of text and of grid lines
-WIDTH = 5.2  # inches, drawn on a page at 70 to 110 px each
-FONT = 9
+WIDTH = 4.6  # inches, drawn on a page at 80 to 115 px each: text of 11 px on a phone
+FONT = 9.5
 
 
 def colour(series: int) -> str:
@@ -58,14 +61,45 @@ def value_axis(axes: Axes, label: str, along: str = "y") -> None:
 
 
 def log_axis(axes: Axes, label: str) -> None:
-    """Make x logarithmic, with plain numbers at 1, 2 and 5."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Make x logarithmic, with plain numbers; what is drawn has set its limits."""
+    from matplotlib.ticker import FixedLocator, NullLocator
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=9))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(FixedLocator(log_ticks(*axes.get_xlim())))
+    axes.xaxis.set_minor_locator(NullLocator())
+    number_axis(axes, label)
+
+
+def number_axis(axes: Axes, label: str) -> None:
+    """Label x, whose ticks are numbers."""
+    from matplotlib.ticker import FuncFormatter
+
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
     axes.set_xlabel(label, color=INK, fontsize=FONT)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """The ticks of a logarithmic axis from `low` to `high`: the most whose labels stay apart."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits, every in ((range(1, 10), 1), ((1, 2, 5), 1), *(((1,), n) for n in range(1, 9))):
+        at = [digit * 10.0**decade for decade in decades[::every] for digit in digits]
+        ticks = [tick for tick in at if low <= tick <= high]
+        if _apart(ticks, high / low):
+            return ticks
+    return []
+
+
+def _apart(ticks: Sequence[float], span: float) -> bool:
+    """Whether the labels of a logarithmic axis over the ratio `span` do not touch."""
+    points = 72 * (WIDTH - 0.8) / math.log(span)  # of the axes' width, for a factor of e
+    return all(
+        points * math.log(b / a) > 0.65 * FONT * (len(_plain(a)) + len(_plain(b)) + 2) / 2
+        for a, b in pairwise(ticks)
+    )
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.6g}"
 
 
 def render(axes: Axes, label: str) -> str:
