@@ -65,6 +65,8 @@ def build_report(experiment: ExactExperiment, draws: int) -> Report:
             "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
             "commit": commit() or "?",
         },
+        command=f"python -m experiments.{experiment.name}",
+        newest=time.strftime("%Y-%m-%d", time.gmtime()),
     )
 
 

@@ -41,7 +41,7 @@ def opening(report: Report) -> str:
     value_axis(axes, "validation accuracy, %")
     axes.set_ylim(common_range(report.curves[name] for name in names))
     axes.set_xlim(left=0)
-    axes.xaxis.get_major_locator().set_params(nbins=5)
+    axes.locator_params(axis="x", nbins=5)
     number_axis(axes, "training step")
     labels = [(name, colour(i)) for i, name in enumerate(names)]
     ends = [_end(report, name) for name in names]
@@ -54,7 +54,7 @@ def opening(report: Report) -> str:
 
 
 def caption(report: Report) -> str:
-    """What the picture shows, in a sentence or two."""
+    """What the picture, if there is one, shows: a sentence or two."""
     seeds = [len(report.curves[name].values_by_seed) for name in arms(report)]
     n = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
     band = ", band: lowest to highest seed" if max(seeds) > 1 else ""
@@ -104,9 +104,9 @@ def _draw_names(axes: Axes, names: Sequence[tuple[str, str]], ends: NDArray[np.f
     early = ends[:, 0] < ROOM * ends[:, 0].max()
     for group in (np.flatnonzero(early), np.flatnonzero(~early)):
         heights = (ends[group, 1] - low) / (high - low) * height
-        for i, place in zip(group, spread(heights, LINE, height) / height, strict=True):
+        for i, place in zip(map(int, group), spread(heights, LINE, height) / height, strict=True):
             left = ends[i, 0] / right + 0.05 if early[i] else 1.03
-            _draw_name(axes, *names[i], ends[i], (left, place))
+            _draw_name(axes, *names[i], ends[i], (left, float(place)))
 
 
 def _draw_name(axes: Axes, name: str, colour: str, end, place: tuple[float, float]) -> None:

@@ -66,6 +66,22 @@ def chance_note(judgements: Sequence[Judgement]) -> str:
     )
 
 
+def is_judged(judgement: Judgement) -> bool:
+    """Whether something was found of the claim: computed, or with seeds behind it."""
+    return judgement.exact or judgement.n > 0
+
+
+def unjudged_line(judgements: Sequence[Judgement]) -> str:
+    """One line that names the claims nothing was found of, and why; empty without any."""
+    left = [j for j in judgements if not is_judged(j)]
+    reasons = {
+        "runs are missing": [j.claim for j in left if j.verdict != "not tested"],
+        "this protocol cannot test it": [j.claim for j in left if j.verdict == "not tested"],
+    }
+    texts = [f"{', '.join(claims)} ({why})" for why, claims in reasons.items() if claims]
+    return f"Not judged: {'; '.join(texts)}" if texts else ""
+
+
 def _n_text(judgement: Judgement) -> str:
     return tables.n_text(judgement) + ("*" if judgement.provisional else "")
 
