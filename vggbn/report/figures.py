@@ -16,7 +16,7 @@ from vggbn.report.accuracies import Accuracy, accuracy, final_accuracy
 from vggbn.report.curves import CROSS, common_range, draw_curve, draw_line, room
 from vggbn.report.opening import opening as opening
 from vggbn.report.records import Chart, Report, finished
-from vggbn.report.svg import FONT, INK, colour, log_axis, new_axes, render, value_axis
+from vggbn.report.svg import FONT, INK, colour, log_axis, new_axes, render, short, value_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ def finals(report: Report) -> str:
         found = final_accuracy(report, name)
         assert found is not None, "an arm is drawn because some run of it finished"
         _draw_final(axes, row, accuracies, found)
-    axes.set_yticks(range(len(drawn)), [_short(name) for name in drawn])
+    axes.set_yticks(range(len(drawn)), [short(name) for name in drawn])
     axes.set_ylim(len(drawn) - 0.5, -0.5)
     axes.set_xlim(room([v for accuracies in drawn.values() for v in accuracies], share=0.25))
     value_axis(axes, "test accuracy, %", along="x")
@@ -99,7 +99,3 @@ def _draw_sweep(axes: Axes, i: int, rates: Mapping[float, Sequence[float]]) -> N
     lost = [rate for rate in kept if len(kept[rate]) < len(rates[rate])]
     foot = [0.02 + 0.045 * i] * len(lost)  # a fraction of the axes: arms do not hide each other
     axes.plot(lost, foot, color=colour(i), transform=axes.get_xaxis_transform(), **CROSS)
-
-
-def _short(name: str, most: int = 26) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vggbn.report.curves import common_range, draw_curve, drawable, matrix
 from vggbn.report.records import Report
-from vggbn.report.svg import FONT, INK, colour, new_axes, number_axis, render, value_axis
+from vggbn.report.svg import FONT, INK, colour, new_axes, number_axis, render, short, value_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ def opening(report: Report) -> str:
     axes.set_xlim(left=0)
     axes.locator_params(axis="x", nbins=5)
     number_axis(axes, "training step")
-    labels = [(name, colour(i)) for i, name in enumerate(names)]
+    labels = [(short(name), colour(i)) for i, name in enumerate(names)]
     ends = [_end(report, name) for name in names]
     if (target := _target(report)) is not None:
         axes.axhline(target, color=INK, linewidth=0.8, dashes=(6, 4), zorder=1)
