@@ -16,11 +16,13 @@ from vggbn.report.accuracies import Accuracy, accuracy, final_accuracy
 from vggbn.report.curves import CROSS, common_range, draw_curve, draw_line, room
 from vggbn.report.opening import opening as opening
 from vggbn.report.records import Chart, Report, finished
-from vggbn.report.svg import FONT, INK, colour, log_axis, new_axes, render, short, value_axis
+from vggbn.report.svg import FONT, INK, colour, log_axis, new_axes, render, value_axis
+from vggbn.report.words import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NAME = 26  # characters of an arm beside its row
 DOTS = 20  # points of a line that are still marked one by one
 
 
@@ -44,7 +46,7 @@ def finals(report: Report) -> str:
         found = final_accuracy(report, name)
         assert found is not None, "an arm is drawn because some run of it finished"
         _draw_final(axes, row, accuracies, found)
-    axes.set_yticks(range(len(drawn)), [short(name) for name in drawn])
+    axes.set_yticks(range(len(drawn)), [short(name, NAME) for name in drawn])
     axes.set_ylim(len(drawn) - 0.5, -0.5)
     axes.set_xlim(room([v for accuracies in drawn.values() for v in accuracies], share=0.25))
     value_axis(axes, "test accuracy, %", along="x")

@@ -15,6 +15,7 @@ from vggbn.report.elements import bullets, definitions, figure, fold, remark, se
 from vggbn.report.opening import caption
 from vggbn.report.records import Report, Table, finished
 from vggbn.report.text import banner
+from vggbn.report.words import counted
 
 CSS = Path(__file__).with_name("page.css")
 
@@ -89,7 +90,7 @@ def _charts(report: Report) -> str:
         "Line: mean over seeds; bar: 95 % interval (Student's t over seeds); of what is in %, "
         f"where there is one, else lowest to highest. {NOTE}"
     )
-    return fold(_counted("chart", drawn), _side_by_side(drawn), note)
+    return fold(counted(len(drawn), "chart"), _side_by_side(drawn), note)
 
 
 def _pictures(report: Report) -> str:
@@ -97,7 +98,7 @@ def _pictures(report: Report) -> str:
         f"<div>{figure(picture.drawing, picture.title, picture.legend)}{remark(picture.note)}</div>"
         for picture in report.pictures
     ]
-    return fold(_counted("picture", drawn), _side_by_side(drawn), is_open=not report.opening)
+    return fold(counted(len(drawn), "picture"), _side_by_side(drawn), is_open=not report.opening)
 
 
 def _curves(report: Report) -> str:
@@ -114,7 +115,7 @@ def _curves(report: Report) -> str:
         "last evaluation) the others go on as thin single lines, since a mean would be one over "
         "survivors. Panels that show no arm of their own are left out."
     )
-    return fold("Learning curves: " + _counted("panel", panels), _side_by_side(panels), note)
+    return fold("Learning curves: " + counted(len(panels), "panel"), _side_by_side(panels), note)
 
 
 def _finals(report: Report) -> str:
@@ -125,7 +126,7 @@ def _finals(report: Report) -> str:
         f"Dots: seeds; diamond and bar: mean and 95 % interval, where it has one. {NOTE} Runs that "
         "did not finish are left out, and named in the last column."
     )
-    summary = f"Final test accuracy of {_counted('arm', content.rows)}"
+    summary = f"Final test accuracy of {counted(len(content.rows), 'arm')}"
     return fold(summary, picture + table(content), note if drawn else "")
 
 
@@ -157,7 +158,7 @@ def _variants(report: Report) -> str:
         return ""
     recipe = Table(("field", "value"), [(str(k), str(v)) for k, v in report.baseline.items()])
     full = fold(f"The baseline, {report.baseline_name}, in full", table(recipe))
-    summary = f"Variants: {_counted('arm', report.variants)} as edits of the baseline"
+    summary = f"Variants: {counted(len(report.variants), 'arm')} as edits of the baseline"
     return fold(summary, table(tables.variants(report)) + full)
 
 
@@ -168,7 +169,3 @@ def _facts(report: Report) -> str:
 
 def _side_by_side(drawn: list[str]) -> str:
     return f'<div class="panels">{"".join(drawn)}</div>' if drawn else ""
-
-
-def _counted(what: str, items) -> str:
-    return f"{len(items)} {what}{'' if len(items) == 1 else 's'}"

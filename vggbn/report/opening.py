@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from vggbn.report.curves import common_range, draw_curve, drawable, matrix
 from vggbn.report.records import Report
-from vggbn.report.svg import FONT, INK, colour, new_axes, number_axis, render, short, value_axis
+from vggbn.report.svg import FONT, INK, colour, new_axes, number_axis, render, value_axis
+from vggbn.report.words import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NAME = 26  # characters of an arm beside its curve
 MOST = 6  # arms that can be told apart at a glance
 LINE = 1.3 * FONT  # points from one name to the next
 ROOM = 0.75  # of the steps: a curve that ends before has its name inside the axes
@@ -43,7 +45,7 @@ def opening(report: Report) -> str:
     axes.set_xlim(left=0)
     axes.locator_params(axis="x", nbins=5)
     number_axis(axes, "training step")
-    labels = [(short(name), colour(i)) for i, name in enumerate(names)]
+    labels = [(short(name, NAME), colour(i)) for i, name in enumerate(names)]
     ends = [_end(report, name) for name in names]
     if (target := _target(report)) is not None:
         axes.axhline(target, color=INK, linewidth=0.8, dashes=(6, 4), zorder=1)

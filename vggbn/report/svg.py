@@ -25,11 +25,6 @@ WIDTH = 4.6  # inches, drawn on a page at 80 to 115 px each: text of 11 px on a 
 FONT = 9.5
 
 
-def short(name: str, most: int = 26) -> str:
-    """A name that leaves room for the axes."""
-    return name if len(name) <= most else name[: most - 1] + "…"
-
-
 def colour(series: int) -> str:
     """The placeholder of a series' colour."""
     return f"#0101{series % COLOURS + 16:02x}"
