@@ -16,7 +16,7 @@ from vggbn.errors import Parser, UserError, exit_with
 from vggbn.experiment.exact import ExactExperiment
 from vggbn.machine import compiling
 from vggbn.machine.provenance import commit, device, versions
-from vggbn.report import Report, verdict_table, write_html
+from vggbn.report import Report, terminal, verdict_table, write_html
 
 DRAWS = 12
 
@@ -37,7 +37,8 @@ def run(experiment: ExactExperiment, argv: Sequence[str]) -> int:
     _refuse_out(args.out, path.parent)
     report = build_report(experiment, args.draws)
     write_html(path, report)
-    print(verdict_table(report.judgements))
+    columns, colour = terminal.width(), terminal.has_colour()
+    print(verdict_table(report.judgements, columns, colour=colour))
     found = [f"{j.claim}: {j.detail}" for j in report.judgements if j.detail]
     print("\n" + "\n".join(found + [f"{p.title}: {p.note}" for p in report.pictures]))
     print(f"\n{path}   {report.facts['time']}")
@@ -65,6 +66,8 @@ def build_report(experiment: ExactExperiment, draws: int) -> Report:
             "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
             "commit": commit() or "?",
         },
+        command=f"python -m experiments.{experiment.name}",
+        newest=time.strftime("%Y-%m-%d", time.gmtime()),
     )
 
 
