@@ -11,9 +11,9 @@ from pathlib import Path
 from vggbn import files
 from vggbn.report import curves, effects, figures, findings, tables
 from vggbn.report.accuracies import NOTE
+from vggbn.report.effects import Effects
 from vggbn.report.elements import bullets, definitions, figure, fold, remark, section, table
 from vggbn.report.opening import caption
-from vggbn.report.effects import Effects
 from vggbn.report.records import Chart, Report, Table, finished
 from vggbn.report.text import banner
 from vggbn.report.words import counted
