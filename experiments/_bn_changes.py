@@ -165,13 +165,13 @@ def charts(results: Results) -> dict[str, Effects]:
     """The same as a figure: what is lost where a change is left out."""
     arms = compared_arms(results)
     return {
-        "Steps: what leaving it out costs": Effects(
-            "times as many steps to the target as with all changes",
+        "Steps to the target, against BN with all changes": Effects(
+            "times the steps",
             {words: times_more_steps(results, arm) for words, arm in arms.items()},
             ratios=True,
         ),
-        "Accuracy: what leaving it out costs": Effects(
-            "points of test accuracy behind all changes",
+        "Test accuracy, against BN with all changes": Effects(
+            "points behind",
             {words: points_lost(results, arm) for words, arm in arms.items()},
         ),
     }
