@@ -241,6 +241,21 @@ def test_a_run_that_is_begun_again_compiles_again(progress, clock):
     assert progress.rate() == 0 and "at 100 of 300" in progress.line()
 
 
+def test_a_pause_in_which_all_compile_is_not_in_the_rate(progress, clock):
+    progress.started(LONG)
+    for step in (0, 100):
+        progress.report(LONG, heartbeat(step))
+        clock.now += 10
+    progress.finished(LONG, line())
+    progress.started("base seed 0")
+    clock.now += 60
+    progress.report("base seed 0", heartbeat(0))
+    assert progress.rate() == pytest.approx(10)
+    clock.now += 10
+    progress.report("base seed 0", heartbeat(50))
+    assert progress.rate() == pytest.approx(150 / 20)
+
+
 def test_one_run_is_no_runs(stream, clock):
     assert Progress({"base seed 0": 10}, 32, stream, clock).head().startswith("0/1 run, ")
 

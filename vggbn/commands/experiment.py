@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -239,8 +240,8 @@ def run_plan(plan: Plan, store: runs.Store, engine: pool.Engine, log: loggers.Lo
     missing = [(name, seed) for name, seed in every if name in plan.variants]
     done = len(plan.seeds) * len(plan.variants) - len(missing)
     workers = min(engine.workers, max(1, len(missing)))
-    print(budget(plan, [plan.variants[name] for name, _ in missing], done, workers))
-    print(describe_data(plan, runs.load_data(plan.base, 0, store)))
+    print_wrapped(budget(plan, [plan.variants[name] for name, _ in missing], done, workers))
+    print_wrapped(describe_data(plan, runs.load_data(plan.base, 0, store)))
     failures = train_missing(plan, store, missing, engine, setting, log)
     views = [(name, seed) for name, seed in every if name in plan.views]
     failures += view_missing(plan, store, views, engine)
@@ -258,13 +259,20 @@ def run_plan(plan: Plan, store: runs.Store, engine: pool.Engine, log: loggers.Lo
     return 1 if failures else 0
 
 
+def print_wrapped(text: str) -> None:
+    """One paragraph, broken between words where a terminal ends."""
+    columns = terminal.width() if sys.stdout.isatty() else len(text) + 1
+    print(textwrap.fill(text, columns, subsequent_indent="  ", break_on_hyphens=False))
+
+
 def print_found(report: Report) -> None:
     """The arms' accuracies, then the verdicts, as wide as the terminal."""
     columns = terminal.width()
     if arms := terminal.arms_table(report, columns):
         print(f"\n{arms}")
-    verdicts = verdict_table(report.judgements, columns, colour=terminal.has_colour())
-    print(f"\n{verdicts}")
+    if report.judgements:
+        colour = terminal.has_colour()
+        print(f"\n{verdict_table(report.judgements, columns, colour=colour)}")
 
 
 NAMED = 12  # changed definitions that are told by name

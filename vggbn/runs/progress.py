@@ -48,6 +48,8 @@ class Progress:
     def report(self, name: str, record: dict) -> None:
         """A run says where it is; what it said before and does not say now still holds."""
         before = self.running.get(name, {})
+        if "step" not in before and not any("step" in each for each in self.running.values()):
+            self._skip_pause()
         made = record["step"] - before.get("step", record["step"])
         self._count(max(0, made))  # a run may be begun again elsewhere
         self.running[name] = before | record
@@ -129,6 +131,12 @@ class Progress:
         self.running.pop(name, None)
         self.done, self.done_steps = self.done + 1, self.done_steps + self.steps[name]
         self.screen.say(text)
+
+    def _skip_pause(self) -> None:
+        """While every run compiled, no time passed for the rate."""
+        if self.recent:
+            pause = self.clock() - self.recent[-1][0]
+            self.recent = deque((at + pause, made) for at, made in self.recent)
 
     def _count(self, steps: int) -> None:
         """So many more were made; what is older than the window is forgotten, but for one point."""
