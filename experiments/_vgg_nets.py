@@ -125,12 +125,12 @@ def fine_tuned(parent: Recipe, steps: int, smin: int, smax: int, *, rate: float)
     return edited(parent, edits)
 
 
-def scale_arms(net: str, s256: Recipe, steps: int) -> dict[str, Recipe]:
+def scale_arms(net: str, s256: Recipe, steps: int, *, share: float = 0.1) -> dict[str, Recipe]:
     """S = 384 from S = 256, then jitter from S = 384, and the control: S = 384 for as many steps.
 
-    Both start at a tenth of the first rate (VGG 3.1; for jitter the paper states none).
+    All start at a share of the first rate, a tenth (VGG 3.1; for jitter the paper states none).
     """
-    rate = s256.lr / 10
+    rate = share * s256.lr
     s384 = fine_tuned(s256, steps, 384, 384, rate=rate)
     return {
         f"{net} S384": s384,

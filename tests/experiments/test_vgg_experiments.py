@@ -204,6 +204,35 @@ def test_thousands_of_images_decide_nothing_where_the_nets_differ():
     assert found.verdict == "inconclusive" and len(p) == 4 and max(p) < 0.001
 
 
+@pytest.mark.parametrize(
+    ("one", "several", "verdict"),
+    [(0.03, 0.03, "reproduced"), (0.0, 0.03, "partly"), (-0.03, -0.03, "contradicted"),
+     (0.0, 0.0, "no effect")],
+)  # fmt: skip
+def test_scale_jitter_is_judged_at_one_scale_and_at_several(one, several, verdict):
+    """Against as many steps at S = 384."""
+    table = {f"{net} jitter @384": 0.7 + one for net in "DE"}
+    table |= {f"{net} jitter @256,384,512": 0.7 + several for net in "DE"}
+    assert claim("scale_jitter", "V-9")(table).verdict == verdict
+
+
+def test_scale_jitter_is_not_tested_on_nets_that_the_second_stage_harmed():
+    table = {"D S384 @384": 0.64, "D jitter @384": 0.9}
+    found = claim("scale_jitter", "V-9")(table)
+    assert (found.verdict, found.n) == ("not tested", 0)
+    assert "leaves D more than 5 points behind" in found.detail
+    assert claim("scale_jitter", "V-9")(table | {"D S384 @384": 0.66}).verdict != "not tested"
+
+
+def test_on_the_canvas_nets_are_tested_at_what_v_9_needs():
+    small = plan("scale_jitter", "small")
+    assert set(small.views) == {
+        "A @256", "A S384 @384", "A S384 on @384", "A S384 on @352,384,416",
+        "A jitter @384", "A jitter @256,384,512",
+    }  # fmt: skip
+    assert len(plan("scale_jitter").views) == 2 * 4 * 8
+
+
 def test_the_seven_nets_are_the_submissions():
     looks = plan("fusion", "paper").views["7 nets"].looks
     assert {(k.net, k.sides) for k in looks} == {
