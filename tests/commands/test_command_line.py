@@ -72,7 +72,7 @@ MISUSE = {
     "too few processes": ("--jobs -1", ["--jobs must be 1 or more", "-1"]),
     "unknown log": ("--log tensorbord", ["'tensorbord'", "'tensorboard'", "Valid: csv, tens"]),
     "a batch of all and more": ("--set batch=5000", ["5000", "3500", "between 1 and 3500"]),
-    "uneven groups": ("--set bn_groups=5", ["batch 32", "bn_groups=5"]),
+    "uneven groups": ("--set bn_groups=5", ["batch 128", "bn_groups=5"]),
     "padding too small": ("--set fit=pad", ["28x28", "image_size=16", "resize"]),
     "no such folder": ("--data folder:{here}/missing", ["{here}/missing does not exist"]),
     "folder of no path": ("--data folder:", ["has no path", "write folder:PATH"]),
