@@ -1,11 +1,11 @@
-"""What an experiment found, as a terminal table, a section of RESULTS.md and one HTML page.
+"""What an experiment found, as a terminal table, a Markdown page and one HTML page.
 
 Everything is rendered from the plain records of `records`; nothing here knows of models.
 """
 
 from vggbn.report.html import write_html
 from vggbn.report.records import Chart, Curve, Picture, Report, Table
-from vggbn.report.text import results_markdown, verdict_table
+from vggbn.report.text import verdict_table
 
 __all__ = [
     "Chart",
@@ -13,7 +13,6 @@ __all__ = [
     "Picture",
     "Report",
     "Table",
-    "results_markdown",
     "verdict_table",
     "write_html",
 ]

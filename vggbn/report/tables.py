@@ -40,7 +40,8 @@ def finals(report: Report) -> Table:
 
 
 def steps(report: Report) -> Table:
-    """Steps to the target for each seed, and how many times fewer they are than the baseline's."""
+    """Steps to the target for each seed, and how many times fewer they are than the baseline's; a
+    dash where a run did not reach it within its budget."""
     names = [v for v in report.variants if report.to_target.get(v)]
     seeds = sorted({seed for name in names for seed in report.to_target[name]})
     headers = (
@@ -160,9 +161,9 @@ def _steps_row(report: Report, name: str, seeds: Sequence[int]) -> tuple[str, ..
 
 def _steps_text(run: tuple[float, bool] | None) -> str:
     if run is None:
-        return NOTHING
+        return "no run"
     taken, reached = run
-    return f"{taken:,.0f}" if reached else f"not reached in {taken:,.0f}"
+    return f"{taken:,.0f}" if reached else NOTHING
 
 
 def _interval_text(interval: Interval, form: str) -> str:
