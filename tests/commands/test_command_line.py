@@ -25,6 +25,7 @@ from vggbn.errors import PREEMPTED, UserError
 from vggbn.jobs import pool
 from vggbn.machine import environment
 from vggbn.models import build
+from vggbn.report.words import counted
 from vggbn.runs import arrays as checkpoint
 from vggbn.runs import many as train_many
 from vggbn.runs import saved_steps
@@ -326,9 +327,10 @@ def test_an_experiment_from_the_first_run_to_the_report(tmp_path, capsys):
     assert (experiment.returncode, err) == (0, "")
     assert f"0 runs found, {RUNS} to do" in first
     assert sum(bool(ROW.match(text)) for text in first.splitlines()) == RUNS
-    for claim in EXPERIMENT.claims:
-        said = "inconclusive" if claim.judge else "not tested"  # no arm with BN was run
-        assert re.search(rf"^{re.escape(claim.id)} +{said} ", first, re.M)
+    assert re.search(r"^arm +n +test % +95 % interval", first, re.M)
+    assert all(re.search(rf"^{re.escape(arm)} +2 +\d", first, re.M) for arm in ARMS)
+    unjudged = " ".join(first[first.index("Not judged: ") :].split("\n\n")[0].split())
+    assert all(claim.id in unjudged for claim in EXPERIMENT.claims)  # no arm with BN was run
     page = results_of(out).with_name("report.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and "<svg" in page
     assert not re.search(r"(?:src|href)=[\"'](?!#)|url\((?!#)|@import|<script", page)
@@ -346,8 +348,8 @@ def test_an_experiment_from_the_first_run_to_the_report(tmp_path, capsys):
     second = again()
     assert f"{RUNS} runs found, 0 to do" in second
     assert (
-        second[second.index("claim  ") :].split("\n\n")[0]
-        == (first[first.index("claim  ") :].split("\n\n")[0])
+        second[second.index("arm  ") :].split("report.html")[0]
+        == (first[first.index("arm  ") :].split("report.html")[0])
     )
     assert results_of(out).read_bytes() == before
 
@@ -410,7 +412,10 @@ def test_stopped_or_killed_at_any_time_nothing_is_lost(tmp_path):
     experiment = started(out, *LONG)
     text, err = experiment.communicate(timeout=600)
     found = kept.count("\n")
-    assert experiment.returncode == 0 and f"{found} runs found, {RUNS - found} to do" in text, err
+    assert (
+        experiment.returncode == 0
+        and f"{counted(found, 'run')} found, {RUNS - found} to do" in text
+    ), err
     assert results_of(out).read_text().startswith(kept)
     lines = read(results_of(out))
     assert len({(line["variant"], line["seed"]) for line in lines}) == len(lines) == RUNS

@@ -59,7 +59,7 @@ def test_the_same_command_again_does_nothing_more(done, capsys):
     _, before = lines_of(out)
     assert run(experiment, [*FLAGS, "--out", str(out)]) == 0
     assert lines_of(out)[1] == before
-    assert "1 runs found, 0 to do" in capsys.readouterr().out
+    assert "1 run found, 0 to do" in capsys.readouterr().out
 
 
 def test_a_lost_line_comes_back_from_what_is_kept(done):

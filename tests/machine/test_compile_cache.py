@@ -231,5 +231,5 @@ def test_workers_find_the_cache_and_old_entries_are_tidied_up(tmp_path, monkeypa
     used = []
     monkeypatch.setattr(compile_cache, "use", used.append)
     monkeypatch.setattr(runs, "find_record", lambda *_: {"found": True})
-    assert train_many._train(Place(TINY, 0, store), None) == {"found": True}
+    assert train_many._train(Place(TINY, 0, store), lambda record: None) == {"found": True}
     assert used == [store.cache]

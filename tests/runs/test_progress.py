@@ -2,12 +2,11 @@
 
 import io
 import re
-import shutil
 
 import pytest
 
 from tests.support.result_lines import diverged, line
-from vggbn.runs.progress import WINDOW, Progress, duration, shortened
+from vggbn.runs.progress import WINDOW, Progress, duration
 
 
 class Terminal(io.StringIO):
@@ -167,22 +166,103 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
-def test_a_line_is_cut_to_a_width():
-    assert shortened("abcdef", 6) == "abcdef"
-    assert shortened("abcdefg", 6) == "abcde…"
-    assert shortened("abc", 0) == "…"
+@pytest.fixture
+def screen(monkeypatch):
+    """A terminal of 60 columns, in which a live table is drawn."""
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "20")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return Terminal()
 
 
-def test_the_live_line_fits_the_terminal_and_a_log_is_not_cut(monkeypatch, stream, clock):
+def drawn(terminal):
+    """The lines that a terminal was sent, without the codes that move its cursor."""
+    text = re.sub(r"\033\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    return [line.rstrip() for line in re.split(r"[\r\n]+", text)]
+
+
+def test_a_terminal_gets_a_table_that_is_no_wider_than_it(screen, clock):
+    name = "base+all-photometric_distortion and a great deal more seed 1"
+    progress = Progress({"bn seed 0": 1200, name: 1200}, 32, screen, clock)
+    progress.started("bn seed 0")
+    progress.report(name, heartbeat(310, 0.21) | {"val_accuracy": 0.931})
+    progress.screen.live.refresh()
+    progress.finished(name, line())
+    progress.close()
+    lines = drawn(screen)
+    assert max(map(len, lines)) <= 60
+    (row,) = {text for text in lines if "310 of 1,200" in text}
+    assert re.search(r"^base\+all-.*…\s+310 of 1,200\s+0\.21\s+93\.1$", row), row
+    assert any(re.search(r"^bn seed 0\s+compiling for 0:00$", text) for text in lines)
+    (kept,) = {text for text in lines if "90.0" in text}
+    assert kept.startswith("base+all-") and "…" in kept
+
+
+def test_the_clock_of_a_run_that_compiles_goes_on_by_itself(screen, clock):
+    progress = Progress(STEPS, 32, screen, clock)
+    progress.started("base seed 0")
+    clock.now += 22
+    progress.screen.live.refresh()  # as its own thread does, four times a second
+    progress.close()
+    assert any("compiling for 0:22" in text for text in drawn(screen))
+
+
+def test_a_log_is_told_at_once_that_a_run_compiles(progress, stream):
+    progress.started(LONG)
+    assert "0/2 runs, 0 images/s, ? left | a longer name seed 1 compiling for 0:00" in (
+        stream.getvalue()
+    )
+
+
+def test_a_log_is_not_cut(monkeypatch, stream, clock):
     monkeypatch.setenv("COLUMNS", "40")
-    assert shutil.get_terminal_size().columns == 40
-    terminal = Terminal()
-    for progress in (Progress(STEPS, 32, terminal, clock), Progress(STEPS, 32, stream, clock)):
-        progress.report("base seed 0", heartbeat(10))
-        progress.report(LONG, heartbeat(200) | {"val_accuracy": 0.5})
-    lines = [text for text in terminal.getvalue().split("\r\033[K") if "left" in text]
-    assert lines and all(len(text) < 40 and text.endswith("…") for text in lines)
-    assert "at 10 of 100, loss 0.25" in stream.getvalue()
+    progress = Progress(STEPS, 32, stream, clock)
+    progress.report(LONG, heartbeat(200) | {"val_accuracy": 0.5})
+    assert "a longer name seed 1 at 200 of 300, loss 0.25, val 50.0 %" in stream.getvalue()
+
+
+@pytest.mark.parametrize("why", ["dumb", "debugger"])
+def test_some_terminals_get_plain_lines(screen, clock, monkeypatch, why):
+    if why == "dumb":
+        monkeypatch.setenv("TERM", "dumb")
+    progress = Progress(STEPS, 32, screen, clock, live=why != "debugger")
+    progress.started(LONG)
+    progress.close()
+    assert "\033" not in screen.getvalue() and "compiling" in screen.getvalue()
+
+
+def test_a_run_that_is_begun_again_compiles_again(progress, clock):
+    progress.report(LONG, heartbeat(200))
+    progress.started(LONG)
+    assert "compiling" in progress.line()
+    clock.now += 10
+    progress.report(LONG, heartbeat(100))
+    assert progress.rate() == 0 and "at 100 of 300" in progress.line()
+
+
+def test_a_pause_in_which_all_compile_is_not_in_the_rate(progress, clock):
+    progress.started(LONG)
+    for step in (0, 100):
+        progress.report(LONG, heartbeat(step))
+        clock.now += 10
+    progress.finished(LONG, line())
+    progress.started("base seed 0")
+    clock.now += 60
+    progress.report("base seed 0", heartbeat(0))
+    assert progress.rate() == pytest.approx(10)
+    clock.now += 10
+    progress.report("base seed 0", heartbeat(50))
+    assert progress.rate() == pytest.approx(150 / 20)
+
+
+def test_one_run_is_no_runs(stream, clock):
+    assert Progress({"base seed 0": 10}, 32, stream, clock).head().startswith("0/1 run, ")
+
+
+def test_a_run_whose_steps_are_made_waits_for_its_scores(progress):
+    progress.report("base seed 0", heartbeat(100))
+    assert "base seed 0 final scores, loss" in progress.line()
 
 
 def test_a_finished_run_leaves_the_live_line(progress):
@@ -192,20 +272,28 @@ def test_a_finished_run_leaves_the_live_line(progress):
     assert "base seed 0" not in progress.line()
 
 
-def test_a_terminal_has_one_live_line_that_is_wiped(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    terminal = Terminal()
-    progress = Progress(STEPS, 32, terminal)
+def test_a_terminal_keeps_the_rows_and_wipes_the_table(screen, clock):
+    progress = Progress(STEPS, 32, screen, clock)
     for step in (10, 20, 30):
         progress.report("base seed 0", record(step))
     progress.finished("base seed 0", line())
+    progress.screen.live.refresh()
+    assert "base seed 0" not in progress.line()
     progress.close()
-    shown = terminal.getvalue()
-    assert shown.count("at 10 of 100") == shown.count("at 20 of 100") == 1
-    assert shown.endswith("\r\033[K")
-    # What stays once every carriage return has wiped its line: the head and the row.
-    rest = re.sub(r"[^\n]*\r\033\[K", "", shown)
-    assert [text.split()[0] for text in rest.splitlines()] == ["run", "base"]
+    # What a terminal still shows: rows above the cursor are erased by "one up, erase the line".
+    rows = [""]
+    for part in re.findall(
+        r"\033\[1A|\033\[2K|\r|\n|\033\[[0-9;?]*[A-Za-z]|[^\033\r\n]+", screen.getvalue()
+    ):
+        if part == "\n":
+            rows.append("")
+        elif part == "\033[1A":
+            rows.pop()
+        elif part == "\033[2K":
+            rows[-1] = ""
+        elif part[0] not in "\033\r":
+            rows[-1] += part
+    assert [text.split()[0] for text in rows if text.strip()] == ["run", "base"]
 
 
 def test_a_log_gets_a_live_line_now_and_then(progress, stream):

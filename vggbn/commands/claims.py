@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,8 +28,9 @@ from vggbn.experiment.checkout import ROOT, require_checkout
 from vggbn.experiment.exact import ExactClaim
 from vggbn.experiment.ledger import CLAIMS, Found, Row, base_id, entries, judged, ledger
 from vggbn.experiment.published import published_reports
+from vggbn.report import terminal
+from vggbn.report.sentences import short_reason
 from vggbn.report.tables import effect_text, number
-from vggbn.report.words import short_reason
 
 CACHE = ROOT / "out" / "cache" / "claims"  # beside the programs that experiments keep
 NARROWEST = 60  # columns
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     reports = published_reports()
     found = judged(reports)
     rows = ledger(found, lambda claim, experiment: compute(claim, experiment.name))
-    print(text(rows, shutil.get_terminal_size((110, 24)).columns))
+    print(text(rows, terminal.width()))
     faults = find_faults(rows, found, stale(reports))
     for fault in faults:
         print(f"fault: {fault}")

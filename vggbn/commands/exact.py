@@ -17,7 +17,7 @@ from vggbn.errors import Parser, UserError, exit_with
 from vggbn.experiment.exact import ExactExperiment, write_computed
 from vggbn.machine import compiling
 from vggbn.machine.provenance import commit, device, versions
-from vggbn.report import Report, verdict_table, write_html
+from vggbn.report import Report, terminal, verdict_table, write_html
 
 DRAWS = 12
 
@@ -39,7 +39,8 @@ def run(experiment: ExactExperiment, argv: Sequence[str]) -> int:
     report = build_report(experiment, args.draws)
     write_html(path, report)
     write_computed(path.with_name("computed.json"), report.judgements)
-    print(verdict_table(report.judgements))
+    columns, colour = terminal.width(), terminal.has_colour()
+    print(verdict_table(report.judgements, columns, colour=colour))
     found = [f"{j.claim}: {j.detail}" for j in report.judgements if j.detail]
     print("\n" + "\n".join(found + [f"{p.title}: {p.note}" for p in report.pictures]))
     print(f"\n{path}   {report.facts['time']}")
@@ -67,6 +68,8 @@ def build_report(experiment: ExactExperiment, draws: int) -> Report:
             "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
             "commit": commit() or "?",
         },
+        command=f"python -m experiments.{experiment.name}",
+        newest=time.strftime("%Y-%m-%d", time.gmtime()),
     )
 
 

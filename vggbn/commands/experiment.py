@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +15,10 @@ from vggbn.commands.gallery import write_gallery
 from vggbn.data import batch_indices
 from vggbn.errors import Parser, UserError, exit_with
 from vggbn.experiment import rehearsal
+from vggbn.experiment.announce import budget, describe_data
 from vggbn.experiment.design import Experiment
 from vggbn.experiment.exact import write_computed
-from vggbn.experiment.plan import Plan, make_plan, read_sweep, size_names, variant_edits
+from vggbn.experiment.plan import Plan, make_plan, size_names, variant_edits
 from vggbn.experiment.summary import build_report
 from vggbn.experiment.sweep import run_sweep
 from vggbn.experiment.view_many import view_many
@@ -24,7 +26,8 @@ from vggbn.forecast.dry_run import dry_run
 from vggbn.identity.identity import changed
 from vggbn.jobs import cluster, here, pool, team
 from vggbn.machine import compiling, environment, mesh, provenance
-from vggbn.report import verdict_table, write_html
+from vggbn.report import Report, terminal, verdict_table, write_html
+from vggbn.report.words import counted
 from vggbn.runs import loggers
 from vggbn.runs import run as runs
 from vggbn.runs.many import train_many, worker_setting
@@ -208,7 +211,7 @@ def _add_instead(group: argparse._ArgumentGroup) -> None:
 def listing(plan: Plan) -> str:
     """The baseline, the variants as edits of it, and the claims."""
     rows = [
-        f"{plan.experiment.title}, --size {plan.size_name}, {len(plan.seeds)} seeds",
+        f"{plan.experiment.title}, --size {plan.size_name}, {counted(len(plan.seeds), 'seed')}",
         "",
         "variants:",
     ]
@@ -237,7 +240,8 @@ def run_plan(plan: Plan, store: runs.Store, engine: pool.Engine, log: loggers.Lo
     missing = [(name, seed) for name, seed in every if name in plan.variants]
     done = len(plan.seeds) * len(plan.variants) - len(missing)
     workers = min(engine.workers, max(1, len(missing)))
-    print(budget(plan, [plan.variants[name] for name, _ in missing], done, workers))
+    print_wrapped(budget(plan, [plan.variants[name] for name, _ in missing], done, workers))
+    print_wrapped(describe_data(plan, runs.load_data(plan.base, 0, store)))
     failures = train_missing(plan, store, missing, engine, setting, log)
     views = [(name, seed) for name, seed in every if name in plan.views]
     failures += view_missing(plan, store, views, engine)
@@ -248,10 +252,27 @@ def run_plan(plan: Plan, store: runs.Store, engine: pool.Engine, log: loggers.Lo
     write_html(plan.folder / "report.html", report)
     if plan.experiment.gallery:
         show_gallery(plan, store)
-    print("\n" + verdict_table(report.judgements))
+    print_found(report)
     print(f"\n{plan.folder / 'report.html'}   {plan.results_path}")
-    print(f"{len(missing)} runs in {(time.perf_counter() - began) / 60:.1f} min")
+    minutes = (time.perf_counter() - began) / 60
+    print(f"{counted(len(missing), 'run')} in {minutes:.1f} min")
     return 1 if failures else 0
+
+
+def print_wrapped(text: str) -> None:
+    """One paragraph, broken between words where a terminal ends."""
+    columns = terminal.width() if sys.stdout.isatty() else len(text) + 1
+    print(textwrap.fill(text, columns, subsequent_indent="  ", break_on_hyphens=False))
+
+
+def print_found(report: Report) -> None:
+    """The arms' accuracies, then the verdicts, as wide as the terminal."""
+    columns = terminal.width()
+    if arms := terminal.arms_table(report, columns):
+        print(f"\n{arms}")
+    if report.judgements:
+        colour = terminal.has_colour()
+        print(f"\n{verdict_table(report.judgements, columns, colour=colour)}")
 
 
 NAMED = 12  # changed definitions that are told by name
@@ -286,22 +307,6 @@ def show_gallery(plan: Plan, store: runs.Store) -> None:
     run = runs.load_run(store.folder(recipe, plan.seeds[0]))
     write_gallery(path, run, runs.load_data(recipe, plan.seeds[0], store))
     print(path)
-
-
-def budget(plan: Plan, missing: list[Recipe], done: int, workers: int) -> str:
-    """What is about to be run: runs, images, and the time if a sweep has measured the rate."""
-    images = sum(recipe.steps * recipe.batch for recipe in missing)
-    text = (
-        f"{plan.experiment.title}: {len(plan.variants)} variants × {len(plan.seeds)} seeds, "
-        f"{done} runs found, {len(missing)} to do: {images / 1e6:.2f} million training images, "
-        f"{workers} process(es)"
-    )
-    record = read_sweep(plan)
-    if record and missing:
-        minutes = images / (record["images_per_second"] * workers) / 60
-        text += f"; about {minutes:.0f} min at the {record['images_per_second']:.0f} images/s a "
-        text += "process that the sweep measured"
-    return text
 
 
 def train_missing(

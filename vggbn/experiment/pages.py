@@ -18,9 +18,9 @@ from vggbn.experiment.ledger import Row, base_id, entries, experiments, judged, 
 from vggbn.experiment.published import published_rows
 from vggbn.report import Report, Table, markdown
 from vggbn.report.markdown import DIR, Links, bullets, details, md, md_table
+from vggbn.report.sentences import short_reason
 from vggbn.report.stills import Still
 from vggbn.report.tables import NOTHING, effect_text
-from vggbn.report.words import short_reason
 
 LEDGER = "RESULTS.md"
 FOLDER = PurePosixPath("docs/results")

@@ -55,6 +55,8 @@ def build_report(plan: Plan, results: Results, computed: Iterable[Judgement] = (
         reading=read_words(plan.folder / "reading.md"),
         data=plan.base.data,
         source=f"results/{plan.experiment.name}/{plan.folder.name}",
+        command=_command(plan),
+        newest=max((line.get("finished", "") for line in results.lines()), default="")[:10],
     )
 
 
@@ -66,6 +68,16 @@ def _panels(plan: Plan) -> Mapping[str, Iterable[str]]:
 def _opening(plan: Plan) -> Iterable[str]:
     """The arms of the opening picture: the experiment's own, or its first panel's."""
     return plan.experiment.opening or next(iter(_panels(plan).values()))
+
+
+def _command(plan: Plan) -> str:
+    """The command line that trains what the plan has, of its size's arms and seeds."""
+    words = ["python -m", f"experiments.{plan.experiment.name}", "--size", plan.size_name]
+    words += ["--data", plan.base.data]
+    if len(plan.seeds) != plan.size.seeds:
+        words += ["--seeds", str(len(plan.seeds))]
+    _, *edits = plan.folder.name.split(",")
+    return " ".join([*words, *(f"--set {edit}" for edit in edits)])
 
 
 def _shown(make: Callable[[Results], Any], results: Results, nothing: Any) -> Any:
@@ -131,8 +143,8 @@ def _sweep_note(plan: Plan) -> list[str]:
         ]
     if record is None:
         return [
-            "The learning rates were not tuned on this data at this size: they are the defaults of "
-            f"experiments/{plan.experiment.name}.py."
+            "The learning rates were not searched on this data at this size: "
+            f"experiments/{plan.experiment.name}.py has them from other data or another size."
         ]
     if "finals" in record:
         finalists = max(len(by_rate) for by_rate in record["finals"]["accuracy"].values())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from vggbn.experiment.view_progress import ViewProgress
 from vggbn.experiment.views import View, record
-from vggbn.jobs import pool
+from vggbn.jobs import here, pool
 from vggbn.machine import compile_cache, compiling
 from vggbn.runs import run as runs
 from vggbn.runs.many import compile_key
@@ -28,7 +29,8 @@ def view_many(
 
     Returns how many nets failed; the views of such a net are left out.
     """
-    lost = _compute(_missing(wanted, recipes, store), store, engine)
+    names = {recipe.id: name for name, recipe in reversed(list(recipes.items()))}
+    lost = _compute(_missing(wanted, recipes, store), names, store, engine)
     for name, (view, seed) in wanted.items():
         if not any((recipes[look.net].id, seed) in lost for look in view.looks):
             write(name, record(view, recipes, seed, store))
@@ -49,36 +51,36 @@ def _missing(wanted, recipes, store) -> dict[tuple[str, int], tuple[Recipe, list
     return missing
 
 
-def _compute(missing, store: runs.Store, engine: pool.Engine) -> set[tuple[str, int]]:
-    """Run the jobs, a line each; returns the (recipe id, seed) of those that failed."""
-    began, done, lost = time.perf_counter(), 0, set()
+def _compute(missing, names, store: runs.Store, engine: pool.Engine) -> set[tuple[str, int]]:
+    """Run the jobs, a line each; returns the (recipe id, seed) of those that failed.
 
-    def tell(job, text: str) -> None:
-        nonlocal done
-        done += 1
-        left = (time.perf_counter() - began) / done * (len(missing) - done)
-        print(
-            f"{job.name}: {text}; {done}/{len(missing)} nets, {left / 60:.1f} min left", flush=True
-        )
+    names: {recipe id: the arm's name}.
+    """
+    if not missing:
+        return set()
+    lost, progress = set(), ViewProgress(len(missing), live=engine.run is not here.run_jobs)
 
     def failed(job, text: str) -> None:
         lost.add(job.payload[0].key)
-        tell(job, f"FAILED\n{text}")
+        progress.finished(job.name, f"FAILED\n{text}")
 
     events = pool.Events(
-        on_report=lambda job, report: None,
-        on_result=lambda job, text: tell(job, text),
+        on_report=lambda job, part: progress.report(job.name, part),
+        on_result=lambda job, text: progress.finished(job.name, text),
         on_failure=failed,
     )
     jobs = [
         pool.Job(
-            f"{recipe.model} {key[0]} seed {key[1]}",
+            f"{names[key[0]]} seed {key[1]}",
             compile_key(recipe),
             (Place(recipe, key[1], store), parts),
         )
         for key, (recipe, parts) in missing.items()
     ]
-    engine.run(jobs, _work, events)
+    try:
+        engine.run(jobs, _work, events)
+    finally:
+        progress.close()
     return lost
 
 
@@ -88,7 +90,8 @@ def _work(payload, report) -> str:
     compiling.tune_process()
     compile_cache.use(place.store.cache)
     began = time.perf_counter()
-    for part in parts:
-        compute_posterior(*place, *part)
-    names = ", ".join(f"{protocol}@{side}" for protocol, side in parts)
+    for protocol, side in parts:
+        report(f"{protocol} at {side}")
+        compute_posterior(place.recipe, place.seed, place.store, protocol, side)
+    names = ", ".join(f"{protocol} at {side}" for protocol, side in parts)
     return f"{names} in {time.perf_counter() - began:.0f} s"

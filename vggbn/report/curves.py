@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vggbn.report.records import Curve
+from vggbn.report.records import Curve, Report
 from vggbn.report.svg import colour, dashes
 
 if TYPE_CHECKING:
@@ -20,6 +20,33 @@ CROSS: dict[str, Any] = {"marker": "x", "markersize": 6, "markeredgewidth": 1.6,
 def drawable(curve: Curve) -> bool:
     """Whether any seed has a value to draw."""
     return bool(np.isfinite(matrix(curve)[1]).any())
+
+
+FLAT = 3.0  # points: a mean that rises by less says nothing that words do not
+
+
+def panels(report: Report) -> dict[str, list[str]]:
+    """The panels that are worth a picture, and of each the arms with a curve.
+
+    One whose arms all stand in another panel is left out, as is one with a single flat curve.
+    """
+    found = {
+        title: [name for name in names if name in report.curves and drawable(report.curves[name])]
+        for title, names in report.panels.items()
+    }
+    shown: dict[str, list[str]] = {}
+    for title in sorted(found, key=lambda title: -len(found[title])):  # stable: the earlier of two
+        names = found[title]
+        known = any(set(names) <= set(others) for others in shown.values())
+        if names and not known and not (len(names) == 1 and _flat(report.curves[names[0]])):
+            shown[title] = names
+    return {title: shown[title] for title in found if title in shown}
+
+
+def _flat(curve: Curve) -> bool:
+    """Whether no seed rises above where it began."""
+    values = matrix(curve)[1]
+    return bool(np.nanmax(values) - np.nanmin(values) < FLAT)
 
 
 def draw_curve(axes: Axes, i: int, curve: Curve, *, solid: bool = False) -> None:
@@ -63,10 +90,10 @@ def common_range(drawn: Iterable[Curve]) -> tuple[float, float]:
 
 
 def room(values: Sequence[float], share: float) -> tuple[float, float]:
-    """Limits with a margin around values in %: an interval over two seeds can be far wider."""
+    """Limits with a margin around values in %, not far beyond 0 and 100."""
     low, high = min(values, default=0.0), max(values, default=100.0)
     margin = max(share * (high - low), 0.5)
-    return low - margin, high + margin
+    return max(low - margin, min(low, 0.0) - 1), min(high + margin, max(high, 100.0) + 1)
 
 
 def draw_line(

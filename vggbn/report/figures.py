@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vggbn.claims.stats import paired_interval
+from vggbn.report.accuracies import Accuracy, accuracy, final_accuracy
 from vggbn.report.curves import CROSS, common_range, draw_curve, draw_line, room
 from vggbn.report.opening import opening as opening
 from vggbn.report.records import Chart, Report, finished
 from vggbn.report.svg import FONT, INK, colour, log_axis, new_axes, render, value_axis
+from vggbn.report.words import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NAME = 26  # characters of an arm beside its row
 DOTS = 20  # points of a line that are still marked one by one
 
 
@@ -35,13 +38,15 @@ def curves(report: Report, names: Sequence[str]) -> str:
 
 
 def finals(report: Report) -> str:
-    """Final test accuracies: one dot a seed, above them the mean with its 95 % interval."""
+    """Final test accuracies: one dot a seed, above them the mean and its interval, if any."""
     values = {name: list(finished(report, name).values()) for name in report.variants}
     drawn = {name: [100 * v for v in seeds] for name, seeds in values.items() if seeds}
     axes = new_axes(height=0.9 + 0.34 * len(drawn))
-    for row, accuracies in enumerate(drawn.values()):
-        _draw_final(axes, row, accuracies)
-    axes.set_yticks(range(len(drawn)), [_short(name) for name in drawn])
+    for row, (name, accuracies) in enumerate(drawn.items()):
+        found = final_accuracy(report, name)
+        assert found is not None, "an arm is drawn because some run of it finished"
+        _draw_final(axes, row, accuracies, found)
+    axes.set_yticks(range(len(drawn)), [short(name, NAME) for name in drawn])
     axes.set_ylim(len(drawn) - 0.5, -0.5)
     axes.set_xlim(room([v for accuracies in drawn.values() for v in accuracies], share=0.25))
     value_axis(axes, "test accuracy, %", along="x")
@@ -59,11 +64,13 @@ def sweep(report: Report) -> str:
 
 
 def chart(chart: Chart) -> str:
-    """Lines over a number: mean over seeds, and its 95 % interval as a bar."""
+    """Lines over a number: mean over seeds, and its 95 % interval as a bar; of what is in % as
+    `accuracies` says."""
     axes = new_axes(height=3.4)
     for i, points in enumerate(chart.series.values()):
         xs = sorted(x for x in points if points[x])
-        intervals = [paired_interval(points[x]) for x in xs]
+        interval_of = accuracy if chart.y.endswith("%") else paired_interval
+        intervals = [interval_of(points[x]) for x in xs]
         marker = "o" if len(xs) <= DOTS else ""
         draw_line(axes, i, xs, [interval.mean for interval in intervals], marker=marker)
         for x, interval in zip(xs, intervals, strict=True):
@@ -76,13 +83,13 @@ def chart(chart: Chart) -> str:
     return render(axes, f"{chart.y} against {chart.x}: {', '.join(chart.series)}")
 
 
-def _draw_final(axes: Axes, row: int, accuracies: Sequence[float]) -> None:
-    interval, below, above = paired_interval(accuracies), row + 0.16, row - 0.1
+def _draw_final(axes: Axes, row: int, accuracies: Sequence[float], found: Accuracy) -> None:
+    below, above = row + 0.16, row - 0.1
     rows = [below] * len(accuracies)
     axes.plot(accuracies, rows, "o", color=colour(0), markersize=4, alpha=0.6, markeredgewidth=0)
-    if interval.n > 1:
-        axes.plot([interval.low, interval.high], [above, above], color=INK, linewidth=1.4)
-    axes.plot(interval.mean, above, "D", color=INK, markersize=4.5, markeredgewidth=0)
+    if found.is_interval:
+        axes.plot([found.low, found.high], [above, above], color=INK, linewidth=1.4)
+    axes.plot(found.mean, above, "D", color=INK, markersize=4.5, markeredgewidth=0)
 
 
 def _draw_sweep(axes: Axes, i: int, rates: Mapping[float, Sequence[float]]) -> None:
@@ -94,7 +101,3 @@ def _draw_sweep(axes: Axes, i: int, rates: Mapping[float, Sequence[float]]) -> N
     lost = [rate for rate in kept if len(kept[rate]) < len(rates[rate])]
     foot = [0.02 + 0.045 * i] * len(lost)  # a fraction of the axes: arms do not hide each other
     axes.plot(lost, foot, color=colour(i), transform=axes.get_xaxis_transform(), **CROSS)
-
-
-def _short(name: str, most: int = 26) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"

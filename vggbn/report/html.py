@@ -1,19 +1,22 @@
-"""The report as one self-contained HTML page: inline style and SVG, no script, nothing fetched."""
+"""The report as one self-contained HTML page: inline style and SVG, no script, nothing fetched.
+
+What was found comes first: a picture, a sentence a claim, the verdicts. All else is folded away.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from types import MappingProxyType
 
 from vggbn import files
-from vggbn.claims.stats import VERDICTS, Judgement
-from vggbn.report import curves, figures, svg, tables
-from vggbn.report.records import Chart, Report, Table, finished
-from vggbn.report.text import banner, chance_note
+from vggbn.report import curves, figures, findings, tables
+from vggbn.report.accuracies import NOTE
+from vggbn.report.elements import bullets, definitions, figure, fold, remark, section, table
+from vggbn.report.opening import caption
+from vggbn.report.records import Report, Table, finished
+from vggbn.report.text import banner
+from vggbn.report.words import counted
 
-MARKS: dict[str, str] = dict(zip(VERDICTS, "✓◐=✗?–", strict=True))
 CSS = Path(__file__).with_name("page.css")
 
 
@@ -28,11 +31,12 @@ def page(report: Report) -> str:
     """The page's text; the same report gives the same bytes."""
     parts = (
         _head(report),
-        _verdicts(report.judgements),
-        _reading(report),
+        _opening(report),
+        _found(report),
+        fold("Our reading", "".join(f"<p>{escape(p)}</p>" for p in report.reading), is_open=True),
         _pictures(report),
-        *(_section(table.title, _table(table), table.note) for table in report.tables),
-        _charts(report.charts),
+        *(fold(each.title, table(each), each.note) for each in report.tables),
+        _charts(report),
         _curves(report),
         _finals(report),
         _steps(report),
@@ -51,106 +55,91 @@ def page(report: Report) -> str:
 
 
 def _head(report: Report) -> str:
+    made = f"<code>{escape(report.command)}</code>" if report.command else ""
+    newest = f"newest result of {escape(report.newest)}" if report.newest else ""
+    source = ", ".join(part for part in (made, newest) if part)
     warning = f'<p class="banner">{escape(banner(report))}</p>' if report.provisional else ""
-    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
     return (
         f'<header><h1>{escape(report.title)}</h1><p class="question">{escape(report.question)}</p>'
-        f"{warning}{f'<ul>{notes}</ul>' if notes else ''}</header>"
+        f"{f'<p class=note>{source}</p>' if source else ''}{warning}</header>"
     )
 
 
-def _verdicts(judgements: Sequence[Judgement]) -> str:
-    if not judgements:
+def _opening(report: Report) -> str:
+    drawing = figures.opening(report)
+    if not drawing:
         return ""
-    table = tables.verdicts(judgements)
-    classes = [
-        ["tight", "", "", "tight", "", "", f"verdict {j.verdict.replace(' ', '-')}"]
-        for j in judgements
-    ]
-    marked = [
-        (*row[:-1], f"{MARKS[j.verdict]} {row[-1]}")
-        for row, j in zip(table.rows, judgements, strict=True)
-    ]
-    body = _table(Table(table.headers, marked), classes)
-    return _section("Verdicts", body, chance_note(judgements))
+    return f'<div class="opening">{figure(drawing)}{remark(caption(report))}</div>'
 
 
-def _reading(report: Report) -> str:
-    words = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in report.reading)
-    return _section("Our reading", words) if words else ""
+def _found(report: Report) -> str:
+    if not report.judgements:
+        return ""
+    said = findings.sentences(report.judgements)
+    return (section("What was found", said) if said else "") + section(
+        "Verdicts", findings.verdicts(report.judgements)
+    )
 
 
-def _charts(charts: Mapping[str, Chart]) -> str:
+def _charts(report: Report) -> str:
     drawn = [
-        _figure(figures.chart(chart), title, {name: i for i, name in enumerate(chart.series)})
-        for title, chart in charts.items()
+        figure(figures.chart(chart), title, {name: i for i, name in enumerate(chart.series)})
+        for title, chart in report.charts.items()
     ]
-    note = "Line: mean over seeds; bar: 95 % interval (Student's t over seeds)."
-    return _section("Charts", f'<div class="panels">{"".join(drawn)}</div>', note) if drawn else ""
+    note = (
+        "Line: mean over seeds; bar: 95 % interval (Student's t over seeds); of what is in %, "
+        f"where there is one, else lowest to highest. {NOTE}"
+    )
+    return fold(counted(len(drawn), "chart"), _side_by_side(drawn), note)
 
 
 def _pictures(report: Report) -> str:
-    if not report.pictures:
-        return ""
-    drawn = "".join(
-        f"<div>{_figure(picture.drawing, picture.title, picture.legend)}"
-        f'<p class="note">{escape(picture.note)}</p></div>'
+    drawn = [
+        f"<div>{figure(picture.drawing, picture.title, picture.legend)}{remark(picture.note)}</div>"
         for picture in report.pictures
-    )
-    return _section("Pictures", f'<div class="panels">{drawn}</div>')
+    ]
+    return fold(counted(len(drawn), "picture"), _side_by_side(drawn), is_open=not report.opening)
 
 
 def _curves(report: Report) -> str:
-    drawn = {title: _drawable(report, names) for title, names in report.panels.items()}
-    panels = [_panel(report, title, names) for title, names in drawn.items() if names]
-    if not panels:
-        return ""
+    panels = [
+        figure(
+            figures.curves(report, names),
+            title,
+            {f"{v} (n = {len(report.curves[v].values_by_seed)})": i for i, v in enumerate(names)},
+        )
+        for title, names in curves.panels(report).items()
+    ]
     note = (
         "Line: mean over seeds; band: lowest to highest seed. Where a seed stopped early (×, its "
         "last evaluation) the others go on as thin single lines, since a mean would be one over "
-        "survivors."
+        "survivors. Panels that show no arm of their own are left out."
     )
-    return _section("Learning curves", f'<div class="panels">{"".join(panels)}</div>', note)
-
-
-def _drawable(report: Report, names: Sequence[str]) -> list[str]:
-    return [v for v in names if v in report.curves and curves.drawable(report.curves[v])]
-
-
-def _panel(report: Report, title: str, names: Sequence[str]) -> str:
-    labels = {
-        f"{name} (n = {len(report.curves[name].values_by_seed)})": i for i, name in enumerate(names)
-    }
-    return _figure(figures.curves(report, names), title, labels)
+    return fold("Learning curves: " + counted(len(panels), "panel"), _side_by_side(panels), note)
 
 
 def _finals(report: Report) -> str:
-    table = tables.finals(report)
-    if not table.rows:
-        return ""
-    note = (
-        "Dots: seeds; diamond and bar: mean and 95 % interval (Student's t over seeds), cut off at "
-        "the edge of the figure where it is wider. Runs that did not finish are left out, and "
-        "named in the last column."
-    )
+    content = tables.finals(report)
     drawn = any(finished(report, name) for name in report.variants)
-    figure = _figure(figures.finals(report)) if drawn else ""
-    return _section("Final test accuracy", figure + _table(table), note if drawn else "")
+    picture = figure(figures.finals(report)) if drawn else ""
+    note = (
+        f"Dots: seeds; diamond and bar: mean and 95 % interval, where it has one. {NOTE} Runs that "
+        "did not finish are left out, and named in the last column."
+    )
+    summary = f"Final test accuracy of {counted(len(content.rows), 'arm')}"
+    return fold(summary, picture + table(content), note if drawn else "")
 
 
 def _steps(report: Report) -> str:
-    table = tables.steps(report)
-    if not table.rows:
-        return ""
     aims = ", ".join(
         f"{100 * value:.2f} % (seed {seed})" for seed, value in sorted(report.targets.items())
     )
-    target = f"Target: {aims}. " if aims else ""
+    target = f"Target, of the smoothed validation accuracy: {aims}. " if aims else ""
     censored = (
-        "A run that did not reach the target took at least its budget: its ratio is only a bound "
-        "(≥ or ≤), and that side of the interval is open."
+        "A run that did not reach the target took at least its budget (>): its ratio is only a "
+        "bound (≥ or ≤), and that side of the interval is open."
     )
-    return _section("Steps to the target", _table(table), target + censored)
+    return fold("Steps to the target", table(tables.steps(report)), target + censored)
 
 
 def _sweep(report: Report) -> str:
@@ -161,63 +150,22 @@ def _sweep(report: Report) -> str:
         "Line: mean over seeds that finished; bar: lowest to highest seed; × at the foot: at least "
         "one seed diverged at this rate."
     )
-    return _section("Learning-rate sweep", _figure(figures.sweep(report), labels=arms), note)
+    return fold("Learning-rate sweep", figure(figures.sweep(report), labels=arms), note)
 
 
 def _variants(report: Report) -> str:
     if report.exact:
         return ""
     recipe = Table(("field", "value"), [(str(k), str(v)) for k, v in report.baseline.items()])
-    summary = f"<summary>The baseline, {escape(report.baseline_name)}, in full</summary>"
-    details = f"<details>{summary}{_table(recipe)}</details>" if recipe.rows else ""
-    return _section("Variants", _table(tables.variants(report)) + details)
+    full = fold(f"The baseline, {report.baseline_name}, in full", table(recipe))
+    summary = f"Variants: {counted(len(report.variants), 'arm')} as edits of the baseline"
+    return fold(summary, table(tables.variants(report)) + full)
 
 
 def _facts(report: Report) -> str:
-    items = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
-        for name, value in report.facts.items()
-    )
-    return _section("How it was run", f"<dl>{items}</dl>") if items else ""
+    body = bullets(report.notes) + definitions({k: str(v) for k, v in report.facts.items()})
+    return fold("How it was run: data, versions, hardware", body)
 
 
-def _section(title: str, body: str, note: str = "") -> str:
-    remark = f'<p class="note">{escape(note)}</p>' if note else ""
-    return f"<section><h2>{escape(title)}</h2>{body}{remark}</section>"
-
-
-def _table(table: Table, classes: Sequence[Sequence[str]] = ()) -> str:
-    """A table that scrolls on a phone or, given classes of its cells, turns its rows into cards."""
-    head = "".join(f"<th scope=col>{escape(header)}</th>" for header in table.headers)
-    plain, kind = [""] * len(table.headers), " class=cards" if classes else ""
-    rows = [
-        _table_row(table.headers, row, classes[i] if classes else plain)
-        for i, row in enumerate(table.rows)
-    ]
-    return (
-        f'<div class="scroll" tabindex="0"><table{kind}><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _table_row(headers: Sequence[str], row: Sequence[str], classes: Sequence[str]) -> str:
-    cells = (
-        f'<td class="{kind}" data-label="{escape(header)}">{escape(cell)}</td>'
-        for header, cell, kind in zip(headers, row, classes, strict=True)
-    )
-    return f"<tr>{''.join(cells)}</tr>\n"
-
-
-def _figure(drawing: str, title: str = "", labels: Mapping[str, int] = MappingProxyType({})) -> str:
-    """A drawing with its heading and legend, label -> number of the series."""
-    heading = f"<h3>{escape(title)}</h3>" if title else ""
-    keys = "".join(f"<li>{_key(i)}{escape(label)}</li>" for label, i in labels.items())
-    return f"<figure>{heading}{drawing}{f'<ul class=legend>{keys}</ul>' if keys else ''}</figure>"
-
-
-def _key(i: int) -> str:
-    """The line sample of series i in a legend."""
-    width = 1.6
-    dash = " ".join(f"{width * part:g}" for part in svg.dashes(i)) or "none"
-    style = f"stroke:{svg.css_colour(i)};stroke-width:{width};stroke-dasharray:{dash}"
-    return f'<svg viewBox="0 0 32 10" aria-hidden="true"><path d="M0 5H32" style="{style}"/></svg>'
+def _side_by_side(drawn: list[str]) -> str:
+    return f'<div class="panels">{"".join(drawn)}</div>' if drawn else ""

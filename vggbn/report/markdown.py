@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from vggbn.claims.stats import Judgement
 from vggbn.report import curves, figures, opening, stills, tables
+from vggbn.report.accuracies import NOTE
 from vggbn.report.records import Report, Table
+from vggbn.report.sentences import found_in_words
 from vggbn.report.stills import Still
 from vggbn.report.tables import NOTHING
 from vggbn.report.text import banner, chance_note
-from vggbn.report.words import found_in_words
 
 DIR = "DIR"  # in a command, what the reader has to fill in
 GENERATED = "<!-- Written by `make report` from results/; do not edit. -->"
@@ -52,7 +53,6 @@ def section_of(report: Report, heading: str, command: str, stem: str) -> Section
     drawn = _drawn(report)
     stamp = stills.digest_of(drawn)
     first = opening.arms(drawn)
-    panels = {title: _drawable(report, names) for title, names in report.panels.items()}
     return Section(
         heading,
         command,
@@ -66,8 +66,8 @@ def section_of(report: Report, heading: str, command: str, stem: str) -> Section
         },
         panels={
             f"{stem}-panel-{i}.svg": _panel(drawn, stamp, title, names)
-            for i, (title, names) in enumerate(panels.items(), 1)
-            if len(names) > 1 and names != first
+            for i, (title, names) in enumerate(curves.panels(report).items(), 1)
+            if names != first
         },
     )
 
@@ -120,7 +120,7 @@ def _section(section: Section, folder: str) -> str:
         ),
         "### Details",
         bullets(report.notes),
-        _judged(report.judgements),
+        details("How each claim was judged", md_table(tables.rules(report.judgements))),
         details(
             "More learning curves",
             *(
@@ -128,7 +128,7 @@ def _section(section: Section, folder: str) -> str:
                 for name, still in section.panels.items()
             ),
         ),
-        details("Final test accuracy", md_table(tables.finals(report))),
+        details("Final test accuracy", *_finals(report)),
         details("Steps to the target", *_steps(report)),
         details("The arms, as edits of the baseline", md_table(tables.variants(report))),
         details("How it was run", bullets([f"{k}: {v}" for k, v in report.facts.items()])),
@@ -146,45 +146,24 @@ def _sentences(judgements: Sequence[Judgement]) -> list[str]:
 
 
 def _verdicts(report: Report) -> str:
-    if not report.judgements:
-        return ""
-    rows = [
-        (
-            j.claim + (" (primary)" if j.is_primary else ""),
-            tables.verdict_text(j),
-            tables.effect_text(j),
-            tables.n_text(j) if j.n else NOTHING,
-            j.sentence,
-            j.paper or NOTHING,
-        )
-        for j in report.judgements
-    ]
-    headers = ("claim", "verdict", "effect [interval]", "n", "in words", "paper")
-    return _joined(md_section("Verdicts", Table(headers, rows)), md(chance_note(report.judgements)))
+    table = md_section("Verdicts", tables.verdicts(report.judgements))
+    return _joined(table, md(chance_note(report.judgements))) if table else ""
 
 
-def _judged(judgements: Sequence[Judgement]) -> str:
-    """The rule of each claim, and what stood beside its verdict, folded."""
-    rows = [
-        (
-            j.claim,
-            f"{j.criterion} (primary data: {j.primary})" if j.primary else j.criterion or NOTHING,
-            "; ".join(text for text in (j.detail, tables.power_text(j)) if text) or NOTHING,
-        )
-        for j in judgements
-    ]
-    return details("How each claim was judged", md_table(Table(("claim", "rule", "found"), rows)))
+def _finals(report: Report) -> tuple[str, ...]:
+    table = tables.finals(report)
+    return (md_table(table), md(NOTE)) if table.rows else ()
 
 
-def _steps(report: Report) -> tuple[str, str]:
+def _steps(report: Report) -> tuple[str, ...]:
     table = tables.steps(report)
     aims = sorted(100 * value for value in report.targets.values())
-    target = f"{aims[0]:.2f} to {aims[-1]:.2f} %" if aims else "none"
+    target = f"Target: {aims[0]:.2f} to {aims[-1]:.2f} %. " if aims else ""
     note = (
-        f"Target: {target}. {NOTHING}: not reached within the arm's budget; its ratio is then a "
-        "bound (≥ or ≤), and that side of the interval is open."
+        f"{target}>: not reached within the arm's budget; its ratio is then a bound (≥ or ≤), and "
+        "that side of the interval is open."
     )
-    return (md_table(table), note) if table.rows else ("", "")
+    return (md_table(table), md(note)) if table.rows else ()
 
 
 # --- drawings ------------------------------------------------------------------------------------
@@ -217,10 +196,6 @@ def _panel(drawn: Report, stamp: str, title: str, names: Sequence[str]) -> Still
 def _numbered(names: Iterable[str]) -> dict[str, int]:
     """A legend: each name with the number of its series."""
     return {name: i for i, name in enumerate(names)}
-
-
-def _drawable(report: Report, names: Sequence[str]) -> list[str]:
-    return [v for v in names if v in report.curves and curves.drawable(report.curves[v])]
 
 
 def _image(still: Still, path: str) -> str:

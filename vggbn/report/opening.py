@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from vggbn.report.curves import common_range, draw_curve, drawable, matrix
 from vggbn.report.records import Report
 from vggbn.report.svg import FONT, INK, colour, new_axes, number_axis, render, value_axis
+from vggbn.report.words import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NAME = 26  # characters of an arm beside its curve
 MOST = 6  # arms that can be told apart at a glance
 LINE = 1.3 * FONT  # points from one name to the next
 ROOM = 0.75  # of the steps: a curve that ends before has its name inside the axes
@@ -41,9 +43,9 @@ def opening(report: Report) -> str:
     value_axis(axes, "validation accuracy, %")
     axes.set_ylim(common_range(report.curves[name] for name in names))
     axes.set_xlim(left=0)
-    axes.xaxis.get_major_locator().set_params(nbins=5)
+    axes.locator_params(axis="x", nbins=5)
     number_axis(axes, "training step")
-    labels = [(name, colour(i)) for i, name in enumerate(names)]
+    labels = [(short(name, NAME), colour(i)) for i, name in enumerate(names)]
     ends = [_end(report, name) for name in names]
     if (target := _target(report)) is not None:
         axes.axhline(target, color=INK, linewidth=0.8, dashes=(6, 4), zorder=1)
@@ -54,7 +56,7 @@ def opening(report: Report) -> str:
 
 
 def caption(report: Report) -> str:
-    """What the picture shows, in a sentence or two."""
+    """What the picture, if there is one, shows: a sentence or two."""
     seeds = [len(report.curves[name].values_by_seed) for name in arms(report)]
     n = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
     band = ", band: lowest to highest seed" if max(seeds) > 1 else ""
@@ -104,9 +106,9 @@ def _draw_names(axes: Axes, names: Sequence[tuple[str, str]], ends: NDArray[np.f
     early = ends[:, 0] < ROOM * ends[:, 0].max()
     for group in (np.flatnonzero(early), np.flatnonzero(~early)):
         heights = (ends[group, 1] - low) / (high - low) * height
-        for i, place in zip(group, spread(heights, LINE, height) / height, strict=True):
+        for i, place in zip(map(int, group), spread(heights, LINE, height) / height, strict=True):
             left = ends[i, 0] / right + 0.05 if early[i] else 1.03
-            _draw_name(axes, *names[i], ends[i], (left, place))
+            _draw_name(axes, *names[i], ends[i], (left, float(place)))
 
 
 def _draw_name(axes: Axes, name: str, colour: str, end, place: tuple[float, float]) -> None:

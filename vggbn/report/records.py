@@ -77,6 +77,7 @@ class Report:
     facts: versions, hardware, digests, wall time and the like, in the order to show them.
     pictures: drawings of what is no learning curve, for the page only.
     opening: the arms of the picture that the page opens with.
+    command, newest: what made the results, and the day of the newest of them ("": not known).
     """
 
     title: str
@@ -102,6 +103,8 @@ class Report:
     data: str = ""
     source: str = ""
     opening: Sequence[str] = ()
+    command: str = ""
+    newest: str = ""
 
     @property
     def n(self) -> int:

@@ -7,16 +7,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vggbn.claims import power
-from vggbn.claims.stats import Interval, Judgement, as_ratio, log_ratio_interval, paired_interval
+from vggbn.claims.stats import (
+    Interval,
+    Judgement,
+    StepsReached,
+    as_ratio,
+    log_ratio_interval,
+)
+from vggbn.report.accuracies import Accuracy, final_accuracy
 from vggbn.report.records import Report, Table, finished, mishaps
 
 NOTHING = "–"
 
 
 def verdicts(judgements: Sequence[Judgement]) -> Table:
-    """Claims beside the paper's own figures."""
-    headers = ("claim", "in words", "paper", "ours [interval]", "n", "criterion", "verdict")
+    """Each claim with its verdict and what it rests on, beside the paper's own figures."""
+    headers = ("claim", "verdict", "effect [interval]", "n", "in words", "paper")
     return Table(headers, [_verdict_row(j) for j in judgements])
+
+
+def rules(judgements: Sequence[Judgement]) -> Table:
+    """The rule of each claim, and what was found beside its interval."""
+    return Table(("claim", "rule", "found"), [_rule_row(j) for j in judgements])
 
 
 def variants(report: Report) -> Table:
@@ -40,17 +52,10 @@ def finals(report: Report) -> Table:
 
 
 def steps(report: Report) -> Table:
-    """Steps to the target for each seed, and how many times fewer they are than the baseline's; a
-    dash where a run did not reach it within its budget."""
+    """Steps to the target for each seed, and how many times fewer they are than the baseline's."""
     names = [v for v in report.variants if report.to_target.get(v)]
-    seeds = sorted({seed for name in names for seed in report.to_target[name]})
-    headers = (
-        "variant",
-        *(f"seed {seed}" for seed in seeds),
-        "times fewer than baseline [95 % interval]",
-        "n",
-    )
-    return Table(headers, [_steps_row(report, name, seeds) for name in names])
+    headers = ("variant", "steps, seed by seed", "times fewer than baseline [95 % interval]", "n")
+    return Table(headers, [_steps_row(report, name) for name in names])
 
 
 def effect_text(judgement: Judgement) -> str:
@@ -122,26 +127,36 @@ def number(value: float, form: str) -> str:
 
 
 def _verdict_row(j: Judgement) -> tuple[str, ...]:
-    details = "; ".join(text for text in (j.detail, power_text(j)) if text)
-    words = f"{j.sentence} ({details})" if details else j.sentence
-    criterion = f"{j.criterion} (primary data: {j.primary})" if j.primary else j.criterion
     return (
         j.claim + (" (primary)" if j.is_primary else ""),
-        words,
-        j.paper or NOTHING,
-        effect_text(j),
-        n_text(j),
-        criterion,
         verdict_text(j),
+        effect_text(j),
+        n_text(j) if j.n else NOTHING,
+        j.sentence,
+        j.paper or NOTHING,
     )
+
+
+def _rule_row(j: Judgement) -> tuple[str, ...]:
+    criterion = f"{j.criterion} (primary data: {j.primary})" if j.primary else j.criterion
+    found = "; ".join(text for text in (j.detail, power_text(j)) if text)
+    return j.claim, criterion or NOTHING, found or NOTHING
 
 
 def _final_row(report: Report, name: str) -> tuple[str, ...]:
     values = [100 * value for value in finished(report, name).values()]
-    mean = _interval_text(paired_interval(values), ".2f") if values else NOTHING
     spread = f"{min(values):.2f} to {max(values):.2f}" if values else NOTHING
     end = number(report.end_lr.get(name, math.nan), ".3g")
+    mean = accuracy_text(final_accuracy(report, name))
     return (name, mean, spread, str(len(values)), end, _runs_text(report, name))
+
+
+def accuracy_text(found: Accuracy | None) -> str:
+    """A mean accuracy in %, with its interval where it has one."""
+    if found is None:
+        return NOTHING
+    interval = f" [{found.low:.2f}, {found.high:.2f}]" if found.is_interval else ""
+    return f"{found.mean:.2f}{interval}"
 
 
 def _runs_text(report: Report, name: str) -> str:
@@ -149,21 +164,21 @@ def _runs_text(report: Report, name: str) -> str:
     return ", ".join(f"seed {seed} {status}" for seed, status in stopped.items()) or "all finished"
 
 
-def _steps_row(report: Report, name: str, seeds: Sequence[int]) -> tuple[str, ...]:
+def _steps_row(report: Report, name: str) -> tuple[str, ...]:
     runs, base = report.to_target[name], report.to_target.get(report.baseline_name, {})
     paired = sorted(runs.keys() & base.keys())
-    cells = [_steps_text(runs.get(seed)) for seed in seeds]
+    steps = _steps_text([runs[seed] for seed in sorted(runs)])
     if name == report.baseline_name or not paired:
-        return (name, *cells, NOTHING, str(len(runs)))
+        return (name, steps, NOTHING, str(len(runs)))
     logs = log_ratio_interval([base[s] for s in paired], [runs[s] for s in paired])
-    return (name, *cells, ratio_text(as_ratio(logs)), str(len(paired)))
+    return (name, steps, ratio_text(as_ratio(logs)), str(len(paired)))
 
 
-def _steps_text(run: tuple[float, bool] | None) -> str:
-    if run is None:
-        return "no run"
-    taken, reached = run
-    return f"{taken:,.0f}" if reached else NOTHING
+def _steps_text(runs: Sequence[StepsReached]) -> str:
+    """The steps of each run; one that did not reach the target has more than its budget."""
+    if not any(reached for _, reached in runs):
+        return f"never reached in {max(taken for taken, _ in runs):,.0f}"
+    return "; ".join(f"{taken:,.0f}" if reached else f"> {taken:,.0f}" for taken, reached in runs)
 
 
 def _interval_text(interval: Interval, form: str) -> str:

@@ -9,16 +9,27 @@ from vggbn.claims.stats import PUBLISHED_SEEDS, Judgement
 from vggbn.report import tables
 from vggbn.report.records import Report
 
+COLOURS = {  # of a terminal, by its escape codes
+    "reproduced": 32, "partly": 32, "contradicted": 31, "inconclusive": 33, "not tested": 33,
+}  # fmt: skip
 
-def verdict_table(judgements: Sequence[Judgement], width: int = 110) -> str:
-    """The verdicts as aligned text, the claims' words wrapped to a terminal of `width` columns."""
-    rows = [("claim", "verdict", "effect [interval]", "n")]
-    rows += [(j.claim, j.verdict, tables.effect_text(j), _n_text(j)) for j in judgements]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    words = ["in words", *(_words(j) for j in judgements)]
-    lines = [_row(row, widths, text, width) for row, text in zip(rows, words, strict=True)]
-    if any(j.provisional for j in judgements):
+
+def verdict_table(judgements: Sequence[Judgement], width: int = 110, *, colour=False) -> str:
+    """The verdicts as aligned text, the claims' words wrapped to a terminal of `width` columns;
+    what was not judged in one line; colour: with a terminal's colours."""
+    judged = [j for j in judgements if is_judged(j)]
+    rows = [(j.claim, j.verdict, tables.effect_text(j), _n_text(j)) for j in judged]
+    lines = []
+    if rows:
+        head = ("claim", "verdict", "effect [interval]", "n")
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines.append(_row(head, widths, "in words", width))
+        for row, j in zip(rows, judged, strict=True):
+            code = COLOURS.get(j.verdict) if colour else None
+            lines.append(_row(row, widths, _words(j), width, code))
+    if any(j.provisional for j in judged):
         lines.append(f"* provisional: fewer than {PUBLISHED_SEEDS} paired seeds")
+    lines += textwrap.wrap(unjudged_line(judgements), width, subsequent_indent="  ")
     return "\n".join(lines)
 
 
@@ -46,6 +57,22 @@ def chance_note(judgements: Sequence[Judgement]) -> str:
     )
 
 
+def is_judged(judgement: Judgement) -> bool:
+    """Whether something was found of the claim: computed, or with seeds behind it."""
+    return judgement.exact or judgement.n > 0
+
+
+def unjudged_line(judgements: Sequence[Judgement]) -> str:
+    """One line that names the claims nothing was found of, and why; empty without any."""
+    left = [j for j in judgements if not is_judged(j)]
+    reasons = {
+        "runs are missing": [j.claim for j in left if j.verdict != "not tested"],
+        "this protocol cannot test it": [j.claim for j in left if j.verdict == "not tested"],
+    }
+    texts = [f"{', '.join(claims)} ({why})" for why, claims in reasons.items() if claims]
+    return f"Not judged: {'; '.join(texts)}" if texts else ""
+
+
 def _n_text(judgement: Judgement) -> str:
     return tables.n_text(judgement) + ("*" if judgement.provisional else "")
 
@@ -58,8 +85,20 @@ def _words(judgement: Judgement) -> str:
     )
 
 
-def _row(cells: Sequence[str], widths: Sequence[int], words: str, width: int) -> str:
-    start = "  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)) + "  "
-    room = max(24, width - len(start))
-    lines = textwrap.wrap(words, room) or [""]
-    return ("\n" + " " * len(start)).join(lines).join((start, "")).rstrip()
+BESIDE = 30  # columns that words need beside a row; with fewer they stand below it
+
+
+def _row(
+    cells: Sequence[str], widths: Sequence[int], words: str, width: int, code: int | None = None
+) -> str:
+    """One claim's lines, its verdict (the second cell) in the colour of `code`."""
+    padded = [cell.ljust(w) for cell, w in zip(cells, widths, strict=True)]
+    indent = sum(widths) + 2 * len(widths)
+    if code is not None:
+        padded[1] = f"\033[{code}m{padded[1]}\033[0m"
+    start = "  ".join(padded)
+    if width - indent < BESIDE:
+        below = textwrap.wrap(words, width, initial_indent="    ", subsequent_indent="    ")
+        return "\n".join([start.rstrip(), *below])
+    lines = textwrap.wrap(words, width - indent) or [""]
+    return f"{start}  {(chr(10) + ' ' * indent).join(lines)}".rstrip()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from vggbn.errors import UserError
-from vggbn.jobs import pool
+from vggbn.jobs import here, pool
 from vggbn.machine import compile_cache, compiling, environment, provenance
 from vggbn.runs import run as runs
 from vggbn.runs.loggers import Logged, Logs
@@ -15,6 +15,7 @@ from vggbn.runs.progress import Progress
 from vggbn.training.recipe import Recipe, static
 
 Wanted = dict[str, Place]
+STARTED = {"started": True}  # what a worker says before a run's first report
 
 
 def train_many(
@@ -38,11 +39,15 @@ def train_many(
     found = _found(wanted, setting)
     every = with_ancestors({name: run for name, run in wanted.items() if name not in found})
     all_runs = wanted | every
-    progress = Progress({name: r.steps for name, (r, *_) in all_runs.items()}, first.batch)
+    steps = {name: r.steps for name, (r, *_) in all_runs.items()}
+    progress = Progress(steps, first.batch, live=engine.run is not here.run_jobs)
     named = {name: Logged(name, recipe, seed) for name, (recipe, seed, _) in all_runs.items()}
     log, strays = log or Logs({}), 0
 
     def report(job, record):
+        if record == STARTED:
+            progress.started(job.name)
+            return
         progress.report(job.name, record)
         log.report(named[job.name], record)
 
@@ -58,11 +63,13 @@ def train_many(
         progress.failed(job.name, text)
         log.failed(named[job.name], text)
 
-    for name, record in found.items():
-        finish(name, record)
     events = pool.Events(report, lambda job, record: finish(job.name, record), fail)
-    engine.run(_jobs(every), _train, events)
-    failures = progress.close()
+    try:
+        for name, record in found.items():
+            finish(name, record)
+        engine.run(_jobs(every), _train, events)
+    finally:
+        failures = progress.close()
     if strays:
         print(
             f"{strays} of these runs are of another device or version than the first job, and pair "
@@ -109,6 +116,7 @@ def _train(place: Place, report) -> dict:
     """One run, in a worker."""
     compiling.tune_process()
     compile_cache.use(place.store.cache)
+    report(STARTED)
     return runs.train_run(*place, report)
 
 

@@ -1,24 +1,27 @@
-"""What a person sees while runs are trained: a row for each finished run, and one live line."""
+"""What a person sees while runs are trained: a row for each finished run, and those under way."""
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
-QUIET = 15.0  # seconds between two live lines where the output is no terminal
+from vggbn.report.words import counted, short
+from vggbn.runs.screen import open_screen
+
 WINDOW = 30.0  # seconds that the rate is taken over
 
 
 class Progress:
-    """Rows and a live line on `stream`; steps is {run name: its number of steps}.
+    """The board of a training; steps is {run name: its number of steps}.
 
     A report has "step", and what else is known: "train_loss" (the mean since the report before),
     "val_accuracy". A run's first report tells where it starts: a resumed run had steps before.
     """
+
+    columns: Sequence[str] = ("run", "step", "loss", "val %")
 
     def __init__(
         self,
@@ -26,68 +29,75 @@ class Progress:
         batch: int,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        *,
+        live: bool = True,
     ):
-        self.steps, self.batch, self.stream = steps, batch, stream or sys.stdout
-        self.clock, self.spoke = clock, 0.0
+        self.steps, self.batch, self.clock = steps, batch, clock
+        self.screen = open_screen(stream or sys.stdout, clock, live=live)
         self.running: dict[str, dict] = {}
         self.done, self.done_steps, self.failures = 0, 0, 0
         # (time, steps made until then), from the first report on: compilation comes before it.
         self.made, self.recent = 0, deque()
-        self.width = max(map(len, steps))
-        print(f"{'run':{self.width}s}  val %   test %     min", file=self.stream)
+        self.screen.say(self._row("run", "val %", "test %", "min"))
+
+    def started(self, name: str) -> None:
+        """A run is in hand; until its first report it reads its data and compiles."""
+        self.running[name] = {"since": self.clock()}
+        self.screen.show(self)
 
     def report(self, name: str, record: dict) -> None:
         """A run says where it is; what it said before and does not say now still holds."""
-        before = self.running.get(name, {"step": record["step"]})
-        self._count(max(0, record["step"] - before["step"]))  # a run may be begun again elsewhere
+        before = self.running.get(name, {})
+        if "step" not in before and not any("step" in each for each in self.running.values()):
+            self._skip_pause()
+        made = record["step"] - before.get("step", record["step"])
+        self._count(max(0, made))  # a run may be begun again elsewhere
         self.running[name] = before | record
-        self._live()
+        self.screen.show(self)
 
     def finished(self, name: str, record: dict) -> None:
-        final = record["final"]
-        row = (
-            f"{name:{self.width}s}  {100 * final['val_accuracy']:5.1f}   "
-            f"{100 * final['test_accuracy']:6.1f}   {record['seconds']['all'] / 60:5.2f}"
-        )
-        self._row(name, row if record["status"] == "ok" else f"{row}   {record['status']}")
+        """The run's row, which stays."""
+        final, minutes = record["final"], record["seconds"]["all"] / 60
+        val, test = (f"{100 * final[f'{part}_accuracy']:.1f}" for part in ("val", "test"))
+        row = self._row(name, val, test, f"{minutes:.2f}")
+        self._end(name, row if record["status"] == "ok" else f"{row}   {record['status']}")
 
     def failed(self, name: str, text: str) -> None:
+        """The failure, which stays."""
         self.failures += 1
-        self._row(name, f"{name:{self.width}s}  FAILED\n{text}")
+        self._end(name, f"{name}  FAILED\n{text}")
 
     def close(self) -> int:
-        """End the live line; returns the number of failures."""
-        self._clear()
+        """Wipe what is live; returns the number of failures."""
+        self.screen.close()
         return self.failures
 
-    def _count(self, steps: int) -> None:
-        """So many more were made; what is older than the window is forgotten, but for one point."""
-        self.made += steps
-        self.recent.append((self.clock(), self.made))
-        while len(self.recent) > 1 and self.recent[1][0] < self.recent[-1][0] - WINDOW:
-            self.recent.popleft()
+    # --- the board -------------------------------------------------------------------------------
 
-    def _row(self, name: str, row: str) -> None:
-        self.running.pop(name, None)
-        self.done, self.done_steps = self.done + 1, self.done_steps + self.steps[name]
-        self._clear()
-        print(row, file=self.stream, flush=True)
-        self._live()
+    def head(self) -> str:
+        """`3/36 runs, 212 images/s, 4:10 left`; a ? while nothing is known of the rate."""
+        rate = self.rate()
+        here = sum(record.get("step", 0) for record in list(self.running.values()))
+        left = sum(self.steps.values()) - self.done_steps - here
+        of = f"{self.done}/{counted(len(self.steps), 'run')}"
+        remaining = duration(left / rate) if rate else "?"
+        return f"{of}, {rate * self.batch:,.0f} images/s, {remaining} left"
 
-    def _clear(self) -> None:
-        if self.stream.isatty():
-            self.stream.write("\r\033[K")
+    def rows(self) -> list[tuple[str, ...]]:
+        """A row for each run under way, of `columns`."""
+        return [
+            (
+                name,
+                self._where(name, record),
+                f"{record['train_loss']:.3g}" if "train_loss" in record else "",
+                f"{100 * record['val_accuracy']:.1f}" if "val_accuracy" in record else "",
+            )
+            for name, record in list(self.running.items())
+        ]
 
-    def _live(self) -> None:
-        now, terminal = self.clock(), self.stream.isatty()
-        if not terminal and now - self.spoke < QUIET:
-            return
-        self.spoke = now
-        self._clear()
-        # A line that fills the last column would wrap in some terminals.
-        columns = shutil.get_terminal_size().columns - 1
-        self.stream.write(shortened(self.line(), columns) if terminal else self.line() + "\n")
-        self.stream.flush()
+    def line(self) -> str:
+        """Head and rows on one line: `… | bn seed 0 at 310 of 1,200, loss 0.21, val 93.1 %`."""
+        return f"{self.head()} | {'; '.join(map(self._text, self.rows()))}"
 
     def rate(self) -> float:
         """Steps a second of all runs together, over the last half minute."""
@@ -96,25 +106,44 @@ class Progress:
         (began, before), (now, made) = self.recent[0], self.recent[-1]
         return (made - before) / (now - began) if now > began else 0.0
 
-    def line(self) -> str:
-        """`3/36 runs, 212 images/s, 4:10 left | bn seed 0 at 310 of 1200, loss 0.21, val 93.1 %`.
+    def _where(self, name: str, record: dict) -> str:
+        if "step" not in record:
+            return f"compiling for {duration(self.clock() - record['since'])}"
+        if record["step"] >= self.steps[name]:
+            return "final scores"
+        return f"{record['step']:,} of {self.steps[name]:,}"
 
-        The time left is a ? while nothing is known of the rate.
-        """
-        rate = self.rate()
-        here = sum(record["step"] for record in self.running.values())
-        left = sum(self.steps.values()) - self.done_steps - here
-        runs = "; ".join(self._run(name, record) for name, record in self.running.items())
-        head = f"{self.done}/{len(self.steps)} runs, {rate * self.batch:.0f} images/s"
-        return f"{head}, {duration(left / rate) if rate else '?'} left | {runs}"
+    def _text(self, row: tuple[str, ...]) -> str:
+        name, where, loss, val = row
+        text = f"{name} at {where}" if where[0].isdigit() else f"{name} {where}"
+        return text + (f", loss {loss}" if loss else "") + (f", val {val} %" if val else "")
 
-    def _run(self, name: str, record: dict) -> str:
-        text = f"{name} at {record['step']} of {self.steps[name]}"
-        if "train_loss" in record:
-            text += f", loss {record['train_loss']:.3g}"
-        if "val_accuracy" in record:
-            text += f", val {100 * record['val_accuracy']:.1f} %"
-        return text
+    # --- what stays ------------------------------------------------------------------------------
+
+    def _row(self, name: str, val: str, test: str, minutes: str) -> str:
+        """A row; its name is cut where the terminal has no room for it."""
+        width, numbers = max(map(len, self.steps)), f"{val:>5s}   {test:>6s}   {minutes:>5s}"
+        if self.screen.width is not None:
+            width = max(3, min(width, self.screen.width - len(numbers) - 2))
+        return f"{short(name, width):{width}s}  {numbers}"
+
+    def _end(self, name: str, text: str) -> None:
+        self.running.pop(name, None)
+        self.done, self.done_steps = self.done + 1, self.done_steps + self.steps[name]
+        self.screen.say(text)
+
+    def _skip_pause(self) -> None:
+        """While every run compiled, no time passed for the rate."""
+        if self.recent:
+            pause = self.clock() - self.recent[-1][0]
+            self.recent = deque((at + pause, made) for at, made in self.recent)
+
+    def _count(self, steps: int) -> None:
+        """So many more were made; what is older than the window is forgotten, but for one point."""
+        self.made += steps
+        self.recent.append((self.clock(), self.made))
+        while len(self.recent) > 1 and self.recent[1][0] < self.recent[-1][0] - WINDOW:
+            self.recent.popleft()
 
 
 def duration(seconds: float) -> str:
@@ -122,8 +151,3 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-
-
-def shortened(text: str, width: int) -> str:
-    """`text`, cut to `width` characters with an ellipsis where it is longer."""
-    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
