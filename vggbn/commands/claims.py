@@ -3,8 +3,9 @@
     python -m vggbn claims
 
 A claim of docs/papers.md is *exact* (a named test, or a computation), *measured* (a simulation, the
-clock), judged from paired seeds, *planned*, or *not attempted*. The exit status is 1 if one says
-more than its results do.
+clock), judged from paired seeds, *planned*, or *not attempted*. What is computed is kept in
+out/cache until something changes that decides it. The exit status is 1 if a claim says more than
+its results do.
 """
 
 from __future__ import annotations
@@ -12,60 +13,27 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from vggbn.claims import looks
 from vggbn.claims.stats import PUBLISHED_SEEDS, Judgement, holm, p_value
-from vggbn.commands.publish import is_stale, published_reports
+from vggbn.commands.publish import stale
 from vggbn.errors import Parser, exit_with
+from vggbn.experiment import kept
 from vggbn.experiment.checkout import ROOT, require_checkout
-from vggbn.experiment.design import Experiment
-from vggbn.experiment.exact import ExactClaim, ExactExperiment
-from vggbn.experiment.find import experiment_names, find_experiment
-from vggbn.report.tables import effect_text
+from vggbn.experiment.exact import ExactClaim
+from vggbn.experiment.ledger import CLAIMS, Found, Row, base_id, entries, judged, ledger
+from vggbn.experiment.published import published_reports
+from vggbn.report import terminal
+from vggbn.report.sentences import short_reason
+from vggbn.report.tables import effect_text, number
 
-CLAIMS = ROOT / "docs" / "papers.md"
-
-# Exact claims that are tests and no experiment.
-TESTS = {
-    "BN-1": "tests/nn/test_norm.py::test_normalised_activations_have_mean_0_and_variance_1",
-    "BN-2": "tests/nn/test_norm.py::test_gradients_equal_finite_differences_and_autodiff",
-    "BN-3": "tests/nn/test_norm.py::test_scale_and_shift_can_recover_the_identity",
-    "BN-6": "tests/nn/test_norm.py::test_conv_bn_is_dense_bn_on_the_reshaped_array",
-    "BN-7": "tests/nn/test_norm.py::test_a_bias_before_bn_does_nothing",
-    "V-11": "tests/evaluate/test_dense.py::test_on_an_image_of_the_crop_s_size_dense_is_the_net",
-    "V-15": "tests/machine/test_mesh.py::test_fifty_steps_in_float64_are_the_same_on_eight_devices",
-}
-NOT_ATTEMPTED = {
-    "BN-31": "needs ImageNet and weeks of a GPU",
-    "V-16": "needs four GPUs of 2014, or as many of today's",
-    "V-25": "need ImageNet, PASCAL VOC and Caltech",
-    "G-20": "need ImageNet and its detection set",
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the ledger: a claim, or one of its parts."""
-
-    id: str
-    sentence: str
-    state: str
-    where: str
-    judgement: Judgement | None = None
-    data: str = ""
-    is_primary: bool = False
-
-
-@dataclass(frozen=True)
-class Found:
-    """A judged claim of the published results, and on which data."""
-
-    judgement: Judgement
-    data: str
-    where: str
+CACHE = ROOT / "out" / "cache" / "claims"  # beside the programs that experiments keep
+NARROWEST = 60  # columns
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -77,130 +45,67 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def run(args: argparse.Namespace) -> int:
     """What `main` does, as a function."""
     require_checkout("claims")
-    judged = published()
-    rows = ledger(judged)
-    print(text(rows))
-    faults = find_faults(rows, judged)
+    _say("reading the published results ...")
+    reports = published_reports()
+    found = judged(reports)
+    rows = ledger(found, lambda claim, experiment: compute(claim, experiment.name))
+    print(text(rows, terminal.width()))
+    faults = find_faults(rows, found, stale(reports))
     for fault in faults:
         print(f"fault: {fault}")
     return 1 if faults else 0
 
 
-# --- what there is -------------------------------------------------------------------------------
-
-
-def entries() -> dict[str, str]:
-    """{id: sentence} of all claims, in the papers' order."""
-    lines = CLAIMS.read_text(encoding="utf-8").splitlines()
-    found = (re.fullmatch(r"\| ((?:BN|V|G)-\d+) \| (.*) \| .* \|", line) for line in lines)
-    return {match[1]: match[2] for match in found if match}
-
-
-def experiments() -> list[Experiment | ExactExperiment]:
-    """Those of experiments/, in the order of their names."""
-    return [find_experiment(name) for name in experiment_names()]
-
-
-def computed(experiment: Experiment | ExactExperiment) -> tuple[ExactClaim, ...]:
-    """The claims that need no run."""
-    if isinstance(experiment, ExactExperiment):
-        return experiment.claims
-    return experiment.exact
-
-
-def published() -> dict[str, list[Found]]:
-    """{claim: what the committed results say of it, by data set}."""
-    found: dict[str, list[Found]] = {}
-    for report in published_reports():
-        for judgement in report.judgements:
-            if not judgement.exact:
-                one = Found(judgement, report.data, report.source)
-                found.setdefault(judgement.claim, []).append(one)
+def compute(claim: ExactClaim, experiment: str, folder: Path = CACHE) -> Judgement:
+    """The row of a claim that needs no run: as it was found before, or computed and kept."""
+    found = kept.find(claim, folder)
+    if found is None:
+        _say(f"computing {claim.id} ({experiment}), which is kept for the next time ...")
+        found = claim.judged()
+        kept.keep(claim, found, folder)
     return found
 
 
-def base_id(claim: str) -> str:
-    """BN-25 of "BN-25 decay"."""
-    return claim.split()[0]
-
-
-# --- the rows ------------------------------------------------------------------------------------
-
-
-def ledger(judged: dict[str, list[Found]]) -> list[Row]:
-    """A row for each claim, several where an experiment judges its parts."""
-    every, rows = experiments(), []
-    for claim, sentence in entries().items():
-        parts = [
-            *(_computed(one, e) for e in every for one in computed(e) if base_id(one.id) == claim),
-            *(
-                _judge(one, e, judged.get(one.id, []))
-                for e in every
-                if isinstance(e, Experiment)
-                for one in e.claims
-                if base_id(one.id) == claim
-            ),
-        ]
-        if claim in TESTS:
-            parts.insert(0, Row(claim, sentence, "exact", TESTS[claim]))
-        if claim in NOT_ATTEMPTED:
-            parts.append(Row(claim, sentence, "not attempted", NOT_ATTEMPTED[claim]))
-        rows += parts or [Row(claim, sentence, "planned", "")]
-    return rows
-
-
-def _computed(claim: ExactClaim, experiment) -> Row:
-    judgement = claim.judged()
-    state = "measured" if claim.measured else "exact"
-    state = state if judgement.verdict == "reproduced" else "contradicted"
-    where = f"python -m experiments.{experiment.name}"
-    return Row(claim.id, claim.sentence, state, where, judgement)
-
-
-def _judge(claim, experiment: Experiment, found: list[Found]) -> Row:
-    """By the primary data alone: another set confirms, it is no second chance."""
-    command = f"python -m experiments.{experiment.name}"
-    own = [one for one in found if one.data == claim.primary]
-    if not own:
-        others = ", ".join(f"{one.data}: {one.judgement.verdict}" for one in found)
-        where = f"{command} --size full" + (f" (so far {others})" if others else "")
-        return Row(
-            claim.id, claim.sentence, "planned", where,
-            data=claim.primary, is_primary=claim.is_primary,
-        )  # fmt: skip
-    return Row(
-        claim.id, claim.sentence, own[0].judgement.verdict, own[0].where, own[0].judgement,
-        claim.primary, claim.is_primary,
-    )  # fmt: skip
+def _say(text: str) -> None:
+    """What takes a while, beside the table."""
+    print(text, file=sys.stderr, flush=True)
 
 
 # --- the page ------------------------------------------------------------------------------------
 
 
-def text(rows: Sequence[Row]) -> str:
-    """The table, the count of each state, and what chance alone would give."""
+def text(rows: Sequence[Row], width: int) -> str:
+    """The table, in `width` columns, the count of each state, and what chance alone would give."""
     adjusted = adjusted_p(rows)
-    lines = [("claim", "", "state", "n", "effect [interval]", "p (Holm)", "data", "where")]
-    for row in rows:
-        judged = row.judgement is not None and not row.judgement.exact
-        lines.append(
-            (
-                row.id,
-                "P" if row.is_primary else "",
-                row.state,
-                str(row.judgement.n) if judged else "",  # pyright: ignore
-                effect_text(row.judgement) if judged else "",  # pyright: ignore
-                f"{adjusted[row.id]:.2g}" if row.id in adjusted else "",
-                row.data,
-                row.where,
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = [
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    return "\n".join([*table, "", *_summary(rows)])
+    cells = [("claim", "", "state"), *((r.id, "P" if r.is_primary else "", r.state) for r in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    words = [["in words"], *(_words(row, adjusted.get(row.id, math.nan)) for row in rows)]
+    room = max(width, NARROWEST)
+    table = [_block(c, widths, w, room) for c, w in zip(cells, words, strict=True)]
+    summary = [textwrap.fill(line, room) for line in _summary(rows)]
+    return "\n".join([*table, "", *summary])
+
+
+def _words(row: Row, p: float) -> list[str]:
+    """What the claim says, what was found, and where it comes from or why it is not tested."""
+    found, judgement = "", row.judgement
+    if judgement and judgement.n:
+        chance = "" if math.isnan(p) else f", p {number(p, '.2g')}"
+        found = f"{effect_text(judgement)}, n = {judgement.n}{chance}, on {row.data}"
+    why = short_reason(row.why)
+    return [line for line in (row.sentence, found, why and f"why: {why}", row.where) if line]
+
+
+def _block(cells: Sequence[str], widths: Sequence[int], words: Sequence[str], width: int) -> str:
+    """One row: its cells, and beside them its words, each in lines of its own."""
+    start = "  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)) + "  "
+    room = width - len(start)
+    lines = [line for each in words for line in _wrapped(each, room)]
+    return f"\n{' ' * len(start)}".join(lines).join((start, "")).rstrip()
+
+
+def _wrapped(words: str, room: int) -> list[str]:
+    return textwrap.wrap(words, room, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _summary(rows: Sequence[Row]) -> list[str]:
@@ -231,8 +136,10 @@ def adjusted_p(rows: Iterable[Row]) -> dict[str, float]:
 # --- does a claim say more than its results? -----------------------------------------------------
 
 
-def find_faults(rows: Sequence[Row], judged: dict[str, list[Found]]) -> list[str]:
-    """What is wrong with the ledger, a sentence each."""
+def find_faults(
+    rows: Sequence[Row], judged: Mapping[str, Sequence[Found]], stale: Sequence[str] = ()
+) -> list[str]:
+    """What is wrong with the ledger, a sentence each; stale: pages that say something else."""
     faults = [f"{row.id} is computed and does not hold" for row in rows if _fails(row)]
     faults += [f"{row.id}: there is no {row.where}" for row in rows if _lost(row)]
     for row in rows:
@@ -244,9 +151,7 @@ def find_faults(rows: Sequence[Row], judged: dict[str, list[Found]]) -> list[str
     faults += [
         f"{claim} is no claim of {CLAIMS.name}" for claim in judged if _unknown(claim, known)
     ]
-    if is_stale():
-        faults.append("RESULTS.md is not what results/ says: run `make report`")
-    return faults
+    return faults + [f"{page} is not what results/ says: run `make report`" for page in stale]
 
 
 def _fails(row: Row) -> bool:
@@ -262,6 +167,6 @@ def _lost(row: Row) -> bool:
     return not path.exists() or f"def {name}(" not in path.read_text(encoding="utf-8")
 
 
-def _unknown(claim: str, known: dict[str, str]) -> bool:
+def _unknown(claim: str, known: Iterable[str]) -> bool:
     """Whether a claim that is named like a paper's is none of them."""
     return bool(re.match(r"(BN|V|G)-\d", claim)) and base_id(claim) not in known

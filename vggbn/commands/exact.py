@@ -1,7 +1,8 @@
 """The command line of claims that are computed.
 
 One file in `experiments/` hands an ExactExperiment to `main`, as others hand an Experiment to the
-runner: it prints the verdicts and writes <out>/<name>/report.html.
+runner: it prints the verdicts and writes <out>/<name>/report.html, and beside it computed.json,
+which a published page quotes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vggbn.errors import Parser, UserError, exit_with
-from vggbn.experiment.exact import ExactExperiment
+from vggbn.experiment.exact import ExactExperiment, write_computed
 from vggbn.machine import compiling
 from vggbn.machine.provenance import commit, device, versions
 from vggbn.report import Report, terminal, verdict_table, write_html
@@ -37,6 +38,7 @@ def run(experiment: ExactExperiment, argv: Sequence[str]) -> int:
     _refuse_out(args.out, path.parent)
     report = build_report(experiment, args.draws)
     write_html(path, report)
+    write_computed(path.with_name("computed.json"), report.judgements)
     columns, colour = terminal.width(), terminal.has_colour()
     print(verdict_table(report.judgements, columns, colour=colour))
     found = [f"{j.claim}: {j.detail}" for j in report.judgements if j.detail]

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from vggbn.claims import results
-from vggbn.commands.publish import published_report
 from vggbn.errors import Parser, UserError, exit_with, unknown
 from vggbn.experiment.checkout import PUBLISHED, require_checkout
 from vggbn.experiment.design import Experiment
 from vggbn.experiment.find import find_experiment
 from vggbn.experiment.plan import data_label, size_names
+from vggbn.experiment.published import published_report
 from vggbn.report import write_html
 
 

@@ -60,7 +60,7 @@ class Plan(NamedTuple):
         core = {name for name in self.ids() if self.size.is_core(name)}
         first = self.size.first_seed
         lines = [line for line in results.read(self.results_path) if line["seed"] >= first]
-        counts = counts or self.is_of_today
+        counts = counts or _once(self.is_of_today)
         return Results(lines, self.ids(), setting, core, counts, self.size.target)
 
     def is_of_today(self, name: str, line: Mapping[str, Any]) -> bool:
@@ -69,6 +69,22 @@ class Plan(NamedTuple):
             return is_of_today(self.views[name], self.variants, line)
         recipe = self.variants[name]
         return same_numbers(line["setting"]["code"], code(recipe), recipe.id)
+
+
+Counts = Callable[[str, Mapping[str, Any]], bool]
+
+
+def _once(counts: Counts) -> Counts:
+    """The same, asked once for all lines of an arm that one code made."""
+    known: dict[tuple, bool] = {}
+
+    def asked(name: str, line: Mapping[str, Any]) -> bool:
+        key = name, line["setting"]["code"], line.get("evaluation")
+        if key not in known:
+            known[key] = counts(name, line)
+        return known[key]
+
+    return asked
 
 
 def make_plan(

@@ -228,14 +228,18 @@ def _subjects(statement: ast.stmt) -> tuple[list[ast.expr], list[ast.expr]]:
 
 
 class Package:
-    """A package's source: `files` is {path below its folder: text}."""
+    """A package's source: `files` is {path below its folder: text}.
+
+    Without a name (""): several packages side by side, with whose names the paths begin.
+    """
 
     def __init__(self, name: str, files: Mapping[str, str]):
         self.name, self.files = name, files
         self.paths = {}
         for path in files:
-            parts = [name, *path.removesuffix(".py").split("/")]
+            parts = [*filter(None, [name]), *path.removesuffix(".py").split("/")]
             self.paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+        self._tops = {name} if name else {path.partition(".")[0] for path in self.paths}
         self._modules: dict[str, Module] = {}
         self._places: dict[str, tuple[Module, str, str]] = {}
         self._texts: dict[str, Text] = {}
@@ -246,7 +250,7 @@ class Package:
 
     def owns(self, path: str) -> bool:
         """Whether a full name is of this package."""
-        return path == self.name or path.startswith(f"{self.name}.")
+        return path.partition(".")[0] in self._tops
 
     def target(self, path: str) -> Target:
         """What `import path` binds."""

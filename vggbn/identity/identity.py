@@ -29,6 +29,14 @@ def this_package() -> Package:
     return Package(name, Folder(Path(sys.modules[name].__path__[0])))
 
 
+@cache
+def packages(*names: str) -> Package:
+    """The source of several packages that are imported and use one another, read once."""
+    folders = {name: Folder(Path(sys.modules[name].__path__[0])) for name in names}
+    texts = {f"{name}/{path}": folder[path] for name, folder in folders.items() for path in folder}
+    return Package("", texts)
+
+
 def identity(
     function: Callable | str,
     recipe: Any,

@@ -1,4 +1,4 @@
-"""What an experiment found, as a terminal table, a section of RESULTS.md and one HTML page.
+"""What an experiment found, as a terminal table, a Markdown page and one HTML page.
 
 Everything is rendered from the plain records of `records`; nothing here knows of models.
 """
@@ -7,7 +7,7 @@ from vggbn.report.effects import Effects
 from vggbn.report.html import write_html
 from vggbn.report.records import Chart, Curve, Picture, Report, Table
 from vggbn.report.tables import points_text, ratio_text
-from vggbn.report.text import results_markdown, verdict_table
+from vggbn.report.text import verdict_table
 
 __all__ = [
     "Chart",
@@ -18,7 +18,6 @@ __all__ = [
     "Table",
     "points_text",
     "ratio_text",
-    "results_markdown",
     "verdict_table",
     "write_html",
 ]

@@ -21,9 +21,14 @@ NOTHING = "–"
 
 
 def verdicts(judgements: Sequence[Judgement]) -> Table:
-    """Claims beside the paper's own figures."""
-    headers = ("claim", "in words", "paper", "ours [interval]", "n", "criterion", "verdict")
+    """Each claim with its verdict and what it rests on, beside the paper's own figures."""
+    headers = ("claim", "verdict", "effect [interval]", "n", "in words", "paper")
     return Table(headers, [_verdict_row(j) for j in judgements])
+
+
+def rules(judgements: Sequence[Judgement]) -> Table:
+    """The rule of each claim, and what was found beside its interval."""
+    return Table(("claim", "rule", "found"), [_rule_row(j) for j in judgements])
 
 
 def variants(report: Report) -> Table:
@@ -127,18 +132,20 @@ def number(value: float, form: str) -> str:
 
 
 def _verdict_row(j: Judgement) -> tuple[str, ...]:
-    details = "; ".join(text for text in (j.detail, power_text(j)) if text)
-    words = f"{j.sentence} ({details})" if details else j.sentence
-    criterion = f"{j.criterion} (primary data: {j.primary})" if j.primary else j.criterion
     return (
         j.claim + (" (primary)" if j.is_primary else ""),
-        words,
-        j.paper or NOTHING,
-        effect_text(j),
-        n_text(j),
-        criterion,
         verdict_text(j),
+        effect_text(j),
+        n_text(j) if j.n else NOTHING,
+        j.sentence,
+        j.paper or NOTHING,
     )
+
+
+def _rule_row(j: Judgement) -> tuple[str, ...]:
+    criterion = f"{j.criterion} (primary data: {j.primary})" if j.primary else j.criterion
+    found = "; ".join(text for text in (j.detail, power_text(j)) if text)
+    return j.claim, criterion or NOTHING, found or NOTHING
 
 
 def _final_row(report: Report, name: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The report as plain text: the terminal's verdict table and a section of RESULTS.md."""
+"""The report as plain text: the terminal's verdict table, and notes that every page has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vggbn.claims.stats import PUBLISHED_SEEDS, Judgement
 from vggbn.report import tables
-from vggbn.report.records import Report, Table
+from vggbn.report.records import Report
 
 COLOURS = {  # of a terminal, by its escape codes
     "reproduced": 32, "partly": 32, "contradicted": 31, "inconclusive": 33, "not tested": 33,
@@ -31,26 +31,6 @@ def verdict_table(judgements: Sequence[Judgement], width: int = 110, *, colour=F
         lines.append(f"* provisional: fewer than {PUBLISHED_SEEDS} paired seeds")
     lines += textwrap.wrap(unjudged_line(judgements), width, subsequent_indent="  ")
     return "\n".join(lines)
-
-
-def results_markdown(report: Report) -> str:
-    """One section of RESULTS.md: verdicts, final accuracies, steps to the target, facts."""
-    parts = [f"## {_md(report.title)}", _md(report.question)]
-    if report.provisional:
-        parts.append(f"**{banner(report)}**")
-    parts += [_bullets(report.notes), _md_section("Verdicts", tables.verdicts(report.judgements))]
-    if report.judgements:
-        parts.append(chance_note(report.judgements))
-    if report.reading:
-        parts += ["### Our reading", *map(_md, report.reading)]
-    parts += [_md_section(table.title, table, table.note) for table in report.tables]
-    parts += [
-        _md_section("Variants", tables.variants(report)),
-        _md_section("Final test accuracy", tables.finals(report)),
-        _md_section("Steps to the target", tables.steps(report)),
-        _bullets([f"{name}: {value}" for name, value in report.facts.items()]),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def banner(report: Report) -> str:
@@ -122,22 +102,3 @@ def _row(
         return "\n".join([start.rstrip(), *below])
     lines = textwrap.wrap(words, width - indent) or [""]
     return f"{start}  {(chr(10) + ' ' * indent).join(lines)}".rstrip()
-
-
-def _md_section(title: str, table: Table, note: str = "") -> str:
-    if not table.rows:
-        return ""
-    rows = [table.headers, ["---"] * len(table.headers), *table.rows]
-    cells = [[cell if cell == "---" else _md(cell) for cell in row] for row in rows]
-    lines = [f"### {_md(title)}", "", *(f"| {' | '.join(row)} |" for row in cells)]
-    return "\n".join([*lines, *(["", _md(note)] if note else [])])
-
-
-def _bullets(items: Sequence[str]) -> str:
-    return "\n".join(f"- {_md(item)}" for item in items)
-
-
-def _md(text: str) -> str:
-    """Text that neither breaks a Markdown table nor is taken as HTML."""
-    one_line = " ".join(text.split())
-    return one_line.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
