@@ -8,9 +8,10 @@ from functools import partial
 from typing import NamedTuple
 
 from vggbn.claims.stats import Judgement
-from vggbn.report import curves, figures, opening, stills, tables
+from vggbn.report import curves, effects, figures, opening, stills, tables
 from vggbn.report.accuracies import NOTE
-from vggbn.report.records import Report, Table
+from vggbn.report.effects import Effects
+from vggbn.report.records import Chart, Report, Table
 from vggbn.report.sentences import found_in_words
 from vggbn.report.stills import Still
 from vggbn.report.tables import NOTHING
@@ -59,9 +60,7 @@ def section_of(report: Report, heading: str, command: str, stem: str) -> Section
         report,
         opening={f"{stem}.svg": _opening(drawn, stamp)} if first else {},
         charts={
-            f"{stem}-chart-{i}.svg": stills.still(
-                title, partial(figures.chart, chart), chart, _numbered(chart.series)
-            )
+            f"{stem}-chart-{i}.svg": _chart(title, chart)
             for i, (title, chart) in enumerate(report.charts.items(), 1)
         },
         panels={
@@ -186,6 +185,12 @@ def _drawn(report: Report) -> Report:
 def _opening(drawn: Report, stamp: str) -> Still:
     title = "Validation accuracy against training steps"
     return stills.still(title, partial(figures.opening, drawn), stamp)
+
+
+def _chart(title: str, chart: Chart | Effects) -> Still:
+    if isinstance(chart, Effects):
+        return stills.still(title, partial(effects.draw, chart), chart)
+    return stills.still(title, partial(figures.chart, chart), chart, _numbered(chart.series))
 
 
 def _panel(drawn: Report, stamp: str, title: str, names: Sequence[str]) -> Still:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from vggbn.identity.definitions import key_of
 from vggbn.identity.identity import this_package
 from vggbn.identity.reach import reach
+from vggbn.report.effects import Effects
 from vggbn.report.records import Chart, Report
 from vggbn.report.svg import FONT, css_colour, dashes
 
@@ -71,7 +72,7 @@ def digest_in(path: Path) -> str:
 
 def _plain(value: Any) -> Any:
     """The value as JSON holds it, in the order it is drawn in."""
-    if isinstance(value, Report | Chart):
+    if isinstance(value, Report | Chart | Effects):
         return _plain(asdict(value))
     if isinstance(value, Mapping):
         return [[str(key), _plain(each)] for key, each in value.items()]
