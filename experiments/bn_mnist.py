@@ -268,6 +268,7 @@ EXPERIMENT = Experiment(
         "Percentiles are of the inputs to all units of the last hidden layer for the first 500 "
         "validation images, at every point of the curve, BN by its moving averages.",
     ),
+    opening=("plain", "bn", "bn tuned"),
 )
 
 if __name__ == "__main__":

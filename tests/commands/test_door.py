@@ -200,10 +200,10 @@ def test_a_report_does_not_say_that_nothing_was_tuned_where_that_is_not_known(
     experiment = find.find_experiment("bn_mnist")
     assert not isinstance(experiment, ExactExperiment)
     of = plan.make_plan(experiment, "full", out=tmp_path)
-    assert not any("tuned" in note for note in summary._sweep_note(of))  # published: two rounds
+    assert not any("not searched" in note for note in summary._sweep_note(of))  # two rounds
     monkeypatch.setattr(plan, "PUBLISHED", tmp_path)
     (note,) = summary._sweep_note(of)
-    assert "were not tuned" in note
+    assert "were not searched on this data" in note
     monkeypatch.setattr(checkout, "PUBLISHED", tmp_path / "results")
     (note,) = summary._sweep_note(of)
-    assert "is not known here" in note and "were not tuned" not in note
+    assert "is not known here" in note and "not searched" not in note

@@ -90,6 +90,6 @@ def test_the_processor_has_a_name_without_proc(monkeypatch):
 
 def test_a_report_says_what_an_accelerators_products_are_rounded_to():
     cpu = {"device": "cpu: X", "threads": 1}
-    assert summary._hardware(cpu) == "cpu: X, 1 thread(s) a run"
+    assert summary._hardware(cpu) == "cpu: X, 1 thread a run"
     gpu = {"device": "H100", "threads": 16, "products": "highest"}
     assert summary._hardware(gpu) == "H100, precision of products: highest"

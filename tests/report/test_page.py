@@ -69,7 +69,7 @@ def test_claims_that_were_not_judged_take_one_line():
 def test_panels_without_a_curve_of_their_own_are_left_out():
     panels = {
         "one": ["base"], "two": ["base", "bn"], "the same": ["bn", "base"],
-        "three": ["base", "x30", "later"], "none": ["later"],
+        "three": ["base", "x30", "later"], "none": ["later"], "both": ["bn", "x30"],
     }  # fmt: skip
     assert list(curves.panels(report(panels=panels))) == ["two", "three"]
 

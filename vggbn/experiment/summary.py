@@ -12,6 +12,7 @@ from vggbn.claims.stats import Judgement
 from vggbn.experiment.checkout import in_checkout
 from vggbn.experiment.plan import Plan, read_sweep, variant_edits
 from vggbn.report import Curve, Report
+from vggbn.report.words import counted
 from vggbn.training import recipe as recipes
 
 
@@ -194,7 +195,7 @@ def _facts(plan: Plan, results: Results) -> dict[str, str]:
 def _hardware(setting: Mapping[str, Any]) -> str:
     if "products" in setting:
         return f"{setting['device']}, precision of products: {setting['products']}"
-    return f"{setting['device']}, {setting['threads']} thread(s) a run"
+    return f"{setting['device']}, {counted(setting['threads'], 'thread')} a run"
 
 
 def _each(texts: Iterable[str], between: str = "; ") -> str:

@@ -28,7 +28,8 @@ FLAT = 3.0  # points: a mean that rises by less says nothing that words do not
 def panels(report: Report) -> dict[str, list[str]]:
     """The panels that are worth a picture, and of each the arms with a curve.
 
-    One whose arms all stand in another panel is left out, as is one with a single flat curve.
+    One whose arms all stand in larger or earlier panels is left out, as is one with a single flat
+    curve.
     """
     found = {
         title: [name for name in names if name in report.curves and drawable(report.curves[name])]
@@ -37,8 +38,8 @@ def panels(report: Report) -> dict[str, list[str]]:
     shown: dict[str, list[str]] = {}
     for title in sorted(found, key=lambda title: -len(found[title])):  # stable: the earlier of two
         names = found[title]
-        known = any(set(names) <= set(others) for others in shown.values())
-        if names and not known and not (len(names) == 1 and _flat(report.curves[names[0]])):
+        is_new = bool(set(names) - set().union(*shown.values()))
+        if is_new and not (len(names) == 1 and _flat(report.curves[names[0]])):
             shown[title] = names
     return {title: shown[title] for title in found if title in shown}
 
@@ -99,6 +100,7 @@ def room(values: Sequence[float], share: float) -> tuple[float, float]:
 def draw_line(
     axes: Axes, i: int, x: ArrayLike, y: ArrayLike, width=1.6, marker="", solid=False
 ) -> None:
+    """A series' line, in its colour and, unless it is to be solid, its dashes."""
     line = axes.plot(x, y, color=colour(i), linewidth=width, marker=marker, markersize=4)[0]
     if dashes(i) and not solid:
         line.set_dashes(dashes(i))
