@@ -94,7 +94,7 @@ format: install-dev  ## let ruff put imports and layout in order
 claims: install  ## print the ledger of all claims of the papers
 	@$(PY) -m vggbn claims $(ARGS)
 
-report: install  ## write RESULTS.md anew from the committed results
+report: install  ## write RESULTS.md and docs/results anew from the committed results
 	@$(PY) -m vggbn publish $(ARGS)
 
 bench: install  ## training steps: this suite, stock Flax and, where installed, PyTorch

@@ -7,10 +7,10 @@ import pytest
 
 from vggbn.claims.looks import adjusted
 from vggbn.claims.stats import Judgement, as_ratio, holm, p_value, paired_interval
-from vggbn.commands import claims as ledger
-from vggbn.commands import publish
-from vggbn.commands.claims import Found, Row
+from vggbn.commands import claims
+from vggbn.experiment import ledger
 from vggbn.experiment.exact import ExactClaim
+from vggbn.experiment.ledger import Found, Row
 
 
 def judgement(claim="BN-15", verdict="reproduced", values=(1.0, 2, 3, 2, 1), unit="points", **more):
@@ -21,13 +21,6 @@ def judgement(claim="BN-15", verdict="reproduced", values=(1.0, 2, 3, 2, 1), uni
         claim, "", "", "", verdict, interval.n, interval.mean, interval.low, interval.high, unit,
         **more,
     )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def fresh_page(monkeypatch):
-    """RESULTS.md as the results have it (test_publish), so that not every test makes it anew."""
-    text = publish.PAGE.read_text(encoding="utf-8")
-    monkeypatch.setattr(publish, "page", lambda: text)
 
 
 # --- what is claimed -----------------------------------------------------------------------------
@@ -43,29 +36,29 @@ def test_the_papers_make_76_claims():
 
 
 def test_every_claim_of_an_experiment_is_a_claim_of_the_papers():
-    claims = [
+    names = [
         claim.id
         for e in ledger.experiments()
         for claim in (*ledger.computed(e), *getattr(e, "claims", ()))
     ]
-    assert len(claims) > 40
-    assert not [name for name in claims if ledger._unknown(name, ledger.entries())]
+    assert len(names) > 40
+    assert not [name for name in names if claims._unknown(name, ledger.entries())]
 
 
 def test_every_batch_normalization_claim_has_a_test_or_an_experiment():
-    claims = {
+    names = {
         ledger.base_id(claim.id)
         for e in ledger.experiments()
         for claim in (*ledger.computed(e), *getattr(e, "claims", ()))
     }
-    assert {f"BN-{i}" for i in range(1, 31)} <= claims | set(ledger.TESTS)
+    assert {f"BN-{i}" for i in range(1, 31)} <= names | set(ledger.TESTS)
 
 
 def test_named_tests_are_there():
     rows = [Row(claim, "", "exact", where) for claim, where in ledger.TESTS.items()]
-    assert not [row for row in rows if ledger._lost(row)]
-    assert ledger._lost(Row("BN-1", "", "exact", "tests/nn/test_norm.py::test_of_nothing"))
-    assert ledger._lost(Row("BN-1", "", "exact", "tests/test_nothing.py::test_of_nothing"))
+    assert not [row for row in rows if claims._lost(row)]
+    assert claims._lost(Row("BN-1", "", "exact", "tests/nn/test_norm.py::test_of_nothing"))
+    assert claims._lost(Row("BN-1", "", "exact", "tests/test_nothing.py::test_of_nothing"))
 
 
 # --- what is said of it --------------------------------------------------------------------------
@@ -92,27 +85,25 @@ def test_a_computation_that_fails_is_a_fault(holds, state):
         id="BN-5", sentence="", criterion="", paper="", check=lambda: (holds, "why"), measured=True
     )
     experiment = ledger.experiments()[0]
-    row = ledger._computed(claim, experiment)
+    row = ledger._computed(claim, experiment, claim.judged())
     assert row.state == state
-    faults = ledger.find_faults([row], {})
+    faults = claims.find_faults([row], {})
     assert ("BN-5 is computed and does not hold" in faults) != holds
 
 
 def test_too_few_seeds_and_unknown_names_are_faults():
     few = judgement(values=(1.0, 2, 1))
     row = Row("BN-15", "", few.verdict, "results", few)
-    assert "BN-15 is called reproduced on 3 seeds" in ledger.find_faults([row], {})
+    assert "BN-15 is called reproduced on 3 seeds" in claims.find_faults([row], {})
     unsure = replace(few, verdict="inconclusive")
-    assert not ledger.find_faults([replace(row, judgement=unsure)], {})
-    assert ledger.find_faults([], {"BN-99 x": []}) == ["BN-99 x is no claim of papers.md"]
-    assert not ledger.find_faults([], {"VGG+BN rate": []})
+    assert not claims.find_faults([replace(row, judgement=unsure)], {})
+    assert claims.find_faults([], {"BN-99 x": []}) == ["BN-99 x is no claim of papers.md"]
+    assert not claims.find_faults([], {"VGG+BN rate": []})
 
 
-def test_a_stale_page_is_a_fault(tmp_path, monkeypatch):
-    stale = tmp_path / "RESULTS.md"
-    stale.write_text("old")
-    monkeypatch.setattr(publish, "PAGE", stale)
-    assert any("make report" in fault for fault in ledger.find_faults([], {}))
+def test_a_stale_page_is_a_fault():
+    (fault,) = claims.find_faults([], {}, ["docs/results/bn_mnist.md"])
+    assert fault.startswith("docs/results/bn_mnist.md is not") and "make report" in fault
 
 
 def test_the_text_counts_states_and_intervals():
@@ -124,15 +115,37 @@ def test_the_text_counts_states_and_intervals():
         Row("BN-15", "", one.verdict, "results/a", one, "cifar10", is_primary=True),
         Row("BN-31", "", "not attempted", "why"),
     ]
-    text = ledger.text(rows)
+    text = claims.text(rows, 110)
     assert "3 claims, 3 rows: 1 exact, 1 reproduced, 1 not attempted" in text
     assert "1 rows have an interval, each at 98.2 % for one of three looks (n = 5, 10, 20)" in text
     assert "p, of the 1 primary claims (P)" in text
-    header, _, row, *_ = text.splitlines()
-    assert row.split()[:4] == ["BN-15", "P", "reproduced", "5"] and "p (Holm)" in header
+    row = next(line for line in text.splitlines() if line.startswith("BN-15"))
+    assert row.split()[:3] == ["BN-15", "P", "reproduced"]
     alone = adjusted(ttest_1samp((1.0, 2, 3, 2, 1), 0).pvalue)
-    assert f" {alone:.2g} " in row
-    assert "+1.80 [" in text and "cifar10" in text
+    assert f"n = 5, p {alone:.2g}, on cifar10" in text and "+1.80 [" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_text_is_as_wide_as_the_terminal_and_says_the_claims_words(width):
+    words = " ".join(f"word{i}" for i in range(40))
+    why = "the baseline still gains 3 points in the last tenth of its budget; base less bn"
+    lost = judgement("BN-25 distortion", "not tested", detail=why)
+    rows = [Row("BN-25 distortion", words, "not tested", "results/a", lost, "cifar10")]
+    text = claims.text(rows, width)
+    assert max(map(len, text.splitlines())) <= width
+    flat = " ".join(text.split())
+    assert words in flat and "why: the baseline still gains 3 points" in flat
+    assert "base less bn" not in flat  # what the judge had found is no reason
+
+
+def test_every_row_that_is_not_tested_says_why():
+    for experiment in ledger.experiments():
+        for claim in getattr(experiment, "claims", ()):
+            if isinstance(claim, ExactClaim) or claim.judge is not None:
+                continue
+            lost = judgement(claim.id, "not tested", detail=claim.not_tested)
+            row = Row(claim.id, claim.sentence, "not tested", "", lost)
+            assert "why: " in claims.text([row], 100), claim.id
 
 
 # --- p and Holm ----------------------------------------------------------------------------------
@@ -185,6 +198,6 @@ def test_p_is_adjusted_for_the_looks_and_for_all_primary_claims():
         Row("BN-22", "", "reproduced", "", judgement(p=1e-9)),
     ]
     looks = 0.05 / 0.018
-    assert ledger.adjusted_p(rows) == pytest.approx(
+    assert claims.adjusted_p(rows) == pytest.approx(
         {"V-9": 4 * 0.0009 * looks, "BN-15": 3 * 0.0018 * looks}
     )

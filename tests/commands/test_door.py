@@ -14,7 +14,7 @@ from vggbn import commands
 from vggbn.claims import results
 from vggbn.commands import claims, publish, report
 from vggbn.errors import UserError
-from vggbn.experiment import checkout, find
+from vggbn.experiment import checkout, find, published
 from vggbn.experiment.exact import ExactExperiment
 from vggbn.experiment.plan import Plan
 from vggbn.report import html
@@ -149,7 +149,7 @@ def test_a_report_is_the_page_of_the_results(copy, capsys):
     (page,) = copy.glob("*/*/report.html")
     assert capsys.readouterr().out.split() == [str(page)]
     assert page.parent.name == "full-mnist5k"
-    expected = html.page(publish.published_report(page.with_name("results.jsonl")))
+    expected = html.page(published.published_report(page.with_name("results.jsonl")))
     assert page.read_text(encoding="utf-8") == expected
     assert ended(report.main, ["bn-ablation", "--size", "full", *flags]) == 0
     assert len(list(copy.glob("*/*/report.html"))) == 2
@@ -186,7 +186,6 @@ def test_a_report_that_cannot_be_is_a_sentence(argv, words, copy, capsys):
 def test_an_installed_package_publishes_nothing(main, argv, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(checkout, "ROOT", tmp_path)
     monkeypatch.setattr(checkout, "PUBLISHED", tmp_path / "results")
-    monkeypatch.setattr(publish, "PAGE", tmp_path / "RESULTS.md")
     assert ended(main, argv) == 2
     out, err = capsys.readouterr()
     assert "installed package" in err and err.count("\n") == 1 and out == ""

@@ -1,40 +1,66 @@
-"""RESULTS.md is what the committed results say, down to the last line of them."""
+"""RESULTS.md and docs/results are what the committed results say, down to the last line of them."""
 
 import json
+import re
 import shutil
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pytest
 
 from vggbn.commands import publish
+from vggbn.data.readers import embedded_names
 from vggbn.errors import UserError
-from vggbn.report import results_markdown
+from vggbn.experiment import pages, published
+from vggbn.experiment.checkout import PUBLISHED, ROOT
+from vggbn.experiment.design import Experiment
+from vggbn.experiment.ledger import entries, experiments
+from vggbn.experiment.plan import make_plan
+from vggbn.report import stills
 
-FILES = sorted(publish.PUBLISHED.glob("*/*/results.jsonl"))
+FILES = sorted(PUBLISHED.glob("*/*/results.jsonl"))
 
 
 @pytest.fixture
 def copy(tmp_path):
     """One file of the published results with what lies beside it, to be damaged."""
-    return copied(publish.PUBLISHED / "bn_mnist" / "full-fashion_mnist", tmp_path / "results")
+    return copied(PUBLISHED / "bn_mnist" / "full-fashion_mnist", tmp_path / "results")
 
 
 def copied(folder, results):
     """A copy of a published folder in another `results`; its results.jsonl."""
-    shutil.copytree(folder, results / folder.relative_to(publish.PUBLISHED))
-    return results / folder.relative_to(publish.PUBLISHED) / "results.jsonl"
+    shutil.copytree(folder, results / folder.relative_to(PUBLISHED))
+    return results / folder.relative_to(PUBLISHED) / "results.jsonl"
 
 
 def test_results_are_published():
     assert FILES
 
 
-def test_the_page_is_generated_from_the_results():
-    assert publish.PAGE.read_text() == publish.page()
+@pytest.fixture(scope="module")
+def made():
+    """The pages of today's results."""
+    return pages.make_pages(published.published_reports())
+
+
+def test_the_pages_are_generated_from_the_results(made):
+    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in made.texts}
+    assert texts == made.texts
+    digests = {name: stills.digest_in(ROOT / name) for name in made.stills}
+    assert digests == {name: still.digest for name, still in made.stills.items()}
+    there = {path.relative_to(ROOT).as_posix() for path in (ROOT / pages.FOLDER).rglob("*.*")}
+    assert there == {*made.texts, *made.stills} - {pages.LEDGER}
 
 
 def section(path) -> str:
-    """What the page says of one file of results."""
-    return results_markdown(publish.published_report(path))
+    """What the page of its experiment says of one file of results."""
+    report = published.published_report(path)
+    return pages.page_of(published.find_experiment(path.parents[1].name), [report])[0]
+
+
+def said(path) -> str:
+    """The same without what heads the page."""
+    return section(path).partition("\n## ")[2]
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.parent.name)
@@ -44,15 +70,16 @@ def file(request, tmp_path):
 
 
 def test_a_deleted_line_and_an_edited_accuracy_show(file):
-    page, lines = publish.PAGE.read_text(), file.read_text().splitlines(keepends=True)
-    assert section(file) in page
+    page = (ROOT / pages.FOLDER / f"{file.parents[1].name}.md").read_text(encoding="utf-8")
+    lines = file.read_text().splitlines(keepends=True)
+    assert said(file) in page
     for which in (7, -1):
         file.write_text("".join(line for line in lines if line is not lines[which]))
-        assert section(file) not in page, which
+        assert said(file) not in page, which
     line = json.loads(lines[0])
     line["final"]["test_accuracy"] -= 0.05
     file.write_text("".join([json.dumps(line) + "\n", *lines[1:]]))
-    assert section(file) not in page
+    assert said(file) not in page
 
 
 def test_verdicts_of_fewer_than_five_seeds_are_called_provisional(copy):
@@ -67,25 +94,143 @@ def test_an_empty_file_is_refused(tmp_path):
     path.parent.mkdir(parents=True)
     path.touch()
     with pytest.raises(UserError, match="empty"):
-        publish.published_report(path)
+        published.published_report(path)
 
 
-def test_check_fails_where_the_page_is_stale(tmp_path, monkeypatch, capsys):
-    stale = tmp_path / "RESULTS.md"
-    stale.write_text("old")
-    monkeypatch.setattr(publish, "PAGE", stale)
-    monkeypatch.setattr(publish, "page", lambda: "new")
-    with pytest.raises(SystemExit) as exit_:
-        publish.main(["--check"])
-    assert exit_.value.code == 1
-    assert "make report" in capsys.readouterr().err
+@pytest.fixture
+def some(made, tmp_path):
+    """A page and a figure, written."""
+    name = "docs/results/figures/vgg_fusion-full-clothing.svg"
+    few = pages.Pages({pages.LEDGER: "new\n"}, {name: made.stills[name]})
+    assert publish.write(few, tmp_path) == [pages.LEDGER, name]
+    return few, tmp_path, tmp_path / name
+
+
+def test_what_is_written_is_not_stale_and_stays(some):
+    few, root, figure = some
+    before = figure.stat().st_mtime_ns
+    assert publish.write(few, root) == [] and figure.stat().st_mtime_ns == before
+
+
+def test_check_fails_where_a_page_is_stale(some, monkeypatch, capsys):
+    few, root, figure = some
+    monkeypatch.setattr(publish, "published_reports", list)
+    monkeypatch.setattr(publish, "make_pages", lambda reports: few)
+    monkeypatch.setattr(publish.stale, "__defaults__", (root,))
+
+    def checked():
+        with pytest.raises(SystemExit) as exit_:
+            publish.main(["--check"])
+        return exit_.value.code, capsys.readouterr().err
+
+    assert checked() == (0, "")
+    (root / pages.LEDGER).write_text("old")
+    code, said = checked()
+    assert code == 1 and "RESULTS.md is not" in said and "make report" in said
+    publish.write(few, root)
+    drawn = figure.read_text()
+    figure.write_text(drawn.replace("drawn from ", "drawn from 0"))
+    assert "vgg_fusion-full-clothing.svg is not" in checked()[1]
+    figure.write_text(drawn.replace("M ", "M  "))  # other bytes, drawn from the same
+    assert checked() == (0, "")
+    left = root / pages.FOLDER / "bn_gone.md"
+    left.write_text("of no results")
+    assert "bn_gone.md is not" in checked()[1]
+    assert publish.write(few, root) == ["docs/results/bn_gone.md"] and not left.exists()
+
+
+def test_figures_are_small_and_stand_alone(made):
+    for name in made.stills:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        ElementTree.fromstring(text)  # well-formed
+        assert len(text.encode()) <= 40_000, name
+        assert "var(" not in text and "currentColor" not in text, name
+
+
+def test_a_figure_s_digest_follows_the_numbers_and_not_their_last_bits(copy):
+    def digests(report):
+        return [each.digest for each in pages.page_of(experiment, [report])[1].values()]
+
+    experiment, report = published.find_experiment("bn_mnist"), published.published_report(copy)
+    (name, curve), *_ = report.curves.items()
+    before = digests(report)
+    seed = next(iter(curve.values_by_seed))
+    for factor, is_other in ((1 + 1e-9, False), (1.01, True)):
+        values = {**curve.values_by_seed}
+        values[seed] = [value * factor for value in values[seed]]
+        other = {**report.curves, name: replace(curve, values_by_seed=values)}
+        assert (digests(replace(report, curves=other)) != before) == is_other
+
+
+# --- the ledger and the questions ----------------------------------------------------------------
+
+LINK = re.compile(r"(?<!!)\[[^]]*\]\(([^)]+)\)")
+
+
+def anchors(text):
+    return {pages.markdown.anchor(line.lstrip("# ")) for line in re.findall(r"(?m)^#+ .*", text)}
+
+
+def test_every_link_of_a_page_leads_somewhere(made):
+    for name, text in made.texts.items():
+        for link in LINK.findall(text) + re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+            path, _, place = link.partition("#")
+            target = ((ROOT / name).parent / path).resolve() if path else ROOT / name
+            assert target.exists(), f"{name}: {link}"
+            assert not place or place in anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_the_ledger_is_short_and_has_every_claim(made):
+    page = made.texts[pages.LEDGER]
+    assert len(page.splitlines()) <= 150
+    shown = set(re.findall(r"\b(?:BN|V|G)-\d+\b", page))
+    assert shown == {*entries()}
+    order = re.findall(r"(?m)^\| ((?:BN|V)-\d+)", page)
+    assert order == sorted(order, key=[*entries()].index)
+
+
+def test_what_is_not_tested_says_why(made):
+    rows = [row for row in made.texts[pages.LEDGER].splitlines() if "| not tested |" in row]
+    assert rows and all(re.search(r"\*Why not:\* \w", row) for row in rows)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "Does BN allow higher learning rates?",
+        "Which of the changes matters",
+        "Is local response normalisation needed",
+    ],
+)
+def test_a_question_is_answered_two_links_from_the_readme(asked, made):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert any(link.startswith("RESULTS.md") for link in LINK.findall(readme))
+    row = next(line for line in made.texts[pages.LEDGER].splitlines() if asked in line)
+    (link,) = LINK.findall(row)
+    page = made.texts[link.partition("#")[0]]
+    assert "```\nmake exp-" in page and re.search(r"!\[[^]]*\]\(figures/.*\.svg\)", page)
+
+
+def test_the_command_on_a_page_makes_the_results_it_shows(made):
+    """The same folder, by the plan of the command's own words."""
+    for experiment in experiments():
+        page = made.texts[f"{pages.FOLDER}/{experiment.name}.md"]
+        for size, data in re.findall(r'ARGS="--size (\S+) --data (\S+?)[ "]', page):
+            assert isinstance(experiment, Experiment)
+            plan = make_plan(experiment, size, out=PUBLISHED, data=data)
+            assert plan.results_path.exists(), page
+            is_embedded = data in embedded_names()
+            assert is_embedded != (f"--data {data} --data-dir DIR" in page)
+
+
+# --- lines ---------------------------------------------------------------------------------------
 
 
 def test_our_reading_beside_the_results_is_quoted(copy):
     copy.with_name("reading.md").write_text("First <part>.\n\nSecond\nline.\n")
-    text = publish.page(copy.parents[2])
+    text = section(copy)
     assert "### Our reading\n\nFirst &lt;part>.\n\nSecond line.\n" in text
-    report = publish.published_report(copy)
+    report = published.published_report(copy)
     assert report.reading == ["First <part>.", "Second\nline."]
 
 
@@ -96,11 +241,11 @@ def test_a_file_that_ends_with_a_view_is_published():
 
 def test_lines_of_other_code_than_today_s_are_said_to_be(copy):
     """They are published while there are none of today's."""
-    before = publish.published_report(copy)
-    assert publish.OTHER_CODE not in results_markdown(before)
+    before = published.published_report(copy)
+    assert published.OTHER_CODE not in section(copy)
     lines = [json.loads(text) for text in copy.read_text().splitlines()]
     for line in lines:
         line["setting"]["code"] = "0123456789ab"
     copy.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    after = publish.published_report(copy)
-    assert publish.OTHER_CODE in results_markdown(after) and after.finals == before.finals
+    after = published.published_report(copy)
+    assert published.OTHER_CODE in section(copy) and after.finals == before.finals

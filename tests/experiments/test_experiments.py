@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.support.golden import FOLDER, assert_golden
+from tests.support.markdown import markdown_of
 from tests.support.result_lines import SETTING
 from vggbn.claims.results import NotTested, Results
 from vggbn.commands.experiment import listing
@@ -22,7 +23,6 @@ from vggbn.experiment.plan import Plan, make_plan
 from vggbn.experiment.rehearsal import make_up
 from vggbn.experiment.summary import build_report
 from vggbn.forecast import compiled as sharded
-from vggbn.report import results_markdown
 from vggbn.runs.many import compile_key
 from vggbn.training.recipe import Recipe, field_values, static
 
@@ -206,4 +206,4 @@ def test_a_report_of_nothing_says_so(name, alone):
     report = build_report(of, Results([], of.ids(), SETTING))
     assert len(report.judgements) == len(EXPERIMENTS[name].claims)
     assert {j.verdict for j in report.judgements} <= {"inconclusive", "not tested"}
-    assert "0 of" in results_markdown(report)
+    assert "0 of" in markdown_of(report)

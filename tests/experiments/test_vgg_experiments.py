@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import _vgg_nets as nets
+from tests.support.markdown import markdown_of
 from tests.support.result_lines import SETTING, line
 from vggbn.claims.results import Results
 from vggbn.errors import UserError
@@ -16,7 +17,6 @@ from vggbn.experiment.plan import edited, make_plan, read_sweep
 from vggbn.experiment.summary import build_report
 from vggbn.experiment.sweep import run_sweep
 from vggbn.jobs import pool
-from vggbn.report import results_markdown
 
 NAMES = ("depth", "init", "scale_jitter", "dense_eval", "fusion", "with_bn")
 
@@ -294,7 +294,7 @@ OURS = "29.8 ± 0.2"
     ],
 )  # fmt: skip
 def test_tables_stand_beside_the_papers_figures(name, title, row):
-    text = results_markdown(build_report(plan(name), results(name, {})))
+    text = markdown_of(build_report(plan(name), results(name, {})))
     assert f"### {title}" in text and row in text
 
 

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from tests.support.markdown import markdown_of
 from vggbn.claims.stats import VERDICTS, Judgement
 from vggbn.report import (
     Chart,
@@ -16,7 +17,6 @@ from vggbn.report import (
     Report,
     Table,
     figures,
-    results_markdown,
     verdict_table,
     write_html,
 )
@@ -145,7 +145,7 @@ def test_references_inside_the_page_are_unique_and_exist(tmp_path):
 
 def test_the_same_report_gives_the_same_bytes(tmp_path):
     assert html(tmp_path / "a", report()) == html(tmp_path / "b", report())
-    assert results_markdown(report()) == results_markdown(report())
+    assert markdown_of(report()) == markdown_of(report())
 
 
 def test_nothing_half_written_remains(tmp_path):
@@ -169,7 +169,7 @@ def test_text_is_escaped_everywhere(tmp_path):
     page = Page(html(tmp_path, nasty))
     assert not {"script", "b"} & set(page.tags)
     assert page.text.count(NASTY) >= 12
-    markdown = results_markdown(nasty)
+    markdown = markdown_of(nasty)
     assert "<script" not in markdown
     assert not re.search(r"(?<!\\)\|", re.sub(r"^\| | \|$| \| ", "", markdown, flags=re.MULTILINE))
 
@@ -231,9 +231,9 @@ PIECES = {
 def test_a_report_in_pieces_still_renders(tmp_path, piece):
     wanted = report(**PIECES[piece])
     assert Page(html(tmp_path, wanted)).text
-    assert results_markdown(wanted).startswith("## BN ablation\n")
+    assert markdown_of(wanted).startswith("## full, digits\n")
     assert bool(verdict_table(wanted.judgements)) == bool(wanted.judgements)
-    assert " nan" not in results_markdown(wanted)
+    assert " nan" not in markdown_of(wanted)
 
 
 def test_n_is_that_of_the_weakest_verdict_and_five_are_enough():
@@ -241,7 +241,7 @@ def test_n_is_that_of_the_weakest_verdict_and_five_are_enough():
     assert (weak.n, weak.provisional) == (4, True)
     strong = report(judgements=[judgement(n=5), judgement(n=7)])
     assert (strong.n, strong.provisional) == (5, False)
-    assert "rovisional" not in results_markdown(strong)
+    assert "rovisional" not in markdown_of(strong)
 
 
 def test_the_verdict_table_is_aligned_and_as_wide_as_asked():
@@ -271,7 +271,7 @@ def test_effects_are_shown_in_their_unit_and_bounds_as_bounds(edits, expected):
 
 
 def test_the_table_of_steps_marks_what_was_not_reached():
-    markdown = results_markdown(report())
+    markdown = markdown_of(report())
     row = next(line for line in markdown.splitlines() if line.startswith("| bn | 200"))
     # geometric mean of 4, 2 and at most 0.8
     assert "| bn | 200; 400; > 1,000 | ≤ 1.86× [0, " in row
@@ -282,14 +282,14 @@ def test_the_table_of_accuracies_leaves_out_and_names_diverged_runs():
         finals={"base": {0: 0.94, 1: 0.1, 2: 0.96}},
         statuses={"base": {0: "ok", 1: "diverged at step 7", 2: "ok"}},
     )
-    row = next(line for line in results_markdown(some).splitlines() if "| base | 95.00" in line)
+    row = next(line for line in markdown_of(some).splitlines() if "| base | 95.00" in line)
     assert "| 94.00 to 96.00 | 2 | 0.001 | seed 1 diverged at step 7 |" in row
 
 
 def test_a_table_of_the_papers_stands_in_both_pages_before_the_variants(tmp_path):
     own = Table(("net", "error, %"), [("D", "24.8")], "Table 4: several scales", "Dense.")
-    for text in (results_markdown(report(tables=[own])), html(tmp_path, report(tables=[own]))):
-        places = [text.index(w) for w in ("Verdicts", own.title, "24.8", own.note, "Variants")]
+    for text in (markdown_of(report(tables=[own])), html(tmp_path, report(tables=[own]))):
+        places = [text.index(w) for w in ("Verdicts", own.title, "24.8", own.note, "edits of the")]
         assert places == sorted(places)
 
 
@@ -309,7 +309,7 @@ def test_a_chart_shows_means_and_intervals_over_seeds(tmp_path):
 
 def test_how_many_claims_have_an_interval_and_at_which_levels_is_said():
     many = [judgement(f"BN-{i}", level=0.982) for i in range(9)] + [judgement(n=0)]
-    text = results_markdown(report(judgements=[*many, judgement(level=0.991)]))
+    text = markdown_of(report(judgements=[*many, judgement(level=0.991)]))
     assert "10 claims have an interval, the one that judged (98.2, 99.1 %: higher than 95" in text
     assert "Of those that are not primary some may be wrong by chance" in text
 
@@ -317,7 +317,7 @@ def test_how_many_claims_have_an_interval_and_at_which_levels_is_said():
 def test_a_withdrawn_claim_is_not_tested_and_lacks_no_data(tmp_path):
     withdrawn = judgement(verdict="not tested", detail="no arm of it trains.", **NONE)
     wanted = report(judgements=[withdrawn])
-    page, markdown = Page(html(tmp_path, wanted)).text, results_markdown(wanted)
+    page, markdown = Page(html(tmp_path, wanted)).text, markdown_of(wanted)
     assert "Not judged: BN-15 (this protocol cannot test it)" in page
     assert "not tested" in markdown and "No claim has an interval." in markdown
     for text in (page, markdown):
@@ -331,7 +331,7 @@ def test_what_its_seeds_can_see_stands_beside_a_claim():
     assert power_text(j) == (
         "seeds differ by 2.2 points, 5 see 3.8 points, 34 would see what was found"
     )
-    assert power_text(j) in results_markdown(report(judgements=[j]))
+    assert power_text(j) in markdown_of(report(judgements=[j]))
     ratio = replace(j, unit="ratio", **{k: math.exp(getattr(j, k)) for k in ("effect", "low")})
     words = r"seeds differ ×9\.36, 5 see ×([\d.]+), 34 would see what was found"
     (seen,) = re.fullmatch(words, power_text(ratio)).groups()
@@ -342,7 +342,7 @@ def test_what_its_seeds_can_see_stands_beside_a_claim():
 
 
 def test_primary_claims_are_marked():
-    text = results_markdown(report(judgements=[judgement(is_primary=True), judgement("BN-16")]))
+    text = markdown_of(report(judgements=[judgement(is_primary=True), judgement("BN-16")]))
     assert "| BN-15 (primary) |" in text and "| BN-16 |" in text
 
 
@@ -364,18 +364,18 @@ def test_an_exact_claim_reads_exact_and_has_no_seeds(verdict, tmp_path):
     row = verdict_table([exact(verdict=verdict)]).splitlines()[1]
     assert row.split()[:4] == ["V-1", verdict, "exact", "–"]
     wanted = exact_report(judgements=[exact(verdict=verdict)])
-    for text in (html(tmp_path, wanted), results_markdown(wanted)):
+    for text in (html(tmp_path, wanted), markdown_of(wanted)):
         assert "exact" in text
         assert not re.search("no data|rovisional|ha(s|ve) an interval", text)
-    assert f"| exact | – | ratio at least 2 | {verdict} |" in results_markdown(wanted)
+    assert f"| V-1 | {verdict} | exact | – |" in markdown_of(wanted)
 
 
 def test_seeds_beside_an_exact_claim_count_as_ever():
     mixed = exact_report(judgements=[exact(), judgement(n=3)])
     assert (mixed.exact, mixed.n, mixed.provisional) == (False, 3, True)
-    assert "1 claim has an interval" in results_markdown(mixed)
+    assert "1 claim has an interval" in markdown_of(mixed)
     lost = judgement(verdict="inconclusive", **NONE)
-    assert "| inconclusive (no data) |" in results_markdown(report(judgements=[lost]))
+    assert "| inconclusive (no data) |" in markdown_of(report(judgements=[lost]))
 
 
 def test_a_report_without_any_claim_is_not_exact():

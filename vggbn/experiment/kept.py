@@ -52,7 +52,7 @@ def identity_of(claim: ExactClaim) -> str | None:
     package, _, module = claim.check.__module__.partition(".")
     if not module or "<" in claim.check.__qualname__:
         return None
-    roots = [key_of(claim.check), key_of(ExactClaim.judged)]
+    roots = [key_of(claim.check), f"{key_of(ExactClaim)}.judged"]
     found = reach(packages(*sorted({package, LIBRARY})), roots, {})
     return short([found.digest, compiling.ENABLED, setting(), versions()])
 

@@ -51,7 +51,9 @@ def make_pages(reports: Sequence[Report]) -> Pages:
     rows = ledger(judged(reports), _published_row(reports))
     pages = Pages({LEDGER: ledger_page(rows)}, {})
     for experiment in experiments():
-        _add(pages, experiment, by_name.get(experiment.name, []))
+        text, figures = page_of(experiment, by_name.get(experiment.name, []))
+        pages.texts[f"{FOLDER / experiment.name}.md"] = text
+        pages.stills.update(figures)
     return pages
 
 
@@ -164,8 +166,10 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 # --- docs/results --------------------------------------------------------------------------------
 
 
-def _add(pages: Pages, experiment: Experiment | ExactExperiment, reports: Sequence[Report]) -> None:
-    """The page of an experiment and its figures."""
+def page_of(
+    experiment: Experiment | ExactExperiment, reports: Sequence[Report]
+) -> tuple[str, dict[str, Still]]:
+    """(the page of an experiment, {path: figure})."""
     links = Links(
         results=f"../../{LEDGER}",
         source=f"../../experiments/{experiment.name}.py",
@@ -173,12 +177,13 @@ def _add(pages: Pages, experiment: Experiment | ExactExperiment, reports: Sequen
         readme="../../README.md#how-to-read-a-verdict",
     )
     sections = [_section(experiment, report) for report in reports]
-    for section in sections:
-        for name, still in section.figures.items():
-            pages.stills[str(FOLDER / links.figures / name)] = still
-    pages.texts[f"{FOLDER / experiment.name}.md"] = markdown.experiment_page(
-        experiment.title, experiment.question, links, sections, _unpublished(experiment, reports)
-    )
+    unpublished = _unpublished(experiment, reports)
+    title, question = experiment.title, experiment.question
+    return markdown.experiment_page(title, question, links, sections, unpublished), {
+        str(FOLDER / links.figures / name): still
+        for section in sections
+        for name, still in section.figures.items()
+    }
 
 
 def _section(experiment: Experiment | ExactExperiment, report: Report) -> markdown.Section:

@@ -82,7 +82,7 @@ def experiment_page(
     )
     if len(sections) > 1:
         known.append("On: " + " · ".join(f"[{s.heading}](#{anchor(s.heading)})" for s in sections))
-    known += [computed, *(_section(section, links.figures) for section in sections)]
+    known += [computed, *(section_text(section, links.figures) for section in sections)]
     return "\n\n".join(part for part in known if part) + "\n"
 
 
@@ -99,7 +99,8 @@ def computed_part(command: str, judgements: Sequence[Judgement], notes: Sequence
 # --- a section -----------------------------------------------------------------------------------
 
 
-def _section(section: Section, folder: str) -> str:
+def section_text(section: Section, folder: str) -> str:
+    """Its Markdown; folder: where its figures lie, seen from the page."""
     report = section.report
     return _joined(
         f"## {md(section.heading)}",
