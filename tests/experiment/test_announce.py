@@ -29,7 +29,7 @@ def test_the_work_is_counted_in_words_that_agree(plan, monkeypatch):
     recipe = plan.variants["bn"]
     assert announce.budget(plan, [recipe], 1, 1) == (
         "What accelerates a BN network: 2 arms × 1 seed: 1 run found, 1 to do: "
-        "640 training images, 1 process"
+        "3,840 training images, 1 process"
     )
     assert announce.budget(plan, [], 2, 1).endswith("2 runs found, 0 to do")
     many = announce.budget(plan, [recipe.but(steps=100_000)], 0, 2)

@@ -54,7 +54,8 @@ class Entry(NamedTuple):
 class Row:
     """One line of the ledger: a claim, or one of its parts.
 
-    where: the test, the results, or why it is not attempted; experiment: the one that has it.
+    where: the test, the results, or why it is not attempted; experiment: the one that has it; also:
+    what other data, or other sizes, say of it.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Row:
     data: str = ""
     is_primary: bool = False
     experiment: str = ""
+    also: Sequence[Found] = ()
 
     @property
     def why(self) -> str:
@@ -164,15 +166,21 @@ def _computed(
 def _judge(claim: Claim, experiment: Experiment, found: Sequence[Found]) -> Row:
     """By the primary data alone: another set confirms, it is no second chance."""
     command = f"python -m experiments.{experiment.name}"
-    own = [one for one in found if one.data == claim.primary]
+    own = sorted((one for one in found if one.data == claim.primary), key=_is_not_tested)
+    also = [one for one in found if one not in own[:1] and one.judgement.n > 0]
+    also = [one for one in also if not _is_not_tested(one)]
     if not own:
         others = ", ".join(f"{one.data}: {one.judgement.verdict}" for one in found)
         where = f"{command} --size full" + (f" (so far {others})" if others else "")
         return Row(
             claim.id, claim.sentence, "planned", where,
-            data=claim.primary, is_primary=claim.is_primary, experiment=experiment.name,
+            data=claim.primary, is_primary=claim.is_primary, experiment=experiment.name, also=also,
         )  # fmt: skip
     return Row(
         claim.id, claim.sentence, own[0].judgement.verdict, own[0].where, own[0].judgement,
-        claim.primary, claim.is_primary, experiment.name,
+        claim.primary, claim.is_primary, experiment.name, also,
     )  # fmt: skip
+
+
+def _is_not_tested(found: Found) -> bool:
+    return found.judgement.verdict == "not tested"

@@ -91,16 +91,33 @@ def _questions(rows: Sequence[Row]) -> str:
         own = [row for row in rows if base_id(row.id) == entry.id]
         if entry.asked and own:
             answers = "; ".join(f"{row.id} {_answer(row)}" for row in own)
-            places = dict.fromkeys(_place(row) for row in own)
+            places = dict.fromkeys(place for row in own for place in (_place(row), *_others(row)))
             lines.append((md(entry.asked), md(answers), ", ".join(places)))
     return _table(("question", "answer", "curves and command"), lines)
 
 
 def _answer(row: Row) -> str:
     """The verdict, with the effect if it rests on one."""
-    if row.judgement is None or row.judgement.n == 0 or row.state == "not tested":
-        return row.state
-    return f"{row.state}, {effect_text(row.judgement)}"
+    texts = [row.state]
+    if row.judgement is not None and row.judgement.n and row.state != "not tested":
+        texts = [f"{row.state}, {effect_text(row.judgement)}"]
+    for one in row.also:
+        found = f"{one.judgement.verdict}, {effect_text(one.judgement)}"
+        texts.append(f"{one.data} ({_size(one.where)}): {found}")
+    return "; ".join(texts)
+
+
+def _others(row: Row) -> list[str]:
+    """Links to what other data and sizes say."""
+    page = f"{FOLDER / row.experiment}.md"
+    return [
+        f"[{_size(one.where)}, {one.data}]({page}#{markdown.anchor(_heading(one.where))})"
+        for one in row.also
+    ]
+
+
+def _size(source: str) -> str:
+    return Path(source).name.partition("-")[0]
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -151,9 +151,10 @@ def _finals(report: Report) -> str:
 
 
 def _steps(report: Report) -> str:
-    aims = ", ".join(
-        f"{100 * value:.2f} % (seed {seed})" for seed, value in sorted(report.targets.items())
-    )
+    seeds: dict[str, list[str]] = {}
+    for seed, value in sorted(report.targets.items()):
+        seeds.setdefault(f"{100 * value:.2f} %", []).append(str(seed))
+    aims = ", ".join(f"{value} (seed {' '.join(those)})" for value, those in seeds.items())
     target = f"Target, of the smoothed validation accuracy: {aims}. " if aims else ""
     censored = (
         "A run that did not reach the target took at least its budget (>): its ratio is only a "

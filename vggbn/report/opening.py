@@ -63,10 +63,10 @@ def caption(report: Report) -> str:
     text = f"Validation accuracy while training (line: mean of n = {n}{band})."
     if _target(report) is None:
         return text
-    return (
-        f"{text} Dashed: the target, the best smoothed accuracy of {report.baseline_name} (mean "
-        "over seeds)."
-    )
+    whose = f"the best smoothed accuracy of {report.baseline_name} (mean over seeds)"
+    if len(set(report.targets.values())) < len(report.targets):  # else each seed has its own
+        whose = "fixed beforehand"
+    return f"{text} Dashed: the target, {whose}."
 
 
 def spread(wanted: NDArray[np.float64], gap: float, high: float) -> NDArray[np.float64]:
