@@ -77,6 +77,16 @@ def test_the_primary_data_decide_and_another_set_is_no_second_chance():
     alone = row_of("BN-15", [second])
     assert alone.state == "planned" and "so far mnist5k: reproduced" in alone.where
     assert row_of("BN-15", []).state == "planned"
+    assert alone.also == [second], "it stands beside"
+
+
+def test_of_two_sizes_of_the_primary_data_the_one_that_tests_it_decides():
+    refused, found = judgement(verdict="not tested"), judgement(verdict="reproduced")
+    full, small = Found(refused, "cifar10", "results/a"), Found(found, "cifar10", "results/b")
+    row = row_of("BN-15", [full, small])
+    assert (row.state, row.where, row.also) == ("reproduced", "results/b", [])
+    both = row_of("BN-15", [small, Found(found, "cifar10", "results/c")])
+    assert both.where == "results/b" and [one.where for one in both.also] == ["results/c"]
 
 
 @pytest.mark.parametrize("holds, state", [(True, "measured"), (False, "contradicted")])

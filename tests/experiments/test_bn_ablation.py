@@ -14,7 +14,7 @@ from experiments._bn_changes import CHANGES, LEFT_OUT, points_lost, times_more_s
 from experiments.bn_ablation import CIFAR10, EXPERIMENT, FULL, JUDGED, MARGIN, SMALL
 from tests.support.result_lines import SETTING, diverged, line
 from vggbn.claims.looks import LEVEL
-from vggbn.claims.results import Results, read
+from vggbn.claims.results import Results, append, read
 from vggbn.errors import UserError
 from vggbn.experiment import sweep
 from vggbn.experiment.design import Tuned
@@ -83,6 +83,14 @@ def test_the_small_size_is_judged_on_seeds_that_the_pilot_did_not_use():
     assert len(small.seeds) == 5 and small.seeds.start == 3
     pilot = make_plan(pilot_demo.EXPERIMENT, "small", out=Path("out"))
     assert pilot.variants == small.variants and not set(pilot.seeds) & set(small.seeds)
+
+
+def test_a_pilot_s_seeds_do_not_count(tmp_path):
+    made = make_plan(EXPERIMENT, "small", out=tmp_path)
+    setting = SETTING | {"code": runs.code(made.base)}
+    for seed in (2, 3):
+        append(made.results_path, line("base", seed, id=made.ids()["base"], setting=setting))
+    assert made.found(SETTING).seeds("base") == [3]
 
 
 def test_the_target_is_98_percent_of_the_pilot_s_baseline():

@@ -33,7 +33,7 @@ class Effects:
 def draw(effects: Effects) -> str:
     """The figure as an <svg> element. A side that is not known is a bar to the edge."""
     axes = new_axes(height=0.9 + 0.34 * len(effects.rows))
-    left, right = _limits(effects)
+    left, right = limits(effects)
     if effects.ratios:
         log_axis(axes, effects.x)
     value_axis(axes, effects.x, along="x")
@@ -55,7 +55,7 @@ def _draw_row(axes: Axes, row: int, interval: Interval, left: float, right: floa
             axes.plot(x, row, arrow, color=colour(0), markersize=7, clip_on=False)
 
 
-def _limits(effects: Effects) -> tuple[float, float]:
+def limits(effects: Effects) -> tuple[float, float]:
     """From the least to the greatest known number, with room, and no effect inside."""
     scale, back = (math.log, math.exp) if effects.ratios else (float, float)
     ends = [v for i in effects.rows.values() for v in (i.low, i.mean, i.high)]
