@@ -33,9 +33,9 @@ def test_the_work_is_counted_in_words_that_agree(plan, monkeypatch):
     )
     assert announce.budget(plan, [], 2, 1).endswith("2 runs found, 0 to do")
     many = announce.budget(plan, [recipe.but(steps=100_000)], 0, 2)
-    assert many.endswith("3.2 million training images, 2 processes")
+    assert many.endswith("12.8 million training images, 2 processes")
     monkeypatch.setattr(announce, "read_sweep", lambda plan: {"images_per_second": 8})
-    assert "; about 1 min at the 8 images/s" in announce.budget(plan, [recipe], 0, 1)
+    assert "; about 8 min at the 8 images/s" in announce.budget(plan, [recipe], 0, 1)
 
 
 def test_views_are_shown_by_the_names_of_their_nets():

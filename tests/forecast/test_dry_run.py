@@ -194,15 +194,15 @@ def test_one_program_is_compiled_once(monkeypatch):
 def test_the_command_line_trains_nothing(tmp_path, capsys):
     out = planned("base", "1", tmp_path, capsys)
     assert "3,500 training and 500 validation images" in out
-    assert "steps                20 = 0.2 epochs" in out and "nothing on one device" in out
+    assert "steps                30 = 1.1 epochs" in out and "nothing on one device" in out
     assert "model, not a measurement" not in out
     assert not (tmp_path / "o" / "runs").exists()
 
 
 def test_the_command_line_plans_for_eight_devices(tmp_path, capsys):
     out = planned("bn", "8", tmp_path, capsys)
-    assert "batch of 32, 4 a device" in out and "sent besides         nothing" in out
-    assert "8 × TPU v5e, 4 image(s) each" in out and "8 × H100 SXM, 4 image(s) each" in out
+    assert "batch of 128, 16 a device" in out and "sent besides         nothing" in out
+    assert "8 × TPU v5e, 16 image(s) each" in out and "8 × H100 SXM, 16 image(s) each" in out
     assert "a model, not a measurement" in out
 
 

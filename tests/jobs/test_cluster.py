@@ -174,8 +174,11 @@ def test_a_mistake_of_the_users_ends_it_all(engine, capsys):
     assert "jobs that are cancelled: 1." in capsys.readouterr().err
 
 
-def test_ctrl_c_cancels_what_was_submitted(engine, capsys):
-    pids = []
+@pytest.mark.parametrize("background", [False, True])
+def test_ctrl_c_cancels_what_was_submitted(engine, capsys, monkeypatch, background):
+    """background: started by a shell with &, which has Ctrl-C ignored; nobody is to be killed."""
+    pids, before = [], signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(cluster, "PATIENCE", 10_000)
 
     def interrupted(_, pid):
         pids.append(pid)
@@ -183,7 +186,11 @@ def test_ctrl_c_cancels_what_was_submitted(engine, capsys):
 
     events = Events(interrupted, lambda *_: None, lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
-        engine.run([job("sleeper", 0, "sleep", 600)], pool_jobs.work, events)
+        signal.signal(signal.SIGINT, signal.SIG_IGN if background else signal.default_int_handler)
+        try:
+            engine.run([job("sleeper", 0, "sleep", 10_000)], pool_jobs.work, events)
+        finally:
+            signal.signal(signal.SIGINT, before)
     wait_for(lambda: gone(pids[0]))
     assert "jobs that are cancelled: 1." in capsys.readouterr().err
 

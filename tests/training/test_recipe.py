@@ -285,6 +285,7 @@ FREE = {
     "l2": 0.0,
     "dropout": 0.0,
     "evaluations": 3,
+    "spacing": "even",
     "watch": "weights",
     "population_batches": 4,
     "pixels": "binary",

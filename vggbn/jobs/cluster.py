@@ -10,8 +10,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -201,10 +201,25 @@ def _submit_tasks(tasks: list[Task], executor) -> list[Any]:
 
     try:
         arrays = [tasks[i : i + ARRAY] for i in range(0, len(tasks), ARRAY)]
-        return [theirs for array in arrays for theirs in executor.submit_array(array)]
+        with _hearing_ctrl_c():
+            return [theirs for array in arrays for theirs in executor.submit_array(array)]
     except (FailedJobError, FailedSubmissionError) as error:
         words = " ".join(str(error).split())
         raise UserError(f"SLURM refuses the jobs ({words}): see --cluster-set.") from None
+
+
+@contextmanager
+def _hearing_ctrl_c() -> Iterator[None]:
+    """What is started inside hears Ctrl-C, by which submitit cancels jobs of this machine: a shell
+    has it ignored in what it starts in the background, and that is inherited."""
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if is_ignored:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if is_ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _land(flight: _Flight, events: Events, pending: list[Job], attempts: Counter) -> None:
