@@ -6,7 +6,7 @@ import math
 from functools import cache
 from typing import Any
 
-from vggbn.claims.stats import Judgement, check_level
+from vggbn.claims.stats import Interval, Judgement, check_level, student_half
 from vggbn.errors import UserError
 
 POWER = 0.8  # how often an effect of the size in question is to be found
@@ -45,16 +45,14 @@ def seeds_needed(spread: float, effect: float, level: float = 0.95, power: float
 def spread_of(judgement: Judgement) -> float:
     """The standard deviation over seeds behind a judgement's Student interval, of a ratio in
     logarithms; NaN where no such interval judged."""
-    low, mean, high = judgement.low, judgement.effect, judgement.high
-    if judgement.unit == "ratio":
-        low, mean, high = (math.log(v) if v > 0 else -math.inf for v in (low, mean, high))
-    half = mean - low if math.isfinite(low) else high - mean
-    if judgement.n < 2 or judgement.unit not in ("points", "ratio", "") or not math.isfinite(half):
+    n, level = judgement.n, judgement.level
+    interval = Interval(judgement.effect, judgement.low, judgement.high, n, level)
+    _, half = student_half(interval, judgement.unit)
+    if math.isnan(half):
         return math.nan
     from scipy.stats import t
 
-    n = judgement.n
-    return half * math.sqrt(n) / float(t.ppf((1 + judgement.level) / 2, n - 1))
+    return half * math.sqrt(n) / float(t.ppf((1 + level) / 2, n - 1))
 
 
 @cache

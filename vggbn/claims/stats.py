@@ -193,13 +193,8 @@ def interval_p(interval: Interval, unit: str) -> float:
 
     Ratios on their logarithms. An interval with one open side is read from the other.
     """
-    mean, low, high = interval.mean, interval.low, interval.high
-    if unit == "ratio":
-        mean, low, high = (math.log(v) if v > 0 else -math.inf for v in (mean, low, high))
-    elif unit not in ("points", ""):
-        return math.nan  # a share of seeds: Wilson's interval
-    half = mean - low if math.isfinite(low) else high - mean
-    if interval.n < 2 or not (math.isfinite(mean) and math.isfinite(half)):
+    mean, half = student_half(interval, unit)
+    if math.isnan(half):
         return math.nan
     if half == 0:
         return 0.0 if mean else 1.0
@@ -207,6 +202,20 @@ def interval_p(interval: Interval, unit: str) -> float:
 
     size = abs(mean) / half * t.ppf((1 + interval.level) / 2, interval.n - 1)
     return float(2 * t.sf(size, interval.n - 1))
+
+
+def student_half(interval: Interval, unit: str) -> tuple[float, float]:
+    """(mean, half the width) of a Student interval, of a ratio in logarithms; NaN of any other.
+
+    An interval with one open side is read from the other.
+    """
+    mean, low, high = interval.mean, interval.low, interval.high
+    if unit == "ratio":
+        mean, low, high = (math.log(v) if v > 0 else -math.inf for v in (mean, low, high))
+    half = mean - low if math.isfinite(low) else high - mean
+    is_student = unit in ("points", "ratio", "")  # a share of seeds: Wilson's interval
+    known = is_student and interval.n >= 2 and math.isfinite(mean) and math.isfinite(half)
+    return (mean, half) if known else (math.nan, math.nan)
 
 
 def holm(p: Mapping[str, float], family: int | None = None) -> dict[str, float]:
