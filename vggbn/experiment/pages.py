@@ -103,7 +103,7 @@ def _answer(row: Row) -> str:
         texts = [f"{row.state}, {effect_text(row.judgement)}"]
     for one in row.also:
         found = f"{one.judgement.verdict}, {effect_text(one.judgement)}"
-        texts.append(f"{one.data} ({_size(one.where)}): {found}")
+        texts.append(f"{_heading(one.where)}: {found}")
     return "; ".join(texts)
 
 
@@ -111,13 +111,9 @@ def _others(row: Row) -> list[str]:
     """Links to what other data and sizes say."""
     page = f"{FOLDER / row.experiment}.md"
     return [
-        f"[{_size(one.where)}, {one.data}]({page}#{markdown.anchor(_heading(one.where))})"
+        f"[{_heading(one.where)}]({page}#{markdown.anchor(_heading(one.where))})"
         for one in row.also
     ]
-
-
-def _size(source: str) -> str:
-    return Path(source).name.partition("-")[0]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
