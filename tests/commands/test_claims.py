@@ -1,4 +1,4 @@
-"""The ledger: all 76 claims, no more said of any than the results say; p and Holm's method."""
+"""The ledger: 76 claims and 12 contradictions, no more said than the results say; Holm's method."""
 
 import math
 from dataclasses import replace
@@ -26,13 +26,13 @@ def judgement(claim="BN-15", verdict="reproduced", values=(1.0, 2, 3, 2, 1), uni
 # --- what is claimed -----------------------------------------------------------------------------
 
 
-def test_the_papers_make_76_claims():
+def test_the_papers_make_76_claims_and_contradict_themselves_in_12_places():
     names = list(ledger.entries())
-    for paper, count in {"BN": 31, "V": 25, "G": 20}.items():
+    for paper, count in {"BN": 31, "V": 25, "G": 20, "I": 12}.items():
         assert [n for n in names if n.startswith(f"{paper}-")] == [
             f"{paper}-{i}" for i in range(1, count + 1)
         ]
-    assert len(names) == 76
+    assert len(names) == 88
 
 
 def test_every_claim_of_an_experiment_is_a_claim_of_the_papers():
@@ -124,9 +124,11 @@ def test_the_text_counts_states_and_intervals():
         Row("BN-1", "", "exact", "tests/nn/test_norm.py::x"),
         Row("BN-15", "", one.verdict, "results/a", one, "cifar10", is_primary=True),
         Row("BN-31", "", "not attempted", "why"),
+        Row("I-4", "", "noted", ""),
     ]
     text = claims.text(rows, 110)
-    assert "3 claims, 3 rows: 1 exact, 1 reproduced, 1 not attempted" in text
+    counted = "4 rows: 1 exact, 1 reproduced, 1 not attempted, 1 noted"
+    assert f"3 claims and 1 contradiction in the papers, {counted}" in text
     assert "1 rows have an interval, each at 98.2 % for one of three looks (n = 5, 10, 20)" in text
     assert "p, of the 1 primary claims (P)" in text
     row = next(line for line in text.splitlines() if line.startswith("BN-15"))

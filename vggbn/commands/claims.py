@@ -3,9 +3,9 @@
     python -m vggbn claims
 
 A claim of docs/papers.md is *exact* (a named test, or a computation), *measured* (a simulation, the
-clock), judged from paired seeds, *planned*, or *not attempted*. What is computed is kept in
-out/cache until something changes that decides it. The exit status is 1 if a claim says more than
-its results do.
+clock), judged from paired seeds, *planned*, or *not attempted*. Where the papers contradict
+themselves is a row too. What is computed is kept in out/cache until something changes that decides
+it. The exit status is 1 if a claim says more than its results do.
 """
 
 from __future__ import annotations
@@ -26,11 +26,21 @@ from vggbn.errors import Parser, exit_with
 from vggbn.experiment import kept
 from vggbn.experiment.checkout import ROOT, require_checkout
 from vggbn.experiment.exact import ExactClaim
-from vggbn.experiment.ledger import CLAIMS, Found, Row, base_id, entries, judged, ledger
+from vggbn.experiment.ledger import (
+    CLAIMS,
+    Found,
+    Row,
+    base_id,
+    entries,
+    is_contradiction,
+    judged,
+    ledger,
+)
 from vggbn.experiment.published import published_reports
 from vggbn.report import terminal
 from vggbn.report.sentences import short_reason
 from vggbn.report.tables import effect_text, number
+from vggbn.report.words import counted
 
 CACHE = ROOT / "out" / "cache" / "claims"  # beside the programs that experiments keep
 NARROWEST = 60  # columns
@@ -114,9 +124,12 @@ def _summary(rows: Sequence[Row]) -> list[str]:
         counts[row.state] = counts.get(row.state, 0) + 1
     judged = [row for row in rows if row.judgement and row.judgement.n]
     primary = sum(row.is_primary for row in rows)
-    claims = len({base_id(row.id) for row in rows})
+    claims = {base_id(row.id) for row in rows}
+    contradictions = sum(map(is_contradiction, claims))
     return [
-        f"{claims} claims, {len(rows)} rows: " + ", ".join(f"{n} {s}" for s, n in counts.items()),
+        f"{counted(len(claims) - contradictions, 'claim')} and "
+        f"{counted(contradictions, 'contradiction')} in the papers, {len(rows)} rows: "
+        + ", ".join(f"{n} {s}" for s, n in counts.items()),
         f"{len(judged)} rows have an interval, each at {100 * looks.LEVEL:.1f} % for one of three "
         f"looks (n = {', '.join(map(str, looks.LOOKS))}): of the secondary ones some are wrong by "
         f"chance. p, of the {primary} primary claims (P): of no effect at all, adjusted for the "

@@ -1,7 +1,8 @@
 """The ledger: every claim of the three papers, and what this project knows of it, as rows.
 
 A claim of docs/papers.md is *exact* (a named test, or a computation), *measured* (a simulation, the
-clock), judged from paired seeds, *planned*, or *not attempted*.
+clock), judged from paired seeds, *planned*, or *not attempted*. Where the papers contradict
+themselves (I-1 and so on) is a row too, exact where it can be computed, else *noted*.
 """
 
 from __future__ import annotations
@@ -42,10 +43,14 @@ Compute = Callable[[ExactClaim, Experiment | ExactExperiment], Judgement | None]
 
 
 class Entry(NamedTuple):
-    """A claim as docs/papers.md has it; asked: the question that people have of it, if any."""
+    """A claim as docs/papers.md has it.
+
+    place: in the paper, or its figure; asked: the question that people have of it, if any.
+    """
 
     id: str
     sentence: str
+    place: str
     asked: str
     paper: str
 
@@ -90,9 +95,9 @@ def entries() -> dict[str, Entry]:
     for line in CLAIMS.read_text(encoding="utf-8").splitlines():
         if line.startswith("### "):
             paper = line.removeprefix("### ")
-        if match := re.fullmatch(r"\| ((?:BN|V|G)-\d+) \| (.*) \| .* \| (.*)\|", line):
+        if match := re.fullmatch(r"\| ((?:BN|V|G|I)-\d+) \| (.*) \| (.*) \| (.*)\|", line):
             sentence = re.sub(r" \(exact.*\)$|: not attempted$", "", match[2])  # the state says so
-            found[match[1]] = Entry(match[1], sentence, match[3].strip(), paper)
+            found[match[1]] = Entry(match[1], sentence, match[3], match[4].strip(), paper)
     return found
 
 
@@ -124,6 +129,11 @@ def base_id(claim: str) -> str:
     return claim.split()[0]
 
 
+def is_contradiction(claim: str) -> bool:
+    """Whether it is no claim of a paper, but a place where the papers contradict themselves."""
+    return claim.startswith("I-")
+
+
 def ledger(found: Mapping[str, Sequence[Found]], compute: Compute) -> list[Row]:
     """A row for each claim, several where an experiment judges its parts."""
     every, rows = experiments(), []
@@ -147,7 +157,8 @@ def ledger(found: Mapping[str, Sequence[Found]], compute: Compute) -> list[Row]:
             parts.insert(0, Row(claim, entry.sentence, "exact", TESTS[claim]))
         if claim in NOT_ATTEMPTED:
             parts.append(Row(claim, entry.sentence, "not attempted", NOT_ATTEMPTED[claim]))
-        rows += parts or [Row(claim, entry.sentence, "planned", "")]
+        left = "noted" if is_contradiction(claim) else "planned"
+        rows += parts or [Row(claim, entry.sentence, left, "")]
     return rows
 
 

@@ -14,7 +14,15 @@ from vggbn.claims.stats import Judgement
 from vggbn.data.readers import embedded_names
 from vggbn.experiment.design import Experiment
 from vggbn.experiment.exact import ExactClaim, ExactExperiment
-from vggbn.experiment.ledger import Row, base_id, entries, experiments, judged, ledger
+from vggbn.experiment.ledger import (
+    Row,
+    base_id,
+    entries,
+    experiments,
+    is_contradiction,
+    judged,
+    ledger,
+)
 from vggbn.experiment.published import published_rows
 from vggbn.report import Report, Table, markdown
 from vggbn.report.markdown import DIR, Links, bullets, details, md, md_table
@@ -77,9 +85,8 @@ def ledger_page(rows: Sequence[Row]) -> str:
     for paper in papers:
         own = [row for row in done if known[base_id(row.id)].paper == paper]
         if own:
-            headers = ("claim", "verdict", "in words", "effect [interval]", "n", "where")
-            cells = [_cells(row) for row in own]
-            parts += [f"## {paper}", _table(headers, cells)]
+            table = _contradictions if is_contradiction(own[0].id) else _claims
+            parts += [f"## {paper}", table(own)]
     parts += ["## Not done", *_not_done(rows), "## Every experiment", _experiments()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -114,6 +121,21 @@ def _others(row: Row) -> list[str]:
         f"[{_heading(one.where)}]({page}#{markdown.anchor(_heading(one.where))})"
         for one in row.also
     ]
+
+
+def _claims(rows: Sequence[Row]) -> str:
+    headers = ("claim", "verdict", "in words", "effect [interval]", "n", "where")
+    return _table(headers, map(_cells, rows))
+
+
+def _contradictions(rows: Sequence[Row]) -> str:
+    """By the place in the papers: where it can be computed, its page says what was found."""
+    headers = ("", "place", "state", "in words", "where")
+    places = entries()
+    return _table(
+        headers,
+        [(r.id, md(places[r.id].place), r.state, md(r.sentence), _place(r)) for r in rows],
+    )
 
 
 def _cells(row: Row) -> tuple[str, ...]:
