@@ -18,7 +18,7 @@ from vggbn.claims.results import NotTested, Results
 from vggbn.claims.stats import as_ratio, fisher, log_ratio_interval, not_worse, p_not_worse, verdict
 from vggbn.commands.experiment import main
 from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
-from vggbn.experiment.gate import FOR_ANY_NET, FOR_FAILURES, FOR_FITTED_NETS
+from vggbn.experiment.gate import FOR_FAILURES, FOR_FITTED_NETS, FOR_SPEEDS
 from vggbn.experiment.judges import seldom, verdict_interval
 from vggbn.training.recipe import Recipe
 
@@ -164,7 +164,7 @@ CLAIMS = (
         paper="2.33× (31.0 against 13.3 million steps to 72.2 %)",
         primary="cifar10",
         judge=judge_bn_15,
-        gate=FOR_ANY_NET,
+        gate=FOR_SPEEDS,
     ),
     Claim(
         id="BN-15 fewer",
@@ -173,7 +173,7 @@ CLAIMS = (
         paper="31.0 against 13.3 million steps to 72.2 %",
         primary="mnist5k",
         judge=judge_speed("base", lambda results: "bn"),
-        gate=FOR_ANY_NET,
+        gate=FOR_SPEEDS,
     ),
     Claim(
         id="BN-16",
@@ -202,7 +202,7 @@ CLAIMS = (
         paper="14.8× (31.0 against 2.1 million steps)",
         primary="cifar10",
         judge=judge_speed("bn", changes.whole_arm),
-        gate=FOR_ANY_NET,
+        gate=FOR_SPEEDS,
     ),
     Claim(
         id="BN-18",

@@ -12,6 +12,7 @@ from vggbn.experiment.gate import (
     FOR_ANY_NET,
     FOR_FAILURES,
     FOR_FITTED_NETS,
+    FOR_SPEEDS,
     SETTLED,
     TRAINED_NETS,
     last_gain,
@@ -119,6 +120,7 @@ REFUSALS = {
         (TRAINED_NETS, {"a seed diverged", "the baseline still gains", "no baseline"}),
         (FOR_FAILURES, set()),
         (FOR_ANY_NET, {"a seed diverged"}),
+        (FOR_SPEEDS, {"a seed diverged"}),
         (FOR_FITTED_NETS, set(REFUSALS)),
     ],
 )
@@ -137,6 +139,43 @@ def test_a_gain_of_half_a_point_is_settled_and_more_is_not():
         ]
         found = results(*arm("base", history=history))
         assert bool(TRAINED_NETS.refusal(found, "base")) == refused
+
+
+def with_schedule(name, *, every, schedule="exponential", steps=1000):
+    fields = {"schedule": schedule, "lr_factor": 0.96, "lr_every": every, "steps": steps}
+    return arm(name, recipe={**line()["recipe"], **fields})
+
+
+@pytest.mark.parametrize(
+    ("bn", "refused"),
+    [
+        (with_schedule("bn", every=17.5 / 6), True),  # six times the decay, as many steps
+        (with_schedule("bn", every=17.5 / 2), False),  # a tenth of what is left
+        (with_schedule("bn", every=17.5 / 6, steps=1000 // 6), False),  # a budget of its own
+        (with_schedule("bn", every=17.5 / 6, schedule="constant"), False),
+    ],
+)
+@pytest.mark.parametrize("gate", [TRAINED_NETS, FOR_FAILURES, FOR_ANY_NET])
+def test_a_schedule_that_spends_the_rate_in_the_baseline_s_budget_decides_nothing(
+    gate, bn, refused
+):
+    found = results(*with_schedule("base", every=17.5), *bn)
+    found.asked = {"bn"}
+    reason = "bn: the rate falls too far for the steps of base"
+    assert gate.refusal(found, "base") == (reason if refused else "")
+    found.asked = {"base"}
+    assert gate.refusal(found, "base") == ""
+
+
+@pytest.mark.parametrize("gate", [TRAINED_NETS, FOR_FAILURES, FOR_SPEEDS, FOR_FITTED_NETS])
+def test_a_rate_from_the_edge_of_its_grid_decides_nothing(gate):
+    found = results(*arm("base"), *arm("bn"))
+    found.asked = {"base"}
+    assert gate.refusal(found, "base", {"bn": 0.1}) == ""
+    found.asked = {"base", "bn"}
+    said = "the best rate lies at the edge of those that were tried: 0.1 of bn"
+    assert gate.refusal(found, "base", {"bn": 0.1}) == said
+    assert FOR_ANY_NET.refusal(found, "base", {"bn": 0.1}) == ""
 
 
 def test_seeds_between_two_looks_are_not_asked():

@@ -52,10 +52,12 @@ class Claim:
     gate: Gate = TRAINED_NETS
     not_tested: str = ""
 
-    def judged(self, results: Results, baseline: str) -> Judgement:
+    def judged(
+        self, results: Results, baseline: str, at_edge: Mapping[str, float] | None = None
+    ) -> Judgement:
         """The claim's row in the verdict table; `baseline` is the arm whose training has to be
-        over."""
-        found = self._found(results.for_verdict(), baseline)
+        over, at_edge: {arm: rate} of those whose search for rates ended at an edge."""
+        found = self._found(results.for_verdict(), baseline, at_edge)
         return Judgement(
             claim=self.id,
             sentence=self.sentence,
@@ -74,7 +76,9 @@ class Claim:
             p=found.p,
         )
 
-    def _found(self, results: Results, baseline: str) -> Verdict:
+    def _found(
+        self, results: Results, baseline: str, at_edge: Mapping[str, float] | None
+    ) -> Verdict:
         if self.judge is None:
             return Verdict("not tested", NO_INTERVAL, "", self.not_tested)
         try:
@@ -83,7 +87,7 @@ class Claim:
             return Verdict("not tested", NO_INTERVAL, "", str(reason))
         except MissingRuns as missing:
             return Verdict("inconclusive", NO_INTERVAL, "", f"not judged: {missing}")
-        if refusal := self.gate.refusal(results, baseline):
+        if refusal := self.gate.refusal(results, baseline, at_edge):
             return found._replace(verdict="not tested", detail=f"{refusal}; {found.detail}")
         return found
 

@@ -17,6 +17,7 @@ from vggbn.claims.stats import smoothed
 SETTLED = 0.5  # points of validation accuracy that the last tenth of the budget may still bring
 FITS = 0.9  # of the training images, in evaluation mode
 LEARNED = 1.2  # times the share of the most common class
+SPENT = 1e-2  # of what the baseline's schedule leaves of the rate at its end
 
 
 @dataclass(frozen=True)
@@ -25,34 +26,46 @@ class Gate:
 
     trained: no net that its judge asks for stayed at chance. settled: the baseline has come to the
     end of its learning. fits: it fits its training images, which what one says of regularisation
-    takes for granted.
+    takes for granted. tuned: no rate lies at the edge of the grid that it was chosen from. That an
+    arm has a budget that its schedule fits is asked of all.
     """
 
     trained: bool = True
     settled: bool = True
     fits: bool = False
+    tuned: bool = True
 
-    def refusal(self, results: Results, baseline: str) -> str:
+    def refusal(
+        self, results: Results, baseline: str, at_edge: Mapping[str, float] | None = None
+    ) -> str:
         """Why nothing is decided; empty where the runs may decide.
 
-        results: as the judge saw them, with the arms that it asked for.
+        results: as the judge saw them, with the arms that it asked for. at_edge: {arm: rate} of
+        those whose rate is the best of a grid that ends with it (R9).
         """
         if self.trained and (lost := _untrained_arms(results)):
             return f"untrained: {', '.join(lost)}"
+        if short := _arms_without_a_budget(results, baseline):
+            return f"{', '.join(short)}: the rate falls too far for the steps of {baseline}"
         if self.settled and not (gain := last_gain(results, baseline)) <= SETTLED:
             if math.isnan(gain):
                 return f"{baseline} has no learning curve that shows its end"
             return f"{baseline} still gains {gain:.1f} points in the last tenth of its budget"
         if self.fits and not (fit := training_fit(results, baseline)) >= FITS:
             return f"{baseline} fits only {100 * fit:.0f} % of its training images"
+        edges = {arm: rate for arm, rate in (at_edge or {}).items() if arm in results.asked}
+        if self.tuned and edges:
+            rates = ", ".join(f"{rate:g} of {arm}" for arm, rate in edges.items())
+            return f"the best rate lies at the edge of those that were tried: {rates}"
         return ""
 
 
 TRAINED_NETS = Gate()
-# For claims about nets that fail; about what is computed from any net, ways of testing one net, and
-# targets that the baseline has reached; and about regularisation.
+# For claims about nets that fail; about targets that the baseline has reached; about what is
+# computed from any net, and ways of testing one net; and about regularisation.
 FOR_FAILURES = Gate(trained=False, settled=False)
-FOR_ANY_NET = Gate(settled=False)
+FOR_SPEEDS = Gate(settled=False)
+FOR_ANY_NET = Gate(settled=False, tuned=False)
 FOR_FITTED_NETS = Gate(fits=True)
 
 
@@ -101,6 +114,28 @@ def _untrained_arms(results: Results) -> list[str]:
         for name in results.variants
         if name in results.asked and any(map(untrained, _judged(results, name)))
     ]
+
+
+def rate_left(recipe: Mapping[str, Any]) -> float | None:
+    """What share of its first rate an exponential schedule ends with; None of any other."""
+    if recipe.get("schedule") != "exponential":
+        return None
+    return recipe["lr_factor"] ** (recipe["steps"] / recipe["lr_every"])
+
+
+def _arms_without_a_budget(results: Results, baseline: str) -> list[str]:
+    """The arms that were asked for whose rate is spent where the baseline's is not (R8): six times
+    the decay in as many steps leaves a millionth of the rate."""
+    left = {
+        name: rate_left(next(iter(runs.values())).get("recipe", {}))  # a view has none
+        for name, runs in results.runs.items()
+        if runs
+    }
+    bar = left.get(baseline)
+    if bar is None:
+        return []
+    asked = [name for name in results.variants if name in results.asked]
+    return [name for name in asked if (own := left.get(name)) is not None and own < SPENT * bar]
 
 
 def _judged(results: Results, arm: str) -> list[Line]:

@@ -11,6 +11,7 @@ from vggbn.claims.results import MissingRuns, Results
 from vggbn.claims.stats import Judgement
 from vggbn.experiment.checkout import in_checkout
 from vggbn.experiment.plan import Plan, read_sweep, variant_edits
+from vggbn.experiment.rates import arms_at_edge
 from vggbn.report import Curve, Report
 from vggbn.report.words import counted
 from vggbn.training import recipe as recipes
@@ -18,7 +19,8 @@ from vggbn.training import recipe as recipes
 
 def judge(plan: Plan, results: Results) -> list[Judgement]:
     """A row for every claim that runs decide."""
-    return [claim.judged(results, plan.baseline) for claim in plan.experiment.claims]
+    at_edge = arms_at_edge(plan, read_sweep(plan))
+    return [claim.judged(results, plan.baseline, at_edge) for claim in plan.experiment.claims]
 
 
 def build_report(plan: Plan, results: Results, computed: Iterable[Judgement] = ()) -> Report:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
-
 from vggbn import files
-from vggbn.claims.stats import smoothed
 from vggbn.errors import UserError
 from vggbn.experiment.design import Sweep
 from vggbn.experiment.plan import Plan, edited
+from vggbn.experiment.rates import ByRate, best_rate, beyond, edge_rates, leading, score, tied
 from vggbn.jobs import pool
 from vggbn.machine import provenance
 from vggbn.runs import run as runs
@@ -22,17 +19,20 @@ from vggbn.runs.many import train_many, worker_setting
 from vggbn.runs.place import Place
 from vggbn.training.recipe import Recipe
 
+EXTENSIONS = 3  # of a grid whose best rate is its last
+
 
 def run_sweep(plan: Plan, store: runs.Store, engine: pool.Engine, log: Logs | None = None) -> int:
     """Train every arm at every rate, write the record beside the results, print the choice.
 
-    Where the size names finalists there is a second round: so many of each arm's best rates, for
-    as long as the arms of the experiment are trained (a short run favours low rates).
+    An arm whose best rate is the last one of its grid gets rates beyond it. Where the size names
+    finalists there is a second round: so many of each arm's best rates, for as long as the arms of
+    the experiment are trained (a short run favours low rates).
     """
     sweep, size = _sweep_of(plan), plan.size
     train = partial(train_many, engine=engine, setting=worker_setting(engine), log=log)
     rates = {arm: [f"{rate:g}" for rate in sweep.rates] for arm in sweep.arms}
-    found = _round(plan, store, train, rates, size.sweep_steps)
+    found = _search(plan, store, train, rates)
     if found is None:
         return 1
     accuracy, records = found
@@ -51,9 +51,17 @@ def run_sweep(plan: Plan, store: runs.Store, engine: pool.Engine, log: Logs | No
         accuracy, records = found
         record["finals"] = {"accuracy": accuracy, "steps": records[0]["recipe"]["steps"]}
     record["best"] = {arm: best_rate(by_rate) for arm, by_rate in accuracy.items()}
+    record["tied"] = {arm: tied(by_rate) for arm, by_rate in accuracy.items()}
     _write(plan, record)
+    edges = edge_rates(record)
+
+    def note(arm: str) -> str:
+        ties = f"; within its standard error: {', '.join(record['tied'][arm])}"
+        edge = "; at the edge of all that was tried: no claim rests on it"
+        return (ties if record["tied"][arm] else "") + (edge if arm in edges else "")
+
     for arm, (rate, value) in record["best"].items():
-        print(f"{arm}: best rate {rate:g}, validation accuracy {100 * value:.1f} %")
+        print(f"{arm}: best rate {rate:g}, validation accuracy {100 * value:.1f} %{note(arm)}")
     print(plan.sweep_path)
     return 0
 
@@ -68,7 +76,24 @@ def _sweep_of(plan: Plan) -> Sweep:
     return sweep
 
 
-ByRate = dict[str, list[float | None]]  # {rate: score of each seed}
+def _search(
+    plan: Plan, store: runs.Store, train: Callable, rates: dict[str, list[str]]
+) -> tuple[dict[str, ByRate], list[dict]] | None:
+    """`_round` of the sweep's own length, and again with rates beyond a grid that ends with its
+    best, EXTENSIONS times at most."""
+    accuracy: dict[str, ByRate] = {}
+    records: list[dict] = []
+    for _ in range(1 + EXTENSIONS):
+        found = _round(plan, store, train, rates, plan.size.sweep_steps)
+        if found is None:
+            return None
+        for arm, by_rate in found[0].items():
+            accuracy.setdefault(arm, {}).update(by_rate)
+        records += found[1]
+        rates = {arm: [rate] for arm, by_rate in accuracy.items() if (rate := beyond(by_rate))}
+        if not rates:
+            break
+    return accuracy, records
 
 
 def _round(
@@ -98,24 +123,6 @@ def _recipe(plan: Plan, arm: str, rate: float, steps: int | None) -> Recipe:
     """steps None: as many as the experiment's own arms; never more than those."""
     steps = min(steps or plan.base.steps, plan.base.steps)
     return edited(plan.base, {**_sweep_of(plan).arms[arm], "steps": steps, "lr": rate})
-
-
-def score(record: dict) -> float | None:
-    """The best point of the smoothed validation curve; None for a run that diverged."""
-    values = smoothed([line["val_accuracy"] for line in record["history"]])
-    return None if record["diverged_at"] is not None else float(np.max(values))
-
-
-def leading(by_rate: ByRate, count: int) -> list[str]:
-    """The best rates, the very best first; one with a diverged seed is out, a tie goes down."""
-    means = {rate: float(np.mean(v)) for rate, v in by_rate.items() if None not in v}  # type: ignore[arg-type]
-    return sorted(means, key=lambda rate: (-means[rate], float(rate)))[:count]
-
-
-def best_rate(by_rate: ByRate) -> tuple[float, float]:
-    """(rate, mean score) of the first of `leading`; nan where all diverged."""
-    rates = leading(by_rate, 1)
-    return (float(rates[0]), float(np.mean(by_rate[rates[0]]))) if rates else (math.nan, math.nan)  # type: ignore[arg-type]
 
 
 def _shared(records: list[dict]) -> dict:
