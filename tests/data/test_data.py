@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import jax
@@ -297,6 +298,15 @@ def test_a_few_training_images_keep_the_shares_of_their_classes():
     for wrong in (5, len(every.train) + 1):
         with pytest.raises(UserError, match=f"train_size={wrong} does not fit"):
             load("digits", **options(), train_size=wrong)
+
+
+def test_the_moments_keep_no_split_alive_but_the_last():
+    old = as_split(pixels(3))
+    seen = weakref.ref(old)
+    pixel_moments(old)
+    del old
+    pixel_moments(as_split(pixels(4)))
+    assert seen() is None
 
 
 def test_one_colour_has_no_moments():

@@ -319,9 +319,10 @@ def test_labels_go_by_the_number_in_the_name(archives, tmp_path):
     counts = COUNTS | {"validation": 4}
     tiny = imagenet(str(archives), counts=counts, validation_labels=LABELS)
     assert [example.label for example in tiny.parts["validation"]] == [2, 1, 1, 2]
-    make_archives(archives, validation=some | {"ILSVRC2012_val_00000006.JPEG": picture(6)})
-    with pytest.raises(UserError, match=r"00000006\.JPEG in .* is none of"):
-        imagenet(str(archives), **TINY)
+    for name in ("ILSVRC2012_val_00000006.JPEG", "holiday.JPEG"):
+        make_archives(archives, validation=some | {name: picture(6)})
+        with pytest.raises(UserError, match=f"{name} in .* is none of"):
+            imagenet(str(archives), **TINY)
     make_archives(archives)
     with pytest.raises(UserError, match=r"00000003\.JPEG in .* is of class n9, which"):
         imagenet(str(archives), counts=COUNTS, validation_labels=[*LABELS[:2], "n9", *LABELS[3:]])
@@ -371,13 +372,15 @@ def test_what_was_left_out_is_remembered_and_refused_again(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
-def test_defects_are_seen_without_decoding_much(kind):
+def test_defects_are_seen_without_decoding_much(kind, monkeypatch):
     raw = picture(1, kind=kind)
     assert defect(raw) is None
     assert defect(raw[: len(raw) // 2]) is not None
     assert defect(raw[:-20]) is not None  # the header is whole
     assert defect(raw + bytes(3)) is None  # padding is harmless
     assert defect(b"") is not None
+    monkeypatch.setattr(type(Image.open(io.BytesIO(raw))), "load", lambda image: 1 / 0)
+    assert (defect(raw) is None) == (kind in ("JPEG", "PNG"))  # the others are decoded
 
 
 def test_a_jpeg_with_bytes_behind_its_end_is_decoded_before_it_is_refused():

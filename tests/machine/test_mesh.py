@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from tests.conftest import ROOT
 from tests.machine.mesh_jobs import NETS, WHAT
@@ -123,6 +124,18 @@ def test_a_batch_that_cannot_be_shared_out_evenly_is_refused(monkeypatch):
     monkeypatch.setattr(mesh, "devices", lambda: 8)
     with pytest.raises(UserError, match="batch of 60 cannot be shared out evenly over 8 devices"):
         mesh.share_out(np.zeros((3, 60), np.int32))
+    monkeypatch.setattr(mesh, "processes", lambda: 2)
+    with pytest.raises(UserError, match="batch of 12 cannot be shared out evenly over 8 devices"):
+        mesh.join_parts(np.zeros(6, np.int32))
+
+
+def test_what_is_cut_is_the_batch_axis(monkeypatch):
+    monkeypatch.setattr(mesh, "devices", lambda: 16)
+    monkeypatch.setattr(mesh, "processes", lambda: 2)
+    rows_TN, images_NP = np.zeros((3, 16), np.int32), np.zeros((16, 3), np.uint8)
+    assert mesh.share_out(rows_TN).sharding.spec == PartitionSpec(None, mesh.AXIS)
+    assert mesh.share_out(images_NP, axis=0).sharding.spec == PartitionSpec(mesh.AXIS, None)
+    assert mesh.join_parts(images_NP[:8]).sharding.spec == PartitionSpec(mesh.AXIS, None)
 
 
 def test_a_part_that_cannot_be_shared_out_evenly_is_refused(monkeypatch):

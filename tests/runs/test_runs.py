@@ -148,11 +148,9 @@ def test_damaged_weights_are_refused(run, store, tmp_path):
 
 
 def test_a_run_that_diverges_is_a_result(store):
-    wild = TINY.but(lr=1e38)
+    wild = TINY.but(distortion=3e38)  # a quarter of the images overflow at once
     record = runs.train_run(wild, 0, store)
-    at = record["diverged_at"]
-    assert record["status"] == f"diverged at step {at}"
-    assert 0 <= at < TINY.steps
+    assert (record["status"], record["diverged_at"]) == ("diverged at step 0", 0)
     assert math.isfinite(record["final"]["test_accuracy"])
     assert record["final"]["test_loss"] is None
     again = runs.get_run(wild, 0, store).record
