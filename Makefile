@@ -48,10 +48,11 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Experiments (python -m experiments says what each asks):"
 	@echo "$(addprefix exp-,$(EXPERIMENTS))" | fold -s -w 94 | sed 's/^/  /'
+	@echo "EXTRAS, one a call: $$(sed -n '/optional-dependencies/,/^\[tool/ s/^\([a-z0-9]*\) = .*/\1/p' pyproject.toml | xargs)"
 	@echo 'What else there is: $(PY) -m vggbn'
 	@echo 'Pass flags on with ARGS="...", for example: make exp-bn-ablation ARGS="--size smoke"'
 
-install: $(VENV)/.installed$(addprefix -,$(EXTRAS))  ## make .venv with what experiments need (EXTRAS=cuda12, cuda13 or tpu)
+install: $(VENV)/.installed$(addprefix -,$(EXTRAS))  ## make .venv with what experiments need (EXTRAS: see below)
 	@:
 install-dev: $(VENV)/.installed-dev  ## the same with the tools for tests and lint
 	@:

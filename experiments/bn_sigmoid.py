@@ -181,6 +181,11 @@ EXPERIMENT = Experiment(
     charts=charts,
     sizes=SIZES,
     panels={f"{depth} layers": (bn(depth), *cells(depth)) for depth in DEPTHS},
+    opening=tuple(
+        name
+        for depth in (DEPTHS[0], DEPTHS[-1])
+        for name in (bn(depth), cell(depth, "Glorot ×4", RATE))
+    ),
     sweep=Sweep(arms={"BN": {}}, rates=(0.03, 0.1, 0.3), seeds=2),
     any_images={},
     notes=(

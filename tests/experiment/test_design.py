@@ -37,6 +37,13 @@ def test_the_first_variant_is_the_baseline_also_where_it_is_not_run():
     assert make_plan(SHORT, "small", out=Path("out"), only=["bn"]).baseline == "plain"
 
 
+def test_an_edit_that_every_chosen_arm_sets_anew_is_refused():
+    edits = {"norm": "layer"}
+    with pytest.raises(UserError, match=r"norm=layer changes nothing: .*\(bn\) have norm=batch"):
+        make_plan(SHORT, "small", out=Path("out"), only=["bn"], edits=edits)
+    assert make_plan(SHORT, "small", out=Path("out"), edits=edits).variants["plain"].norm == "layer"
+
+
 def test_a_report_of_a_short_experiment_has_one_panel_and_says_that_nobody_searched():
     plan = make_plan(SHORT, "small", out=Path("out"))
     report = build_report(plan, make_up(plan))

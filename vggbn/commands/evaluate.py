@@ -103,17 +103,19 @@ def confusion(logits_NK: np.ndarray, split: AnySplit) -> np.ndarray:
 
 
 def report(logits_NK: np.ndarray, split: AnySplit, classes: tuple[str, ...]) -> str:
-    """Top-1, top-5, balanced accuracy (mean recall over classes present), confusion matrix.
+    """Top-1, top-5 of more than five classes, balanced accuracy, confusion matrix.
 
-    By `rank_N`, as in a run's record. No prediction is a column where there are such images.
+    Balanced: the mean recall over the classes that are present. By `rank_N`, as in a run's record.
+    No prediction is a column where there are such images.
     """
     found = scores(logits_NK, split.labels_N, len(classes))
     counts = confusion(logits_NK, split)
     names = (*classes, NONE) if counts[:, -1].any() else classes
     width = max(6, *map(len, classes)) + 1
+    top_5 = f"top-5              {100 * found['top5']:6.2f} %"
     rows = [
         f"top-1              {100 * found['accuracy']:6.2f} %",
-        f"top-5              {100 * found['top5']:6.2f} %",
+        *([top_5] if len(classes) > 5 else ()),
         f"balanced accuracy  {100 * found['balanced']:6.2f} %",
         "",
         "true \\ predicted".ljust(width + 6) + "".join(f"{name:>{width}s}" for name in names),

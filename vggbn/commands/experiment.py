@@ -146,6 +146,10 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"python -m experiments.{experiment.name}",
         description=f"{experiment.title}. {experiment.question}",
+        epilog=(
+            f"example: python -m experiments.{experiment.name} --size small --seeds 3 "
+            "--set lr=0.02 --set batch=64"
+        ),
         formatter_class=argparse.HelpFormatter,
         allow_abbrev=False,
     )

@@ -117,6 +117,7 @@ def make_plan(
     n = size.seeds if seeds is None else seeds
     if n < 1:
         raise UserError(f"--seeds must be 1 or more, not {n}.")
+    _refuse_overridden(base, experiment, {name: variants[name] for name in names}, edits or {})
     folder = out / experiment.name / f"{size_name}-{label(base, experiment, edits)}"
     chosen_variants = {name: variants[name] for name in names}
     views = {
@@ -140,6 +141,23 @@ def make_plan(
 def size_names(experiment: Experiment) -> list[str]:
     """What --size takes: not the sizes made for one data set."""
     return [name for name in experiment.sizes if "-" not in name]
+
+
+def _refuse_overridden(
+    base: Recipe,
+    experiment: Experiment,
+    chosen: Mapping[str, Recipe],
+    edits: Mapping[str, Any],
+) -> None:
+    """UserError: an edit of the user's that every arm that would be trained sets anew."""
+    for field in edits:
+        values = {str(getattr(recipe, field)) for recipe in chosen.values()}
+        if not any(getattr(r, field) == getattr(base, field) for r in chosen.values()):
+            raise UserError(
+                f"--set {field}={edits[field]} changes nothing: of {experiment.name} the chosen "
+                f"arms ({', '.join(chosen)}) have {field}={' and '.join(sorted(values))} whatever "
+                "the baseline has. Leave it out, or choose other arms with --only."
+            )
 
 
 def _variants(experiment, base, size, edits) -> dict[str, Recipe]:

@@ -42,6 +42,8 @@ def batch_norm(
     groups   statistics within each of `groups` equal slices of the batch (per-replica or "ghost"
              BN); the moving averages take the mean over the groups that have a row that counts.
     normalise  Algorithm 1 by another estimator of mean and variance, as `normalise_by` makes one.
+    Under jit the statistics of a batch that is cut over devices are those of the whole batch: there
+    is no axis_name to give. Within shard_map or pmap they are those of the part at hand.
     Moving averages carry no gradient. Raises ValueError when N is no multiple of `groups`.
     """
     if not train:

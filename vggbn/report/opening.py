@@ -19,7 +19,7 @@ from vggbn.report.words import short
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NAME = 26  # characters of an arm beside its curve
+NAME = 30  # characters of an arm beside its curve
 MOST = 6  # arms that can be told apart at a glance
 LINE = 1.3 * FONT  # points from one name to the next
 ROOM = 0.75  # of the steps: a curve that ends before has its name inside the axes
