@@ -260,50 +260,50 @@ def claim(number: int, sentence: str, criterion: str, paper: str, check) -> Exac
 CLAIMS: Sequence[ExactClaim] = (
     claim(
         1,
-        "Figure 5 prints 576 channels for 4c and 4d, whose branches add up to 608.",
+        "BN's Figure 5 prints 576 channels for 4c and 4d, whose branches add up to 608.",
         "For each module the channels of its branches are added up; some sum is not as printed.",
         "576",
         check_channels,
     ),
     claim(
         2,
-        "Figure 5 prints 3c and 4e, of stride 2, with the size before it.",
+        "BN's Figure 5 prints 3c and 4e, of stride 2, with the size before it.",
         "A module of stride 2 has the printed size of the line before.",
         "28×28, 14×14",
         check_sizes,
     ),
     claim(
         3,
-        "The net is said to have 13.6 million parameters; Figure 5 counts to some 11.3.",
+        "BN-Inception is said to have 13.6 million parameters; Figure 5 counts to some 11.3.",
         "The weights of Figure 5's convolutions and of the last layer; over a tenth is missing.",
         "13.6 million",
         check_bn_parameters,
     ),
     claim(
         5,
-        "The first four convolutions of A cannot start a deeper net layer by layer: stage by stage "
-        "they can.",
+        "The first four convolutions of VGG's A cannot start a deeper net layer by layer: stage by "
+        "stage they can.",
         "The kernels' channels in Table 1, in order; not all four fit any of B, C, D, E.",
         "first four layers",
         check_first_layers,
     ),
     claim(
         7,
-        "Error is said to fall with depth, and at one scale E errs more than D.",
+        "VGG's error is said to fall with depth, and at one scale E errs more than D.",
         "Table 3 at S = Q = 256 and 384; E is worse somewhere.",
         "27.0 and 27.3; 26.8 and 26.9 %",
         check_depth,
     ),
     claim(
         8,
-        "Twelve times fewer parameters than AlexNet would be 5 million; Table 1 has nearly 7.",
+        "Twelve times fewer parameters than AlexNet would be 5 million; GoogLeNet has nearly 7.",
         "The sum of the printed column, and our count; above a twelfth of 60 million by a tenth.",
         "12 times",
         check_fewer,
     ),
     claim(
         9,
-        "Table 1's parameters of the first layer, of 4c and of 5a do not follow from its channels.",
+        "GoogLeNet's parameters of the first layer, of 4c and of 5a do not follow from the channels.",
         "Weights counted from the channels; with thousands of 1,024 some line is off by more than "
         "2 %.",
         "2.7K, 463K, 1072K",
@@ -311,14 +311,14 @@ CLAIMS: Sequence[ExactClaim] = (
     ),
     claim(
         10,
-        "Table 3's last difference is printed as −3.45 points and is −3.40.",
+        "The last difference of GoogLeNet's Table 3 is printed as −3.45 points and is −3.40.",
         "Each error less the first; some difference is not as printed.",
         "−3.45",
         check_difference,
     ),
     claim(
         11,
-        "The detector of one model has 38.02 % mAP in Table 5 and 40 % in the text.",
+        "GoogLeNet's detector of one model has 38.02 % mAP in Table 5 and 40 % in the text.",
         "The two figures differ.",
         "38.02 and 40 %",
         check_one_net,
