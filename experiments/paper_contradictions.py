@@ -303,7 +303,7 @@ CLAIMS: Sequence[ExactClaim] = (
     ),
     claim(
         9,
-        "GoogLeNet's parameters of the first layer, of 4c and of 5a do not follow from the channels.",
+        "GoogLeNet's parameters of the first layer, of 4c and 5a do not follow from the channels.",
         "Weights counted from the channels; with thousands of 1,024 some line is off by more than "
         "2 %.",
         "2.7K, 463K, 1072K",
