@@ -97,17 +97,18 @@ def test_without_a_norm_a_run_is_that_of_the_whole_batch(digits):
 
 @cache
 def net_64(model: str, **fields):
-    """(its Static, params, stats, images, labels) in float64; within `enable_x64`."""
-    size = {"fc": 6, "hidden": 2, "width": 1 / 32}
+    """(its Static, params, stats, images, labels) in float64, as NumPy has them; within
+    `enable_x64`."""
+    size = {"fc": 6, "hidden": 1, "width": 1 / 32}
     net = Net((8, 8, 2), 5, model=model, **size, precision="float64", **fields)
     fixed = static(Recipe(model=model, batch=24), image=net.image, classes=5, flip=False)
     init = jax.jit(lambda key: MODELS[model](net).init(key, "he"))
     variables = init(jax.random.key(0, impl="rbg"))
-    variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
+    variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
     trees = variables["params"], variables["batch_stats"]
     rng = np.random.default_rng(1)
-    x_NHWC = jnp.asarray(rng.normal(size=(24, *net.image)))
-    return fixed._replace(net=net), *trees, x_NHWC, jnp.asarray(rng.integers(0, 5, 24))
+    x_NHWC, labels_N = rng.normal(size=(24, *net.image)), rng.integers(0, 5, 24)
+    return fixed._replace(net=net), *trees, x_NHWC, labels_N
 
 
 @cache
@@ -140,7 +141,7 @@ def sgd_64(gradient, params, stats, x_NHWC, labels_N, *, steps: int = 5, decay: 
         (loss, right, stats), grads = gradient(
             params, stats, x_NHWC, labels_N, jax.random.key(0, impl="rbg"), hyper(), decay
         )
-        params = jax.tree.map(lambda w, g: w - 0.1 * g, params, grads)
+        params = jax.tree.map(lambda w, g: w - 0.1 * np.asarray(g), params, grads)
         seen.append((loss, right))
     return params, stats, seen
 
