@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.trees import deviation
-from tests.training.test_accumulate import gradient_of, hyper, net_64, short
+from tests.training.test_accumulate import gradient_of, hyper, net_64, short  # noqa: F401  a fixture
 from vggbn.evaluate import activations, evaluate
 from vggbn.evaluate.trained import Trained
 from vggbn.evaluate.watch import WATCHES
@@ -99,7 +99,7 @@ def test_a_compiled_step_needs_less_memory():
     """8.1 and 4.1 MB, as a CPU's programs are compiled; the plain forms are in test_dry_run.py."""
     if not compiling.compiler_options():
         pytest.skip("XLA erases the barriers on a CPU unless it is told not to")
-    recipe = Recipe(model="short", width=1 / 8, fc=64, norm="batch", image_size=32)
+    recipe = Recipe(model="vgg_a", width=1 / 8, fc=64, norm="batch", image_size=32)
     fixed = static(recipe, image=(32, 32, 3), classes=10, flip=False)
 
     def temporaries(fixed):
