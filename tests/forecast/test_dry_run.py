@@ -38,14 +38,15 @@ CHANNELS = (4, 8, 16, 16, 32, 32, 32, 32)  # of net A at a sixteenth of its widt
 WEIGHTS = sum(9 * a * b for a, b in zip((3, *CHANNELS), CHANNELS, strict=False)) + FC * (
     CHANNELS[-1] + FC + CLASSES
 )
-BASE = Recipe(batch=BATCH, image_size=SIDE, fc=FC, width=1 / 16)
+BASE = Recipe(batch=BATCH, image_size=SIDE, fc=FC, width=1 / 16, crop_pad=2, flip=True)
 NETS = {
     "plain": BASE,
-    "bn": BASE.but(norm="batch", norm_fc=True, crop_pad=2, flip=True),
+    "bn": BASE.but(norm="batch", norm_fc=True, crop_pad=0,
+        fit="whole", source_side=40, scale_min=20, scale_max=30,
+    ),
     "parts": BASE.but(accumulate=2),
     "remat": BASE.but(remat=True),
-    "whole": BASE.but(fit="whole", source_side=40, scale_min=20, scale_max=30),
-}
+}  # fmt: skip
 
 
 def fixed(recipe: Recipe):
@@ -54,10 +55,11 @@ def fixed(recipe: Recipe):
 
 @pytest.fixture(scope="module")
 def costs():
-    """Of NETS on eight devices, whatever the user's own flags say."""
+    """Of NETS on eight devices, whatever the user's own flags say; in one process."""
     wanted = {name: (name, recipe, fixed(recipe)) for name, recipe in NETS.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XLA_FLAGS", f"{programs.QUICK} --xla_force_host_platform_device_count=2")
+        patch.setattr(sharded.pool, "default_workers", lambda: 1)
         return sharded.costs_on(DEVICES, wanted)
 
 
@@ -80,7 +82,8 @@ def test_gradients_statistics_and_metrics_are_all_that_is_sent(costs, net):
 def test_a_device_is_given_the_weights_and_its_part_of_the_batch(costs, net):
     found = costs[net]
     statistics = 4 * 2 * sum((*CHANNELS, FC, FC)) if net == "bn" else 0
-    images = BATCH // DEVICES * (SIDE * SIDE * 3 + 4)
+    pixels, size = (40 * 71, 8) if net == "bn" else (SIDE * SIDE, 0)  # of a frame of 16:9
+    images = BATCH // DEVICES * (3 * pixels + size + 4)
     scalars = found.arguments - (2 * 4 * found.parameters + statistics + images)
     assert 0 < scalars < 300
 
@@ -135,7 +138,9 @@ COST = sharded.Cost(
 )  # fmt: skip
 
 
-def test_the_plan_of_imagenet_on_a_pod_needs_no_data():
+def test_the_plan_of_imagenet_on_a_pod_needs_no_data(monkeypatch):
+    compile_for = {256: dry_run.costs_on, 8: lambda n, wanted: dict.fromkeys(wanted, COST)}
+    monkeypatch.setattr(dry_run, "costs_on", lambda n, wanted: compile_for[n](n, wanted))
     text = dry_run.dry_run(imagenet("A", **SLIM), NOWHERE, 256)
     assert "1,281,167 training and 50,000 validation images, 1000 classes" in text
     assert "256 device(s)" in text and "batch of 256, 1 a device" in text
@@ -209,5 +214,6 @@ def test_the_command_line_plans_for_eight_devices(tmp_path, capsys):
 def planned(variant: str, devices: str, tmp_path, capsys) -> str:
     experiment = import_module("experiments.bn_ablation").EXPERIMENT
     flags = ["--size", "smoke", "--only", variant, "--dry-run", "--devices", devices]
+    flags += ["--set", "model=mlp", "--set", "fc=16", "--jobs", "1"]
     assert run(experiment, [*flags, "--out", str(tmp_path / "o")]) == 0
     return capsys.readouterr().out

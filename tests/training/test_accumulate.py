@@ -14,6 +14,7 @@ from vggbn.data import batch_indices, pixel_moments
 from vggbn.errors import UserError
 from vggbn.forecast import compiled as sharded
 from vggbn.models import MODELS, Net, Targets
+from vggbn.models.vgg import vgg
 from vggbn.nn.norms import NORMS
 from vggbn.training import feed, loop
 from vggbn.training.accumulate import accumulate
@@ -36,6 +37,12 @@ MLP = Recipe(
     evaluations=2,
     population_batches=2,
 )
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """The model "short": a VGG of two convolutions, with all layers that there are."""
+    monkeypatch.setitem(MODELS, "short", partial(vgg, ("3 L", "3", "", "", "")))
 
 
 def strided(parts: int, n: int) -> np.ndarray:
@@ -90,17 +97,18 @@ def test_without_a_norm_a_run_is_that_of_the_whole_batch(digits):
 
 @cache
 def net_64(model: str, **fields):
-    """(its Static, params, stats, images, labels) in float64; within `enable_x64`."""
-    size = {"fc": 6, "hidden": 2, "width": 1 / 32}
+    """(its Static, params, stats, images, labels) in float64, as NumPy has them; within
+    `enable_x64`."""
+    size = {"fc": 6, "hidden": 1, "width": 1 / 32}
     net = Net((8, 8, 2), 5, model=model, **size, precision="float64", **fields)
     fixed = static(Recipe(model=model, batch=24), image=net.image, classes=5, flip=False)
     init = jax.jit(lambda key: MODELS[model](net).init(key, "he"))
     variables = init(jax.random.key(0, impl="rbg"))
-    variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
+    variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
     trees = variables["params"], variables["batch_stats"]
     rng = np.random.default_rng(1)
-    x_NHWC = jnp.asarray(rng.normal(size=(24, *net.image)))
-    return fixed._replace(net=net), *trees, x_NHWC, jnp.asarray(rng.integers(0, 5, 24))
+    x_NHWC, labels_N = rng.normal(size=(24, *net.image)), rng.integers(0, 5, 24)
+    return fixed._replace(net=net), *trees, x_NHWC, labels_N
 
 
 @cache
@@ -133,12 +141,12 @@ def sgd_64(gradient, params, stats, x_NHWC, labels_N, *, steps: int = 5, decay: 
         (loss, right, stats), grads = gradient(
             params, stats, x_NHWC, labels_N, jax.random.key(0, impl="rbg"), hyper(), decay
         )
-        params = jax.tree.map(lambda w, g: w - 0.1 * g, params, grads)
+        params = jax.tree.map(lambda w, g: w - 0.1 * np.asarray(g), params, grads)
         seen.append((loss, right))
     return params, stats, seen
 
 
-@pytest.mark.parametrize("model, parts", [("mlp", 2), ("mlp", 12), ("vgg_a", 4)])
+@pytest.mark.parametrize("model, parts", [("mlp", 2), ("mlp", 12), ("short", 4)])
 def test_in_float64_without_a_norm_parts_are_the_whole(model, parts):
     with jax.enable_x64(True):
         fixed, *batch = net_64(model, activation="tanh")
@@ -168,7 +176,7 @@ def test_in_float64_a_norm_of_parts_is_that_of_groups(norm):
 
 def test_in_float64_a_vgg_with_bn_over_parts_is_that_of_groups():
     with jax.enable_x64(True):
-        fixed, params, stats, x_NHWC, labels_N = net_64("vgg_a", norm="batch", norm_fc=True)
+        fixed, params, stats, x_NHWC, labels_N = net_64("short", norm="batch", norm_fc=True)
         rows = strided(4, 24)
         groups = sgd_64(gradient_of(fixed, 1, 4), params, stats, x_NHWC[rows], labels_N[rows])
         parts = sgd_64(gradient_of(fixed, 4), params, stats, x_NHWC, labels_N)
@@ -333,7 +341,7 @@ def test_moving_averages_take_one_step_a_batch(norm):
 def test_each_part_has_its_own_draws_of_dropout():
     """The mean of the parts' gradients, each under a key of its own, drawn from the step's."""
     with jax.enable_x64(True):
-        fixed, params, stats, x_NHWC, labels_N = net_64("vgg_a", activation="tanh")
+        fixed, params, stats, x_NHWC, labels_N = net_64("short", activation="tanh")
         x_NHWC, labels_N = x_NHWC[:6].repeat(4, 0), labels_N[:6].repeat(4, 0)  # equal parts
         key, half = jax.random.key(7, impl="rbg"), hyper(dropout=0.5)
         alone = gradient_of(fixed)
@@ -349,7 +357,7 @@ def test_each_part_has_its_own_draws_of_dropout():
 
 
 def test_another_step_has_other_draws(digits):
-    recipe = MLP.but(model="vgg_a", width=1 / 32, accumulate=2)  # dropout is all that is random
+    recipe = MLP.but(model="short", width=1 / 32, accumulate=2)  # dropout is all that is random
     assert recipe.dropout == 0.5
     fixed, held = static_of(recipe, digits), on_device(digits)
     rows = np.arange(recipe.batch, dtype=np.int32)
