@@ -132,12 +132,12 @@ def both_forms():
     bn = {"norm": "batch", "norm_fc": True}
     net = Net((32, 32, 3), 10, model=BASE.model, **bn, width=BASE.width, fc=BASE.fc)
     model = build(net)
-    variables = model.init(jax.random.key(0), "he")
+    variables = compiling.jit(lambda key: model.init(key, "he"))(jax.random.key(0))
     params = variables["params"]
     # The last layer starts at zero.
     params["fc3"] = jax.tree.map(lambda a: a + jnp.arange(a.size).reshape(a.shape), params["fc3"])
     x_NHWC = jax.random.normal(jax.random.key(1), (128, *net.image))
-    _, stats = model.apply(variables, x_NHWC, train=True, decay=0.0)
+    _, stats = compiling.jit(partial(model.apply, train=True, decay=0.0))(variables, x_NHWC)
     variables = {"params": params, "batch_stats": stats}
     apply = compiling.jit(partial(model.apply, train=False))
     folded = fold_net(net, variables)

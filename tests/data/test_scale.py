@@ -36,6 +36,7 @@ def pillow(x_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 jitted_crop = jax.jit(rescaled_crop, static_argnames=("crop", "window"))
+jitted_jitter = jax.jit(random_scale_crop, static_argnames=("crop", "window"))
 
 
 # --- sizes ---------------------------------------------------------------------------------------
@@ -124,8 +125,10 @@ def test_the_jitted_crop_is_pillow_s_to_its_rounding_on_200_random_sizes():
 )
 def test_the_window_holds_all_that_any_crop_needs(source, scale_min, crop):
     window = window_side(source, scale_min, crop)
-    for longer in (source, source + 1, int(source * 4 / 3), int(source * 16 / 9)):
-        x_HWC = photo(longer, source)
+    lengths = (source, source + 1, int(source * 4 / 3), int(source * 16 / 9))
+    for longer in lengths:
+        x_HWC = np.zeros((lengths[-1], source, 3), np.uint8)  # one frame, one program
+        x_HWC[:longer] = photo(longer, source)
         new = rescaled_size(longer, source, scale_min)
         for top, left in grid_corners(*new, crop, grid=3):
             args = (x_HWC, np.array([longer, source]), np.array(new), np.array([top, left], float))
@@ -181,7 +184,7 @@ def scales_of(crops, sizes):
 
 def jittered(key, images, sizes, low, high, crop=16):
     window = window_side(40, low, crop)
-    return np.asarray(random_scale_crop(key, images, sizes, low, high, crop=crop, window=window))
+    return np.asarray(jitted_jitter(key, images, sizes, low, high, crop=crop, window=window))
 
 
 def test_every_image_gets_its_own_scale_over_the_whole_range():

@@ -375,6 +375,14 @@ def test_bn_23_is_the_gain_with_bn_less_the_gain_without(bn_gain, plain_gain, ve
 # --- bn_inference: BN-4, BN-5, BN-30 -------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def narrow_net():
+    """A quarter of the width; weights from a generator that compiles quickly."""
+    with pytest.MonkeyPatch.context() as patch, jax.default_prng_impl("rbg"):
+        patch.setattr(bn_inference, "BASE", bn_inference.BASE.but(width=1 / 32, fc=16))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def one_call_to_time(monkeypatch):
     """Which takes how long is printed, not judged."""
@@ -382,13 +390,13 @@ def one_call_to_time(monkeypatch):
     monkeypatch.setattr(bn_inference, "time_per_image", once)
 
 
-def test_bn_4_and_bn_5_hold():
+def test_bn_4_and_bn_5_hold(narrow_net):
     for claim in plan("inference").experiment.exact:
         assert claim.check()[0], claim.id
 
 
 @pytest.mark.parametrize("wrong", [0.999, float("nan")])
-def test_bn_4_fails_with_a_net_that_is_folded_wrongly(monkeypatch, wrong):
+def test_bn_4_fails_with_a_net_that_is_folded_wrongly(monkeypatch, narrow_net, wrong):
     right = folded.fold_net
     off = lambda *net: jax.tree.map(lambda a: wrong * a, right(*net))  # noqa: E731
     monkeypatch.setattr(folded, "fold_net", off)

@@ -311,19 +311,26 @@ def test_forward_pass_equals_a_numpy_net(model, net):
 @pytest.mark.parametrize("model", ["mlp", "vgg_c"])
 def test_a_tap_hears_what_every_hidden_layer_takes_and_makes(model, after):
     net = small((16, 16, 1), norm="batch", norm_fc=True, norm_after=after)
-    rng, heard = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
     params, stats = (random_like(tree, rng) for tree in shapes(model, net))
     x_NHWC = rng.normal(0, 1, (3, *net.image)).astype(np.float32)
-    tap = lambda layer, what, x: heard.update({(layer, what): np.asarray(x, np.float64)})  # noqa: E731
-    silent = MODELS[model](net).apply(
-        {"params": params, "batch_stats": stats}, x_NHWC, train=False
-    )[0]
-    np.testing.assert_array_equal(
-        MODELS[model](net).apply(
-            {"params": params, "batch_stats": stats}, x_NHWC, train=False, tap=tap
-        )[0],
-        silent,
+    variables = {"params": params, "batch_stats": stats}
+    apply = partial(MODELS[model](net).apply, train=False)
+
+    @jax.jit
+    def tapped(variables, x_NHWC):
+        heard = {}
+        tap = lambda layer, what, x: heard.update({(layer, what): x})  # noqa: E731
+        apply(variables, x_NHWC, tap=tap)
+        return heard
+
+    heard = tapped(variables, x_NHWC)
+    heard = {key: np.asarray(x, np.float64) for key, x in heard.items()}
+    silent, deaf = (
+        jax.make_jaxpr(partial(apply, **tap))(variables, x_NHWC)
+        for tap in ({}, {"tap": lambda *_: None})
     )
+    assert str(silent) == str(deaf), "to listen changes nothing"
     hidden = [name for name in params if not name.startswith("norm") and "bias" not in params[name]]
     assert set(heard) == {(name, what) for name in hidden for what in ("u", "sum", "input")}
     for name in hidden:

@@ -134,9 +134,8 @@ def _crops(recipe: Recipe, dataset: data.Dataset) -> np.ndarray:
         with training_batches(split, **how, crop=crop, scales=scales) as batches:
             return next(batches)[0]
     key, window = jax.random.key(0, impl="rbg"), static_of(recipe, dataset).window
-    crops_NHWC = random_scale_crop(
-        key, jnp.asarray(split.images_NHWC), split.sizes_N2, *scales, crop=crop, window=window
-    )
+    jitter = compiling.jit(random_scale_crop, static_argnames=("crop", "window"))  # as in a step
+    crops_NHWC = jitter(key, split.images_NHWC, split.sizes_N2, *scales, crop=crop, window=window)
     return np.asarray(crops_NHWC).astype(np.uint8)
 
 
