@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from experiments.bn_ablation import EXPERIMENT
+from tests.commands import stop_jobs
 from tests.conftest import ROOT
 from vggbn.claims.results import read
 from vggbn.commands import experiment as run_experiment
@@ -25,7 +26,6 @@ from vggbn.errors import PREEMPTED, UserError
 from vggbn.jobs import pool
 from vggbn.machine import environment
 from vggbn.models import build
-from vggbn.report.words import counted
 from vggbn.runs import arrays as checkpoint
 from vggbn.runs import many as train_many
 from vggbn.runs import saved_steps
@@ -295,23 +295,24 @@ RUNS = 4
 ROW = re.compile(r"^\S+ seed \d +\d+\.\d +\d+\.\d +\d+\.\d\d")
 
 
-def process(folder):
+def process(folder, **environment):
     """Where and how experiments are started here: with the checkout's modules."""
-    return {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}}
+    own = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    return {"cwd": folder, "env": os.environ | own | environment}
 
 
 def arguments(out, *more):
     return [*TINY, "--out", str(out), "--only", *ARMS, *more]
 
 
-def started(out, *more):
+def started(out, *more, module="experiments.bn_ablation", **environment):
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.bn_ablation", *arguments(out, *more)],
+        [sys.executable, "-m", module, *arguments(out, *more)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # a process group of its own, as a shell gives it
-        **process(out.parent),
+        **process(out.parent, **environment),
     )
 
 
@@ -320,9 +321,12 @@ def results_of(out):
     return path
 
 
-def test_an_experiment_from_the_first_run_to_the_report(tmp_path, capsys):
+SHORT = "--set", "steps=30"
+
+
+def test_an_experiment_from_the_first_run_to_the_report(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    experiment = started(out)
+    experiment = started(out, *SHORT)
     first, err = experiment.communicate(timeout=600)
     assert (experiment.returncode, err) == (0, "")
     assert f"0 runs found, {RUNS} to do" in first
@@ -339,8 +343,11 @@ def test_an_experiment_from_the_first_run_to_the_report(tmp_path, capsys):
         (variant, seed) for variant in ARMS for seed in (0, 1)
     ]
 
+    monkeypatch.setattr(run_experiment, "write_html", lambda path, report: None)
+
     def again():
-        status, second, err = refused(lambda argv: main(EXPERIMENT, argv), arguments(out), capsys)
+        argv = arguments(out, *SHORT)
+        status, second, err = refused(lambda argv: main(EXPERIMENT, argv), argv, capsys)
         assert (status, err) == (0, "")
         return second
 
@@ -361,23 +368,22 @@ def test_an_experiment_from_the_first_run_to_the_report(tmp_path, capsys):
     assert found == finished
 
 
-LONG = "--set steps=2560 --set schedule=plateau --set lr_every=1000 --save-every 0".split()
+OFTEN = "--set steps=12 --set schedule=plateau --set lr_every=1000 --save-every".split()
 
 
-def newest_step(out):
-    """The newest step that an unfinished run has saved; -1: there is none."""
+def saved(out):
+    """The steps that an unfinished run has saved."""
     runs = [path for path in (out / "runs").glob("*/seed*") if not (path / "run.json").exists()]
-    return max((step for path in runs for step in saved_steps.steps(path / "steps")), default=-1)
+    return [step for path in runs for step in saved_steps.steps(path / "steps")]
 
 
-def stop(out, send, *, after_a_row=False):
-    """Start the experiment and send(its process) once a run has saved a step beyond those before;
-    (status, stderr)."""
-    before, experiment = newest_step(out), started(out, *LONG)
+def stop(out, send):
+    """Start the experiment and send(its process) once a run has saved a step beyond those before,
+    and waits; (status, stderr)."""
+    before = max(saved(out), default=0)
+    experiment = started(out, *OFTEN, "0", module=stop_jobs.__name__, **{stop_jobs.WAITS: "1"})
     try:
-        if after_a_row:
-            assert any(map(ROW.match, experiment.stdout)), experiment.stderr.read()
-        while newest_step(out) <= before:
+        while not (rows(out) and max(saved(out), default=0) > before):
             assert experiment.poll() is None, experiment.communicate()
             time.sleep(0.01)
         send(experiment)
@@ -387,38 +393,38 @@ def stop(out, send, *, after_a_row=False):
     return experiment.returncode, err
 
 
-def test_stopped_or_killed_at_any_time_nothing_is_lost(tmp_path):
+def rows(out):
+    """The results that are written."""
+    return "".join(path.read_text() for path in out.glob("bn_ablation/*/results.jsonl"))
+
+
+def test_stopped_or_killed_nothing_is_lost(tmp_path):
     """What is finished is kept; the run that is interrupted, three times, goes on where it was."""
     out, goes_on = tmp_path / "out", "Finished runs are kept; the same command goes on."
-    status, err = stop(out, lambda p: os.killpg(p.pid, signal.SIGINT), after_a_row=True)
+    status, err = stop(out, lambda p: os.killpg(p.pid, signal.SIGINT))
     assert (status, err.strip()) == (130, f"Stopped. {goes_on}")
-    kept = results_of(out).read_text()
-    assert 1 <= kept.count("\n") < RUNS
-    steps = [newest_step(out)]
+    kept = rows(out)
+    assert kept.count("\n") == 1
+    assert max(saved(out)) == 2  # one, and the one at which it was stopped
 
     status, err = stop(out, lambda p: p.terminate())
     going_on, said = err.splitlines()
     assert (status, said) == (PREEMPTED, f"Stopped by SIGTERM. {goes_on}")
-    assert going_on.startswith(f"going on from step {steps[-1]} in ")
-    steps.append(newest_step(out))
+    assert going_on.startswith("going on from step 2 in ")
+    assert max(saved(out)) == 4
 
     status, err = stop(out, lambda p: p.kill())
     assert status == -signal.SIGKILL
     (going_on,) = err.splitlines()  # orphaned workers end quietly
-    assert going_on.startswith(f"going on from step {steps[-1]} in ")
-    steps.append(newest_step(out))
-    assert results_of(out).read_text() == kept
+    assert going_on.startswith("going on from step 4 in ")
+    assert max(saved(out)) == 5
+    assert rows(out) == kept
 
-    experiment = started(out, *LONG)
+    experiment = started(out, *OFTEN, "300", module=stop_jobs.__name__)
     text, err = experiment.communicate(timeout=600)
-    found = kept.count("\n")
-    assert (
-        experiment.returncode == 0
-        and f"{counted(found, 'run')} found, {RUNS - found} to do" in text
-    ), err
-    assert results_of(out).read_text().startswith(kept)
+    assert experiment.returncode == 0 and f"1 run found, {RUNS - 1} to do" in text, err
+    assert rows(out).startswith(kept)
     lines = read(results_of(out))
     assert len({(line["variant"], line["seed"]) for line in lines}) == len(lines) == RUNS
     resumed = [[each["step"] for each in line.get("resumed", ())] for line in lines]
-    assert resumed == [steps if i == found else [] for i in range(RUNS)]
-    assert 64 <= steps[0] < steps[1] < steps[2]
+    assert resumed == [[], [2, 4, 5], [], []]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from experiments.bn_ablation import EXPERIMENT
-from tests.runs.survival_jobs import train
+from tests.runs.survival_jobs import prepare, train
 from tests.runs.test_survival import outcome
 from vggbn.claims import results
 from vggbn.commands.experiment import main
@@ -96,4 +96,5 @@ def command(disk: Path) -> dict:
 
 if __name__ == "__main__":
     disk = Path(sys.argv[1])
+    prepare(disk)
     print(json.dumps({what.__name__: what(disk) for what in (steps, end, line, command)}))

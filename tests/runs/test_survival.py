@@ -12,19 +12,20 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.runs import survival_jobs
 from tests.support.once import made_once
-from vggbn.errors import PREEMPTED
+from vggbn.errors import PREEMPTED, exit_with
 from vggbn.runs import arrays as checkpoint
 from vggbn.runs import saved_steps
 
 ENV = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "NPROC": "1"}
 
 
-def start(out: Path, net: str, save_every: float) -> subprocess.Popen:
+def start(out: Path, net: str, save_every: float, **environment: str) -> subprocess.Popen:
     """The run, which waits at its first evaluation."""
     return subprocess.Popen(
         [sys.executable, "-m", "tests.runs.survival_jobs", str(out), net, str(save_every)],
-        cwd=ROOT, env=ENV, text=True,
+        cwd=ROOT, env=ENV | environment, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -58,8 +59,7 @@ def undisturbed(tmp_path_factory):
 
     def of(net: str):
         def make(out: Path) -> None:
-            status, errors = finish(start(out, net, 300))
-            assert status == 0, errors
+            survival_jobs.train(out, net, 300, lambda record: None)
 
         return outcome(made_once(tmp_path_factory, net, make))
 
@@ -96,26 +96,50 @@ def kill(out: Path, net: str, times: int) -> None:
         assert status == -signal.SIGKILL, errors
 
 
-@pytest.mark.parametrize(
-    "net, times", [("mlp", 2), pytest.param("longer vgg", 50, marks=pytest.mark.slow)]
-)
-def test_killed_at_random_moments_and_stopped_it_ends_with_the_same_bits(
-    undisturbed, tmp_path, net, times
-):
-    """SIGTERM saves, and exits with a status of its own."""
-    wanted = undisturbed(net)
-    kill(tmp_path, net, times)
-    job = start(tmp_path, net, 300)  # not soon
-    let_pass(job, 2)
-    job.terminate()
-    status, errors = finish(job)
-    (folder,) = (tmp_path / "runs").glob("*/seed0/steps")
+def kill_before_seal(out: Path, net: str, step: int) -> None:
+    """Start the run; it is killed when this step is on the disk, but not its checksums."""
+    status, errors = finish(start(out, net, 0.0, **{survival_jobs.UNSEALED: str(step)}))
+    assert status == -signal.SIGKILL, errors
+
+
+def terminate(out: Path, net: str, evaluations: int, capsys) -> int:
+    """Go on with the run, and get SIGTERM at one of its evaluations: the step that it saves."""
+    left = iter(range(evaluations - 1, -1, -1))
+
+    def count(record: dict) -> None:
+        if "val_accuracy" in record and not next(left, True):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended:
+        exit_with(lambda: survival_jobs.train(out, net, 300, count))
+    assert ended.value.code == PREEMPTED == 75
+    (folder,) = (out / "runs").glob("*/seed0/steps")
     step = saved_steps.steps(folder)[-1]
-    assert status == PREEMPTED == 75
-    assert f"Stopped by SIGTERM, saved at step {step}." in errors
-    status, errors = finish(start(tmp_path, net, 300))
-    assert status == 0 and f"going on from step {step} in" in errors
-    assert outcome(tmp_path) == wanted
-    (record,) = (tmp_path / "runs").glob("*/seed0/run.json")
+    assert f"Stopped by SIGTERM, saved at step {step}." in capsys.readouterr().err
+    return step
+
+
+def assert_it_ends_so(out: Path, net: str, wanted: tuple, capsys) -> list[int]:
+    """The run goes on to its end; returns the steps that it went on from."""
+    survival_jobs.train(out, net, 300, lambda record: None)
+    assert outcome(out) == wanted
+    (record,) = (out / "runs").glob("*/seed0/run.json")
     resumed = [each["step"] for each in json.loads(record.read_text())["resumed"]]
+    assert f"going on from step {resumed[-1]} in" in capsys.readouterr().err
+    return resumed
+
+
+def test_killed_and_stopped_it_ends_with_the_same_bits(undisturbed, tmp_path, capsys):
+    """SIGTERM saves, and exits with a status of its own."""
+    kill_before_seal(tmp_path, "mlp", 15)
+    step = terminate(tmp_path, "mlp", 3, capsys)
+    resumed = assert_it_ends_so(tmp_path, "mlp", undisturbed("mlp"), capsys)
+    assert resumed == [14, step] and step > 14
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_bits(undisturbed, tmp_path, capsys):
+    kill(tmp_path, "longer vgg", 50)
+    step = terminate(tmp_path, "longer vgg", 2, capsys)
+    resumed = assert_it_ends_so(tmp_path, "longer vgg", undisturbed("longer vgg"), capsys)
     assert resumed == sorted(set(resumed)) and resumed[-1] == step
