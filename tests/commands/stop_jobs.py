@@ -28,9 +28,10 @@ class Waiting(keeper.Keeper):
                 time.sleep(0.01)
 
 
-loop.TOGETHER.clear()  # one step a program
-if WAITS in os.environ:
-    keeper.Keeper = Waiting
+if __name__ in ("__main__", "__mp_main__"):  # the command or its worker, not the test
+    loop.TOGETHER.clear()  # one step a program
+    if WAITS in os.environ:
+        keeper.Keeper = Waiting
 
 if __name__ == "__main__":
     experiment.write_html = lambda path, report: None

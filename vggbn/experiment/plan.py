@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,24 +100,12 @@ def make_plan(
     """Resolve the recipes of a size on a data set, with the user's own edits of the baseline."""
     if size_name not in size_names(experiment):
         raise unknown("size", size_name, size_names(experiment))
-    size = experiment.sizes.get(f"{size_name}-{data}", experiment.sizes[size_name])
-    base = own = edited(experiment.base, {**size.edits, **size.tuned.base})
-    if data and data != base.data:
-        images = {} if data in embedded_names() else experiment.any_images
-        base = edited(base, {**images, "data": data})
-    base = edited(base, edits or {})
-    if base != own:  # a pilot's target is of this recipe and its data alone
-        size = replace(size, target=None)
-    others = {k: v for k, v in size.others.items() if k not in (edits or {})}
-    variants = {
-        name: recipe if size.is_core(name) else edited(recipe, others)
-        for name, recipe in _variants(experiment, base, size, edits or {}).items()
-    }
+    size, base, variants = _resolve(experiment, size_name, data, edits or {})
     names = _names(only, size.arms, variants)
     n = size.seeds if seeds is None else seeds
     if n < 1:
         raise UserError(f"--seeds must be 1 or more, not {n}.")
-    _refuse_overridden(base, experiment, {name: variants[name] for name in names}, edits or {})
+    _refuse_idle_edits(experiment, size_name, data, edits or {}, variants, names)
     folder = out / experiment.name / f"{size_name}-{label(base, experiment, edits)}"
     chosen_variants = {name: variants[name] for name in names}
     views = {
@@ -143,20 +131,46 @@ def size_names(experiment: Experiment) -> list[str]:
     return [name for name in experiment.sizes if "-" not in name]
 
 
-def _refuse_overridden(
-    base: Recipe,
+def _resolve(
+    experiment: Experiment, size_name: str, data: str | None, edits: Mapping[str, Any]
+) -> tuple[Size, Recipe, dict[str, Recipe]]:
+    """The size, the baseline and all arms, on this data and with these edits."""
+    size = experiment.sizes.get(f"{size_name}-{data}", experiment.sizes[size_name])
+    base = own = edited(experiment.base, {**size.edits, **size.tuned.base})
+    if data and data != base.data:
+        images = {} if data in embedded_names() else experiment.any_images
+        base = edited(base, {**images, "data": data})
+    base = edited(base, edits)
+    if base != own:  # a pilot's target is of this recipe and its data alone
+        size = replace(size, target=None)
+    others = {k: v for k, v in size.others.items() if k not in edits}
+    variants = {
+        name: recipe if size.is_core(name) else edited(recipe, others)
+        for name, recipe in _variants(experiment, base, size, edits).items()
+    }
+    return size, base, variants
+
+
+def _refuse_idle_edits(
     experiment: Experiment,
-    chosen: Mapping[str, Recipe],
+    size_name: str,
+    data: str | None,
     edits: Mapping[str, Any],
+    variants: Mapping[str, Recipe],
+    names: Sequence[str],
 ) -> None:
-    """UserError: an edit of the user's that every arm that would be trained sets anew."""
-    for field in edits:
-        values = {str(getattr(recipe, field)) for recipe in chosen.values()}
-        if not any(getattr(r, field) == getattr(base, field) for r in chosen.values()):
+    """UserError: an edit of the baseline without which the arms to be trained would be the same."""
+    for field, value in edits.items():
+        rest = {k: v for k, v in edits.items() if k != field}
+        try:
+            _, base, without = _resolve(experiment, size_name, data, rest)
+        except UserError:  # the edits need each other
+            continue
+        is_new = getattr(base, field) != value  # to say what is so already is no mistake
+        if is_new and all(without.get(name) == variants[name] for name in names):
             raise UserError(
-                f"--set {field}={edits[field]} changes nothing: of {experiment.name} the chosen "
-                f"arms ({', '.join(chosen)}) have {field}={' and '.join(sorted(values))} whatever "
-                "the baseline has. Leave it out, or choose other arms with --only."
+                f"--set {field}={value} changes nothing of what would be trained: "
+                f"{', '.join(names)}. Leave it out, or choose other arms with --only."
             )
 
 
