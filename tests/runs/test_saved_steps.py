@@ -81,11 +81,15 @@ def test_a_step_whose_saving_did_not_end_is_no_step(two, tmp_path):
     shutil.copytree(two, folder)
     (folder / "20" / "sha256").unlink()
     shutil.copytree(folder / "20", folder / "30.orbax-checkpoint-tmp")
+    assert steps(folder) == [10]
     assert_whole(newest(folder), 10)
     saved_steps.forget(folder, after=10)
     assert [path.name for path in folder.iterdir()] == ["10"]
     save(folder, (20, None))
     assert_whole(newest(folder), 20)
+    for step in ("10", "20"):
+        (folder / step / "sha256").unlink()
+    assert newest(folder) is None  # the run begins anew: nothing was damaged
 
 
 HOWS = ("flip", "truncate", "delete")
