@@ -77,9 +77,17 @@ def test_the_experiment_runs_and_judges(copy):
 
 
 def test_the_norm_keeps_the_contract(copy):
-    said = python(copy, "-m", "pytest", "-q", "-n", "0", "tests/nn/test_norms.py", "-k",
-                  "rms and (trees or pure or jit)")  # fmt: skip
-    assert re.search(r"[3-9] passed", said), said
+    wanted = [
+        f"tests/nn/test_norms.py::test_contract_{name}"
+        for name in (
+            "trees_and_dtypes[rms-float32]",
+            "trees_and_dtypes[rms-bfloat16]",
+            "evaluation_is_pure[rms]",
+            "jit_equals_no_jit[rms]",
+        )
+    ]
+    said = python(copy, "-m", "pytest", "-q", "-n", "0", *wanted)
+    assert re.search(r"^4 passed", said, re.MULTILINE), said
 
 
 def test_the_model_has_its_shapes_and_the_reader_opens_its_set(copy):

@@ -582,7 +582,7 @@ def test_the_digest_is_the_same_on_every_python(tmp_path):
         f"import json, sys\nfrom pathlib import Path\nsys.path.insert(0, {str(tmp_path)!r})\n"
         f"{DIGESTS}\nprint(json.dumps(digests(Path(sys.argv[1]))))"
     )
-    for python in others.values():
+    for python in {others[min(others)], others[max(others)]}:
         run = subprocess.run(
             [python, "-I", "-c", code, str(ROOT / "vggbn")],
             capture_output=True, text=True, check=False,

@@ -104,8 +104,24 @@ def stop(jobs: list[subprocess.Popen]) -> list[tuple[int, str]]:
     return finish(jobs)
 
 
+def test_stopped_it_ends_with_the_same_bits(undisturbed, tmp_path):
+    """SIGTERM comes to one of two processes."""
+    done = stop(start_two(tmp_path, *SELDOM))
+    assert [status for status, _ in done] == [PREEMPTED, PREEMPTED], done
+    (folder,) = (tmp_path / "runs").glob("*/seed*/steps")
+    step = saved_steps.steps(folder)[-1]
+    assert all(f"saved at step {step}" in errors for _, errors in done)
+    done = finish(start_two(tmp_path, *SELDOM))
+    assert [status for status, _ in done] == [0, 0], done
+    found = line(tmp_path)  # the first process alone has written
+    assert [each["step"] for each in found["resumed"]] == [step]
+    assert same(found, undisturbed)
+    assert found["setting"]["devices"] == 2 and found["history"][-1]["step"] == 24
+
+
+@pytest.mark.slow
 def test_killed_and_stopped_it_ends_with_the_same_bits(undisturbed, tmp_path, monkeypatch, capsys):
-    """One of two processes is killed; SIGTERM comes to one of them."""
+    """One of two processes is killed; SIGTERM comes to one of them; one process goes on alone."""
     jobs = start_two(tmp_path, *OFTEN)
     let_pass(jobs[0])
     folder = wait_for_a_step(tmp_path)
