@@ -33,6 +33,7 @@ from vggbn.experiment.ledger import (
     base_id,
     entries,
     is_contradiction,
+    is_later,
     judged,
     ledger,
 )
@@ -125,10 +126,11 @@ def _summary(rows: Sequence[Row]) -> list[str]:
     judged = [row for row in rows if row.judgement and row.judgement.n]
     primary = sum(row.is_primary for row in rows)
     claims = {base_id(row.id) for row in rows}
-    contradictions = sum(map(is_contradiction, claims))
+    contradictions, later = (sum(map(is_one, claims)) for is_one in (is_contradiction, is_later))
     return [
-        f"{counted(len(claims) - contradictions, 'claim')} and "
-        f"{counted(contradictions, 'contradiction')} in the papers, {len(rows)} rows: "
+        f"{counted(len(claims) - contradictions - later, 'claim')} and "
+        f"{counted(contradictions, 'contradiction')} in the papers, "
+        f"{counted(later, 'later question')}, {len(rows)} rows: "
         + ", ".join(f"{n} {s}" for s, n in counts.items()),
         f"{len(judged)} rows have an interval, each at {100 * looks.LEVEL:.1f} % for one of three "
         f"looks (n = {', '.join(map(str, looks.LOOKS))}): of the secondary ones some are wrong by "

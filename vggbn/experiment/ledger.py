@@ -20,6 +20,7 @@ from vggbn.experiment.find import experiment_names, find_experiment
 from vggbn.report import Report
 
 CLAIMS = ROOT / "docs" / "papers.md"
+LATER = "Later questions"  # its heading for what is no claim of the papers
 
 # Exact claims that are tests and no experiment.
 TESTS = {
@@ -127,6 +128,11 @@ def judged(reports: Iterable[Report]) -> dict[str, list[Found]]:
 def base_id(claim: str) -> str:
     """BN-25 of "BN-25 decay"."""
     return claim.split()[0]
+
+
+def is_later(claim: str) -> bool:
+    """Whether it is no claim of a paper, but a question that came after them."""
+    return entries()[claim].paper == LATER
 
 
 def is_contradiction(claim: str) -> bool:
