@@ -6,7 +6,6 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from tests.support import programs
 PATH = ROOT / "notebooks" / "colab_tpu.ipynb"
 NOTEBOOK = nbformat.read(PATH, as_version=4)
 CODE = {cell.id: cell.source for cell in NOTEBOOK.cells if cell.cell_type == "code"}
-MINUTES = 5
+HANGS = 3600  # seconds of a cell that does not end: far more than a slow machine takes
 
 
 def test_it_is_committed_clean():
@@ -214,12 +213,8 @@ def shown(notebook, kind):
 
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom(at_home, tmp_path):
-    """As it is committed, in 43 s on two cores."""
-    before, jax, began = (
-        files_of_the_checkout(),
-        importlib.metadata.version("jax"),
-        time.monotonic(),
-    )
+    """As it is committed."""
+    before, jax = files_of_the_checkout(), importlib.metadata.version("jax")
     where = tmp_path / "content"
     where.mkdir()
     notebook = nbformat.read(PATH, as_version=4)
@@ -227,11 +222,10 @@ def test_it_runs_from_top_to_bottom(at_home, tmp_path):
         notebook,
         kernel_manager_class=OwnKernelManager,
         kernel_name="own",
-        timeout=60 * MINUTES,
+        timeout=HANGS,
         resources={"metadata": {"path": str(where)}},
     )
     client.execute()
-    took = time.monotonic() - began
 
     text, page = shown(notebook, "text"), shown(notebook, "html")
     assert "The suite is installed already" in text["install"] and f"jax {jax}" in text["install"]
@@ -246,4 +240,3 @@ def test_it_runs_from_top_to_bottom(at_home, tmp_path):
     assert Path(text["download"].strip()).is_file()
     assert importlib.metadata.version("jax") == jax
     assert files_of_the_checkout() == before
-    assert took < 60 * MINUTES
