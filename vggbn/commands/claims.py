@@ -15,6 +15,7 @@ import math
 import re
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -28,12 +29,12 @@ from vggbn.experiment.checkout import ROOT, require_checkout
 from vggbn.experiment.exact import ExactClaim
 from vggbn.experiment.ledger import (
     CLAIMS,
+    CONTRADICTIONS,
+    LATER,
     Found,
     Row,
     base_id,
     entries,
-    is_contradiction,
-    is_later,
     judged,
     ledger,
 )
@@ -125,12 +126,12 @@ def _summary(rows: Sequence[Row]) -> list[str]:
         counts[row.state] = counts.get(row.state, 0) + 1
     judged = [row for row in rows if row.judgement and row.judgement.n]
     primary = sum(row.is_primary for row in rows)
-    claims = {base_id(row.id) for row in rows}
-    contradictions, later = (sum(map(is_one, claims)) for is_one in (is_contradiction, is_later))
+    known = entries()
+    under = Counter(known[claim].paper for claim in {base_id(row.id) for row in rows})
+    contradictions, later = under.pop(CONTRADICTIONS, 0), under.pop(LATER, 0)
     return [
-        f"{counted(len(claims) - contradictions - later, 'claim')} and "
-        f"{counted(contradictions, 'contradiction')} in the papers, "
-        f"{counted(later, 'later question')}, {len(rows)} rows: "
+        f"{counted(under.total(), 'claim')} and {counted(contradictions, 'contradiction')} in the "
+        f"papers, {counted(later, 'later question')}, {len(rows)} rows: "
         + ", ".join(f"{n} {s}" for s, n in counts.items()),
         f"{len(judged)} rows have an interval, each at {100 * looks.LEVEL:.1f} % for one of three "
         f"looks (n = {', '.join(map(str, looks.LOOKS))}): of the secondary ones some are wrong by "

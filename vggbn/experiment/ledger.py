@@ -20,7 +20,9 @@ from vggbn.experiment.find import experiment_names, find_experiment
 from vggbn.report import Report
 
 CLAIMS = ROOT / "docs" / "papers.md"
-LATER = "Later questions"  # its heading for what is no claim of the papers
+# Its headings for what is no claim of a paper.
+LATER = "Later questions"
+CONTRADICTIONS = "Where the papers contradict themselves"
 
 # Exact claims that are tests and no experiment.
 TESTS = {
@@ -46,7 +48,8 @@ Compute = Callable[[ExactClaim, Experiment | ExactExperiment], Judgement | None]
 class Entry(NamedTuple):
     """A claim as docs/papers.md has it.
 
-    place: in the paper, or its figure; asked: the question that people have of it, if any.
+    place: in the paper, or its figure; asked: the question that people have of it, if any; paper:
+    the heading that it stands under.
     """
 
     id: str
@@ -130,16 +133,6 @@ def base_id(claim: str) -> str:
     return claim.split()[0]
 
 
-def is_later(claim: str) -> bool:
-    """Whether it is no claim of a paper, but a question that came after them."""
-    return entries()[claim].paper == LATER
-
-
-def is_contradiction(claim: str) -> bool:
-    """Whether it is no claim of a paper, but a place where the papers contradict themselves."""
-    return claim.startswith("I-")
-
-
 def ledger(found: Mapping[str, Sequence[Found]], compute: Compute) -> list[Row]:
     """A row for each claim, several where an experiment judges its parts."""
     every, rows = experiments(), []
@@ -163,7 +156,7 @@ def ledger(found: Mapping[str, Sequence[Found]], compute: Compute) -> list[Row]:
             parts.insert(0, Row(claim, entry.sentence, "exact", TESTS[claim]))
         if claim in NOT_ATTEMPTED:
             parts.append(Row(claim, entry.sentence, "not attempted", NOT_ATTEMPTED[claim]))
-        left = "noted" if is_contradiction(claim) else "planned"
+        left = "noted" if entry.paper == CONTRADICTIONS else "planned"
         rows += parts or [Row(claim, entry.sentence, left, "")]
     return rows
 

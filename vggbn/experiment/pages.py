@@ -15,11 +15,12 @@ from vggbn.data.readers import embedded_names
 from vggbn.experiment.design import Experiment
 from vggbn.experiment.exact import ExactClaim, ExactExperiment
 from vggbn.experiment.ledger import (
+    CONTRADICTIONS,
+    Entry,
     Row,
     base_id,
     entries,
     experiments,
-    is_contradiction,
     judged,
     ledger,
 )
@@ -79,14 +80,14 @@ def command(experiment: str, size: str = "", data: str = "") -> str:
 
 def ledger_page(rows: Sequence[Row]) -> str:
     """Every claim by its paper, the questions that people ask first, what is not done last."""
-    known, papers = entries(), dict.fromkeys(entry.paper for entry in entries().values())
+    known = entries()
     done = [row for row in rows if row.state not in ("planned", "not attempted")]
     parts = [markdown.GENERATED, HEAD, "## What people ask", _questions(rows)]
-    for paper in papers:
+    for paper in dict.fromkeys(entry.paper for entry in known.values()):
         own = [row for row in done if known[base_id(row.id)].paper == paper]
         if own:
-            table = _contradictions if is_contradiction(own[0].id) else _claims
-            parts += [f"## {paper}", table(own)]
+            table = _contradictions(own, known) if paper == CONTRADICTIONS else _claims(own)
+            parts += [f"## {paper}", table]
     parts += ["## Not done", *_not_done(rows), "## Every experiment", _experiments()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -128,13 +129,12 @@ def _claims(rows: Sequence[Row]) -> str:
     return _table(headers, map(_cells, rows))
 
 
-def _contradictions(rows: Sequence[Row]) -> str:
+def _contradictions(rows: Sequence[Row], known: Mapping[str, Entry]) -> str:
     """By the place in the papers: where it can be computed, its page says what was found."""
     headers = ("", "place", "state", "in words", "where")
-    places = entries()
     return _table(
         headers,
-        [(r.id, md(places[r.id].place), r.state, md(r.sentence), _place(r)) for r in rows],
+        [(r.id, md(known[r.id].place), r.state, md(r.sentence), _place(r)) for r in rows],
     )
 
 
