@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from vggbn import files
@@ -53,17 +53,20 @@ def run_sweep(plan: Plan, store: runs.Store, engine: pool.Engine, log: Logs | No
     record["best"] = {arm: best_rate(by_rate) for arm, by_rate in accuracy.items()}
     record["tied"] = {arm: tied(by_rate) for arm, by_rate in accuracy.items()}
     _write(plan, record)
-    edges = edge_rates(record)
-
-    def note(arm: str) -> str:
-        ties = f"; within its standard error: {', '.join(record['tied'][arm])}"
-        edge = "; at the edge of all that was tried: no claim rests on it"
-        return (ties if record["tied"][arm] else "") + (edge if arm in edges else "")
-
-    for arm, (rate, value) in record["best"].items():
-        print(f"{arm}: best rate {rate:g}, validation accuracy {100 * value:.1f} %{note(arm)}")
-    print(plan.sweep_path)
+    print("\n".join([*_choices(record), str(plan.sweep_path)]))
     return 0
+
+
+def _choices(record: dict) -> Iterator[str]:
+    """What the search chose for each arm, a line each, and what one has to know of it."""
+    edges = edge_rates(record)
+    for arm, (rate, value) in record["best"].items():
+        text = f"{arm}: best rate {rate:g}, validation accuracy {100 * value:.1f} %"
+        if ties := record["tied"][arm]:
+            text += f"; within its standard error: {', '.join(ties)}"
+        if arm in edges:
+            text += "; at the edge of all that was tried: no claim rests on it"
+        yield text
 
 
 def _sweep_of(plan: Plan) -> Sweep:
