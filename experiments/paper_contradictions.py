@@ -8,7 +8,6 @@ here says that the contradiction is there, and holds if it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from vggbn.commands.exact import main
@@ -257,7 +256,7 @@ def claim(number: int, sentence: str, criterion: str, paper: str, check) -> Exac
     )
 
 
-CLAIMS: Sequence[ExactClaim] = (
+CLAIMS = (
     claim(
         1,
         "BN's Figure 5 prints 576 channels for 4c and 4d, whose branches add up to 608.",
@@ -336,7 +335,7 @@ EXPERIMENT = ExactExperiment(
     name="paper_contradictions",
     title="Where the papers contradict themselves",
     question="Which figures of the three papers contradict each other, and by how much?",
-    claims=tuple(CLAIMS),
+    claims=CLAIMS,
     notes=(
         "A claim here is about what is printed: it holds where the contradiction is there. What it "
         "says of the nets themselves is another matter, and has claims of its own.",

@@ -116,7 +116,7 @@ def _untrained_arms(results: Results) -> list[str]:
     ]
 
 
-def rate_left(recipe: Mapping[str, Any]) -> float | None:
+def _rate_left(recipe: Mapping[str, Any]) -> float | None:
     """What share of its first rate an exponential schedule ends with; None of any other."""
     if recipe.get("schedule") != "exponential":
         return None
@@ -127,7 +127,7 @@ def _arms_without_a_budget(results: Results, baseline: str) -> list[str]:
     """The arms that were asked for whose rate is spent where the baseline's is not (R8): six times
     the decay in as many steps leaves a millionth of the rate."""
     left = {
-        name: rate_left(next(iter(runs.values())).get("recipe", {}))  # a view has none
+        name: _rate_left(next(iter(runs.values())).get("recipe", {}))  # a view has none
         for name, runs in results.runs.items()
         if runs
     }
