@@ -19,7 +19,7 @@ from vggbn.claims.results import Line, MissingRuns, Results
 from vggbn.claims.stats import VERDICTS, Interval
 from vggbn.errors import UserError
 from vggbn.evaluate.watch import EDGES, PERCENTILES
-from vggbn.experiment.design import Verdict
+from vggbn.experiment.design import Claim, Verdict
 from vggbn.experiment.plan import Plan
 from vggbn.training.recipe import Recipe
 
@@ -52,6 +52,22 @@ def refuse_mistakes(plan: Plan) -> None:
             raise UserError(f"{where} {fault}.")
     _try(f"tables of {experiment.name}", lambda: experiment.tables(results))
     _try(f"charts of {experiment.name}", lambda: experiment.charts(results))
+
+
+def can_judge(claim: Claim, results: Results) -> bool:
+    """Whether its judge finds what it asks for in these results, whatever it says of them."""
+    assert claim.judge is not None
+    judge = claim.judge
+
+    def try_it() -> bool:
+        try:
+            judge(results)
+        except MissingRuns:
+            return False
+        return True
+
+    found = _try(f"the judge of claim {claim.id}", try_it)
+    return found is None or found[0]
 
 
 def _try(where: str, make: Callable[[], Any]) -> tuple[Any] | None:

@@ -1,0 +1,104 @@
+"""Run what the published claims still need, in the order of what it would decide."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from vggbn.errors import Parser, UserError, exit_with
+from vggbn.evidence.agenda import SIZE, data_sets
+from vggbn.evidence.queue import MARGIN, Queue, add_all, overview, work_off
+from vggbn.experiment.checkout import PUBLISHED, require_checkout
+from vggbn.experiment.design import Experiment
+from vggbn.experiment.find import experiment_names, find_experiment
+from vggbn.experiment.plan import Plan, make_plan
+from vggbn.jobs import pool
+from vggbn.machine import compiling
+from vggbn.runs.many import worker_setting
+from vggbn.runs.place import Store
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Work, and exit: 0 done or out of time, 1 a run failed, 2 a mistake of the user's."""
+    compiling.tune_process()
+    exit_with(lambda: _run(argv), kept="Finished runs are kept")
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    began = time.monotonic()
+    _refuse_mistakes(arguments)
+    until = None if arguments.hours is None else began + _seconds(arguments.hours)
+    workers = arguments.jobs or pool.default_workers()
+    engine = pool.local(workers, until=until)
+    runs = arguments.out / "runs"
+    stores = [Store(runs, folder) for folder in arguments.data_dir or [None]]
+    queue = Queue(stores, worker_setting(engine), workers)
+    add_all(queue, plans(arguments.only, arguments.results), _say)
+    print(overview(queue), flush=True)
+    if arguments.list:
+        return 0
+    failures = work_off(queue, engine, until, _say)
+    print(f"\n{overview(queue)}")
+    print("python -m vggbn publish draws the pages anew.")
+    return 1 if failures else 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _seconds(hours: float) -> float:
+    """Till runs are stopped: a little earlier, since they save what they have."""
+    return 3600 * hours - min(MARGIN, 360 * hours)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m vggbn evidence",
+        description=f"{__doc__} Safe to stop, and to kill: the same command goes on.",
+    )
+    add = parser.add_argument
+    add("--hours", type=float, help="stop by then, and begin nothing that takes longer")
+    add("--jobs", type=int, help="runs at once (default: one a core; one on a GPU or TPU)")
+    add("--only", nargs="+", metavar="EXPERIMENT", help="only the claims of these experiments")
+    where = "folders of prepared TFDS sets, and of folders of images"
+    add("--data-dir", nargs="+", metavar="DIR", help=where)
+    add(
+        "--out",
+        type=Path,
+        default=Path("out"),
+        help="folder of trained runs (default: %(default)s)",
+    )
+    add(
+        "--results",
+        type=Path,
+        default=PUBLISHED,
+        help="where result lines lie (default: published)",
+    )
+    add("--list", action="store_true", help="only say what is missing, what it takes, what is next")
+    return parser
+
+
+def _refuse_mistakes(arguments: argparse.Namespace) -> None:
+    """UserError for a number that makes no sense, or no checkout."""
+    require_checkout("python -m vggbn evidence")
+    if arguments.hours is not None and not arguments.hours > 0:
+        raise UserError(f"--hours must be above 0, not {arguments.hours}.")
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise UserError(f"--jobs must be 1 or more, not {arguments.jobs}.")
+
+
+def plans(only: Sequence[str] | None, results: Path) -> Iterator[Plan]:
+    """Of every experiment with claims to be judged, on each of its data sets; UserError: a name
+    in `only` is none, or none of its claims needs runs."""
+    for name in only or experiment_names():
+        experiment = find_experiment(name)
+        if isinstance(experiment, Experiment) and SIZE in experiment.sizes:
+            for data in data_sets(experiment):
+                yield make_plan(experiment, SIZE, out=results, data=data)
+        elif only:
+            raise UserError(f"{name} has no claim that needs runs: leave it out of --only.")
