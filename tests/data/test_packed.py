@@ -64,5 +64,5 @@ def test_a_damaged_file_is_refused_in_a_sentence(tmp_path):
     _, folder = packed(tmp_path, {"train": TWO, "test": [0, 1]})
     path = packed_path(folder, "tiny")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match="is damaged .*: make the bundle again"):
+    with pytest.raises(UserError, match=r"is damaged .*: make the bundle again"):
         open_tfds("tiny", str(folder), "refuse")

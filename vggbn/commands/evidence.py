@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,8 +16,8 @@ from vggbn.experiment.checkout import PUBLISHED, require_checkout
 from vggbn.experiment.design import Experiment
 from vggbn.experiment.find import experiment_names, find_experiment
 from vggbn.experiment.plan import Plan, make_plan
-from vggbn.jobs import pool
-from vggbn.machine import compiling
+from vggbn.jobs import pool, sharing
+from vggbn.machine import compiling, environment
 from vggbn.runs.many import worker_setting
 from vggbn.runs.place import Store
 
@@ -32,11 +33,15 @@ def _run(argv: Sequence[str] | None) -> int:
     began = time.monotonic()
     _refuse_mistakes(arguments)
     until = None if arguments.hours is None else began + _seconds(arguments.hours)
-    workers = arguments.jobs or pool.default_workers()
-    engine = pool.local(workers, until=until)
+    with sharing.mps() if arguments.mps else nullcontext():
+        return _work(arguments, until)
+
+
+def _work(arguments: argparse.Namespace, until: float | None) -> int:
+    engine, at_once = _engine(arguments.jobs, until)
     runs = arguments.out / "runs"
     stores = [Store(runs, folder) for folder in arguments.data_dir or [None]]
-    queue = Queue(stores, worker_setting(engine), workers)
+    queue = Queue(stores, worker_setting(engine), at_once)
     add_all(queue, plans(arguments.only, arguments.results), _say)
     print(overview(queue), flush=True)
     if arguments.list:
@@ -45,6 +50,21 @@ def _run(argv: Sequence[str] | None) -> int:
     print(f"\n{overview(queue)}")
     print("python -m vggbn publish draws the pages anew.")
     return 1 if failures else 0
+
+
+def _engine(jobs: int | None, until: float | None) -> tuple[pool.Engine, Callable[[], int]]:
+    """What trains, and how many runs at a time: on an accelerator that is found out."""
+    if not environment.accelerated():
+        workers = jobs or pool.default_workers()
+        return pool.local(workers, until=until), lambda: workers
+    most = jobs or sharing.cores()
+    shared = sharing.Sharing(most, sharing.gpu_memory, _batch, settled=jobs is not None)
+    return sharing.engine(shared, until), lambda: shared.allowed
+
+
+def _batch(job: pool.Job) -> int:
+    """Images of a step of a run."""
+    return job.payload.recipe.batch
 
 
 def _say(text: str) -> None:
@@ -63,7 +83,9 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("--hours", type=float, help="stop by then, and begin nothing that takes longer")
-    add("--jobs", type=int, help="runs at once (default: one a core; one on a GPU or TPU)")
+    jobs = "runs at once (default: one a core; on a GPU or TPU as many as get most done)"
+    add("--jobs", type=int, help=jobs)
+    add("--mps", action="store_true", help="run NVIDIA's multi-process service meanwhile")
     add("--only", nargs="+", metavar="EXPERIMENT", help="only the claims of these experiments")
     where = "folders of prepared TFDS sets, and of folders of images"
     add("--data-dir", nargs="+", metavar="DIR", help=where)

@@ -40,12 +40,13 @@ class Sheet:
 class Queue:
     """The questions, and a sheet for each plan, by its folder.
 
-    stores: one for each folder of data; a plan takes the first in which its data are.
+    stores: one for each folder of data; a plan takes the first in which its data are. at_once():
+    how many runs are trained at a time.
     """
 
     stores: Sequence[Store]
     setting: dict
-    workers: int
+    at_once: Callable[[], int]
     questions: list[Question] = field(default_factory=list)
     sheets: dict[Path, Sheet] = field(default_factory=dict)
 
@@ -88,7 +89,7 @@ def work_off(queue: Queue, engine: Engine, until: float | None, say: Say) -> int
     What a round leaves undone is not begun again.
     """
     failures, tried = 0, set()
-    while chosen := choose(_fresh(queue.blocks(), tried), queue.seconds, queue.workers, until):
+    while chosen := choose(_fresh(queue.blocks(), tried), queue.seconds, queue.at_once(), until):
         plan = chosen[0].question.plan
         tried |= {(block.question.name, block.seed) for block in chosen}
         before = {question.name: queue.done(question) for question in queue.questions}
