@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from vggbn.errors import Parser, UserError, exit_with
+from vggbn.evidence import bundle
 from vggbn.evidence.agenda import SIZE, data_sets
+from vggbn.evidence.merge import merge_lines
 from vggbn.evidence.queue import MARGIN, Queue, add_all, overview, work_off
 from vggbn.experiment.checkout import PUBLISHED, require_checkout
 from vggbn.experiment.design import Experiment
@@ -18,8 +20,11 @@ from vggbn.experiment.find import experiment_names, find_experiment
 from vggbn.experiment.plan import Plan, make_plan
 from vggbn.jobs import pool, sharing
 from vggbn.machine import compiling, environment
+from vggbn.report.words import counted
 from vggbn.runs.many import worker_setting
 from vggbn.runs.place import Store
+
+DATA = Path("data")  # where a bundle's data are put together
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -32,6 +37,14 @@ def _run(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     began = time.monotonic()
     _refuse_mistakes(arguments)
+    if arguments.merge is not None:
+        return _merge(arguments)
+    if arguments.unpack is not None:
+        facts = bundle.read_facts(arguments.unpack)
+        arguments.only = arguments.only or facts["experiments"]
+        for why in bundle.unpack_data(facts, arguments.unpack, DATA):
+            _say(why)
+        arguments.data_dir = [str(DATA), *(arguments.data_dir or [])]
     until = None if arguments.hours is None else began + _seconds(arguments.hours)
     with sharing.mps() if arguments.mps else nullcontext():
         return _work(arguments, until)
@@ -44,12 +57,37 @@ def _work(arguments: argparse.Namespace, until: float | None) -> int:
     queue = Queue(stores, worker_setting(engine), at_once)
     add_all(queue, plans(arguments.only, arguments.results), _say)
     print(overview(queue), flush=True)
+    if arguments.bundle is not None:
+        return _bundle(arguments.bundle, queue)
     if arguments.list:
         return 0
     failures = work_off(queue, engine, until, _say)
     print(f"\n{overview(queue)}")
-    print("python -m vggbn publish draws the pages anew.")
+    print(f"Lines are in {arguments.results}; python -m vggbn publish draws the pages anew.")
     return 1 if failures else 0
+
+
+def _bundle(folder: Path, queue: Queue) -> int:
+    """Write what is missing as a bundle, and say how to use it."""
+    wanted = {block.question.plan.folder for block in queue.blocks()}
+    if not wanted:
+        raise UserError("Nothing is missing, so there is nothing to put into a bundle.")
+    sheets = {f: (s.plan, s.store.data_dir) for f, s in queue.sheets.items() if f in wanted}
+    for path in bundle.write_bundle(folder, sheets):
+        print(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")
+    print(
+        f"There: tar xzf {bundle.CODE} in a folder of its own, and in it\n"
+        "  python -m vggbn evidence --from FOLDER_OF_THE_PARTS --hours 0.2\n"
+        "Bring its results/ back, and here: python -m vggbn evidence --merge results"
+    )
+    return 0
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    """Add the lines that come back."""
+    for name, count in merge_lines(arguments.merge, arguments.results).items():
+        print(f"{name}: {counted(count, 'line')} added")
+    return 0
 
 
 def _engine(jobs: int | None, until: float | None) -> tuple[pool.Engine, Callable[[], int]]:
@@ -57,7 +95,7 @@ def _engine(jobs: int | None, until: float | None) -> tuple[pool.Engine, Callabl
     if not environment.accelerated():
         workers = jobs or pool.default_workers()
         return pool.local(workers, until=until), lambda: workers
-    most = jobs or sharing.cores()
+    most = jobs or sharing.most_processes()
     shared = sharing.Sharing(most, sharing.gpu_memory, _batch, settled=jobs is not None)
     return sharing.engine(shared, until), lambda: shared.allowed
 
@@ -101,6 +139,12 @@ def _parser() -> Parser:
         default=PUBLISHED,
         help="where result lines lie (default: published)",
     )
+    parts = "write code and data of what is missing in parts for a machine without network"
+    add("--bundle", type=Path, metavar="DIR", help=parts)
+    there = "in a bundle's code: the folder in which its parts lie"
+    add("--from", dest="unpack", type=Path, metavar="DIR", help=there)
+    back = "add the result lines below DIR, which were made elsewhere"
+    add("--merge", type=Path, metavar="DIR", help=back)
     add("--list", action="store_true", help="only say what is missing, what it takes, what is next")
     return parser
 

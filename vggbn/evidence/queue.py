@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vggbn.claims.looks import LOOKS
 from vggbn.claims.results import Results
+from vggbn.claims.stats import Judgement
 from vggbn.data.readers import open_set
 from vggbn.errors import UserError
 from vggbn.evidence.agenda import Block, Question, blocks, looks, questions, seeds_done
@@ -64,7 +65,22 @@ class Queue:
         sheet.pace.update()
 
     def blocks(self) -> list[Block]:
-        return blocks(self.questions, {folder: s.found for folder, s in self.sheets.items()})
+        """What more runs would decide, what comes first first."""
+        open = [question for question in self.questions if not self.refusal(question)]
+        return blocks(open, {folder: s.found for folder, s in self.sheets.items()})
+
+    def refusal(self, question: Question) -> str:
+        """Why its gate refuses to decide, once there are the seeds of a look; else empty. More
+        seeds of the same protocol would not change it."""
+        if self.done(question) < LOOKS[0]:
+            return ""
+        row = self.judged(question)
+        return row.detail if row.verdict == "not tested" else ""
+
+    def judged(self, question: Question) -> Judgement:
+        """Its row of the verdict table, as of now."""
+        rows = judge(question.plan, self.sheets[question.plan.folder].found)
+        return next(row for row in rows if row.claim == question.claim.id)
 
     def seconds(self, block: Block) -> list[float] | None:
         return self.sheets[block.question.plan.folder].pace.seconds(block)
@@ -156,18 +172,15 @@ def _round(chosen: Sequence[Block]) -> str:
 
 def _looks_taken(queue: Queue, plan: Plan, before: dict[str, int]) -> list[str]:
     """The verdicts of the looks that the questions of the plan have come to since."""
-    verdicts = {row.claim: row for row in judge(plan, queue.sheets[plan.folder].found)}
     texts = []
     for question in (q for q in queue.questions if q.plan is plan):
         now = queue.done(question)
-        for seeds in looks(plan):
-            if before[question.name] < len(seeds) <= now:
-                row = verdicts[question.claim.id]
-                last = "" if len(seeds) == len(plan.seeds) else ", provisional"
-                why = f" ({row.detail})" if row.verdict == "not tested" else ""
-                texts.append(
-                    f"look at {len(seeds)} seeds: {question.name}: {row.verdict}{last}{why}"
-                )
+        taken = [len(seeds) for seeds in looks(plan) if before[question.name] < len(seeds) <= now]
+        if taken:
+            last = "" if taken[-1] == len(plan.seeds) else ", provisional"
+            row = queue.judged(question)
+            why = f": {row.detail}" if row.verdict == "not tested" else last
+            texts.append(f"look at {taken[-1]} seeds: {question.name}: {row.verdict}{why}")
     return texts
 
 
@@ -187,6 +200,8 @@ def overview(queue: Queue) -> str:
 def _state(queue: Queue, question: Question, every: Sequence[Block]) -> str:
     """`5 of 20 seeds, next look at 10: 0.4 h`."""
     done, planned = queue.done(question), len(question.plan.seeds)
+    if why := queue.refusal(question):
+        return f"{done} of {planned} seeds; more decide nothing: {why}"
     if done >= planned:
         return f"{done} of {planned} seeds, all looks taken"
     look = next(n for n in (*LOOKS, planned) if n > done)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from vggbn.errors import UserError
@@ -171,6 +172,6 @@ def mps() -> Iterator[None]:
                 subprocess.run([MPS], input="quit\n", text=True, capture_output=True, check=False)
 
 
-def cores() -> int:
-    """So many processes at most: each has to feed the accelerator."""
-    return os.cpu_count() or 1
+def most_processes() -> int:
+    """So many may use the accelerator: each has to feed it, and a TPU belongs to one."""
+    return 1 if find_spec("libtpu") else os.cpu_count() or 1
