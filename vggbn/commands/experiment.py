@@ -7,7 +7,8 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from vggbn.claims import results
@@ -320,13 +321,15 @@ def train_missing(
     engine: pool.Engine,
     setting: dict,
     log: loggers.Logs,
+    add: Callable[[results.Line], None] | None = None,
 ) -> int:
-    """Train (or find) each run and append its line; returns how many failed."""
+    """Train (or find) each run and hand its line to `add` (None: append it to the plan's results);
+    returns how many failed."""
     wanted = {
         f"{name} seed {seed}": Place(plan.variants[name], seed, store) for name, seed in missing
     }
     variant = {f"{name} seed {seed}": name for name, seed in missing}
-    return train_many(wanted, engine, _writer(plan, variant), setting=setting, log=log)
+    return train_many(wanted, engine, _writer(plan, variant, add), setting=setting, log=log)
 
 
 def view_missing(
@@ -338,8 +341,9 @@ def view_missing(
     return view_many(wanted, plan.variants, store, engine, _writer(plan, variant))
 
 
-def _writer(plan: Plan, variant: dict[str, str]):
+def _writer(plan: Plan, variant: dict[str, str], add: Callable[[results.Line], None] | None = None):
     """write(name, record) for the lines of the runs that are named so."""
+    add = add or partial(results.append, plan.results_path)
 
     def write(name: str, record: dict) -> None:
         head = {
@@ -347,6 +351,6 @@ def _writer(plan: Plan, variant: dict[str, str]):
             "size": plan.size_name,
             "variant": variant[name],
         }
-        results.append(plan.results_path, head | record)
+        add(head | record)
 
     return write
