@@ -144,7 +144,7 @@ def check(args: argparse.Namespace, form: SmallForm) -> int:
     print("\n".join(["", *map(describe, parts), ""]))
     print(f"{claim.id}: {where(inside)} what its reference lets one expect of {len(seeds)} seeds")
     if args.record:
-        verified.append(record_of(form, seeds, parts, lines[-1]))
+        verified.append(record_of(form, seeds, parts, lines[-1]), verified.PATH)
     print(f"{counted(len(lines), 'run')} in {(time.perf_counter() - began) / 60:.1f} min")
     return 0 if inside else 1
 

@@ -19,12 +19,12 @@ PATH = PUBLISHED / "verified.jsonl"
 Line = Mapping[str, Any]
 
 
-def append(line: Line, path: Path = PATH) -> None:
+def append(line: Line, path: Path) -> None:
     """Add what one check has found: claim, experiment, ids of its recipes, inside, and the rest."""
     files.append(path, json.dumps(line, ensure_ascii=False))
 
 
-def read(path: Path = PATH) -> list[Line]:
+def read(path: Path) -> list[Line]:
     """All checks. UserError names the line that is damaged."""
     if not path.exists():
         return []
