@@ -10,6 +10,7 @@ VENV ?= .venv
 EXTRAS ?=
 ARGS ?=
 DATASET ?=
+CLAIM ?=
 DATA_DIR ?= $(or $(TFDS_DATA_DIR),$(HOME)/tensorflow_datasets)
 TENSORFLOW ?= tensorflow-cpu
 
@@ -42,7 +43,7 @@ endif
 endif
 endif
 
-.PHONY: help install install-dev test test-slow lint format claims report bench data constraints clean
+.PHONY: help install install-dev test test-slow lint format claims verify report bench data constraints clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +95,12 @@ format: install-dev  ## let ruff put imports and layout in order
 
 claims: install  ## print the ledger of all claims of the papers
 	@$(PY) -m vggbn claims $(ARGS)
+
+verify:  ## check a claim with seeds of your own: make verify CLAIM=BN-16
+	@if [ -z "$(CLAIM)" ]; then \
+		echo "Say which claim: make verify CLAIM=BN-16 (make claims lists them)" >&2; exit 2; fi
+	@$(MAKE) --no-print-directory install
+	@$(PY) -m vggbn verify $(CLAIM) $(ARGS)
 
 report: install  ## write RESULTS.md and docs/results anew from the committed results
 	@$(PY) -m vggbn publish $(ARGS)

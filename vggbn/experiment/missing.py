@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from vggbn.claims import results
 from vggbn.experiment.plan import Plan
@@ -12,6 +13,8 @@ from vggbn.runs import loggers
 from vggbn.runs.many import train_many
 from vggbn.runs.place import Place, Store
 
+Add = Callable[[results.Line], None]
+
 
 def train_missing(
     plan: Plan,
@@ -20,13 +23,15 @@ def train_missing(
     engine: pool.Engine,
     setting: dict,
     log: loggers.Logs | None = None,
+    add: Add | None = None,
 ) -> int:
-    """Train (or find) each run and append its line; returns how many failed."""
+    """Train (or find) each run and hand its line to `add` (None: append it to the plan's results);
+    returns how many failed."""
     wanted = {
         f"{name} seed {seed}": Place(plan.variants[name], seed, store) for name, seed in missing
     }
     variant = {f"{name} seed {seed}": name for name, seed in missing}
-    return train_many(wanted, engine, _writer(plan, variant), setting=setting, log=log)
+    return train_many(wanted, engine, _writer(plan, variant, add), setting=setting, log=log)
 
 
 def view_missing(
@@ -38,8 +43,11 @@ def view_missing(
     return view_many(wanted, plan.variants, store, engine, _writer(plan, variant))
 
 
-def _writer(plan: Plan, variant: dict[str, str]) -> Callable[[str, dict], None]:
+def _writer(
+    plan: Plan, variant: dict[str, str], add: Add | None = None
+) -> Callable[[str, dict], None]:
     """write(name, record) for the lines of the runs that are named so."""
+    add = add or partial(results.append, plan.results_path)
 
     def write(name: str, record: dict) -> None:
         head = {
@@ -47,6 +55,6 @@ def _writer(plan: Plan, variant: dict[str, str]) -> Callable[[str, dict], None]:
             "size": plan.size_name,
             "variant": variant[name],
         }
-        results.append(plan.results_path, head | record)
+        add(head | record)
 
     return write
