@@ -21,6 +21,7 @@ from experiments import (
     bn_whitening,
 )
 from experiments.bn_sigmoid import DEPTHS
+from tests.support.digits import load_digits
 from tests.support.result_lines import SETTING, line
 from vggbn.claims.looks import LEVEL
 from vggbn.claims.results import Results
@@ -28,6 +29,9 @@ from vggbn.claims.stats import paired_interval
 from vggbn.experiment.plan import make_plan
 from vggbn.experiment.summary import build_report
 from vggbn.models import folded
+from vggbn.training import loop
+from vggbn.training.step import init_state
+from vggbn.training.task import Task
 
 
 @cache
@@ -282,16 +286,87 @@ def test_bn_9_compares_spreads_over_scales_in_every_seed():
     ],
 )
 def test_bn_26_wants_medians_near_1_and_narrow_spectra(plain, bn, verdict):
-    lines = []
+    lines = [one for seed in SEEDS for one in spectra("Jacobians", seed, plain, bn)]
+    settled = [made("scale", "plain ×1", seed) for seed in SEEDS]  # the gate's baseline
+    assert judged("scale", [*settled, *lines], "BN-26").verdict == verdict
+
+
+def spectra(rest, seed, plain, bn):
+    """Lines of the two arms whose names end with `rest`; of each (median, 15th, 85th)."""
     for arm, (median, low, high) in (("plain", plain), ("bn", bn)):
+        values = {"median": median + wobble(seed), "low": low, "high": high + wobble(seed)}
+        history = [
+            {"step": step, "val_accuracy": 0.9, "jacobians": {"fc2": found}}
+            for step, found in ((1, {"median": 9.0, "low": 1.0, "high": 9.0}), (100, values))
+        ]
+        yield made("scale", f"{arm} {rest}", seed, history=history)
+
+
+def test_bn_26_at_the_start_judges_every_initial_scale_by_itself():
+    better, worse = ((0.1, 0.05, 0.5), (0.9, 0.6, 1.4)), ((0.9, 0.6, 1.4), (0.1, 0.05, 0.5))
+
+    def verdict(of_scale):
+        lines = []
+        for scale, (plain, bn) in zip(bn_scale.SCALES, of_scale, strict=True):
+            for seed in SEEDS:
+                lines += spectra(f"×{scale:g} at the start", seed, plain, bn)
+        for one in lines:
+            one["history"][-1]["train_accuracy"] = 0.1  # nothing has been trained
+        return judged("scale", lines, "BN-26 at the start").verdict
+
+    assert verdict([better] * 4) == "reproduced"
+    assert verdict([worse, worse, better, better]) == "partly"
+    assert verdict([worse] * 4) == "contradicted"
+
+
+def test_before_training_no_weight_moves_and_bn_has_a_batch_s_statistics(tmp_path):
+    edits = {"data": "digits", "image_size": 8, "fc": 6, "batch": 20}
+    arms = make_plan(bn_scale.EXPERIMENT, "small", out=tmp_path, edits=edits).variants
+    for name in ("plain ×100 at the start", "bn ×0.1 at the start"):
+        recipe = arms[name]
+        task = Task.of(recipe, 3, load_digits(seed=0))
+        first = init_state(recipe, task.program, 3)
+        found = loop.fit(task)
+        same = partial(np.testing.assert_allclose, rtol=0, atol=1e-30)  # zeros became 1e-38
+        jax.tree.map(same, found.state.params, first.params)
+        assert [record["step"] for record in found.history] == [1]
+        for own in found.state.batch_stats.values():
+            assert np.abs(own["mean"]).min() > 0
+
+
+def growths(rest, per_layer):
+    """Lines whose gradients, squared, grow so much a layer: {arm: factor}."""
+    for arm, factor in per_layer.items():
         for seed in SEEDS:
-            values = {"median": median + wobble(seed), "low": low, "high": high + wobble(seed)}
+            exact = (factor + wobble(seed)) ** 0.5
+            norms = {f"fc{i + 1}": exact**-i for i in range(1, bn_scale.LAYERS)} | {"fc1": 1e9}
             history = [
-                {"step": step, "val_accuracy": 0.5, "jacobians": {"fc2": values}}
-                for step in (1, 100)
+                {"step": step, "val_accuracy": 0.9, "gradients": found}
+                for step, found in ((1, dict.fromkeys(norms, 1.0)), (100, norms))
             ]
-            lines.append(made("scale", f"{arm} Jacobians", seed, history=history))
-    assert judged("scale", lines, "BN-26").verdict == verdict
+            yield made("scale", f"{arm} {rest}", seed, history=history)
+
+
+@pytest.mark.parametrize(
+    "claim, rest", [("BN-36 at the start", "deep at the start"), ("BN-36 after training", "deep")]
+)
+def test_bn_36_compares_the_growth_of_squared_gradients_a_layer(claim, rest):
+    found = judged("scale", growths(rest, {"plain": 1.0, "bn": 1.44}), claim)
+    assert found.verdict == "reproduced" and found.effect == pytest.approx(1.44, abs=0.01)
+    assert judged("scale", growths(rest, {"plain": 1.2, "bn": 0.9}), claim).verdict == (
+        "contradicted"
+    )
+
+
+def test_the_gradients_of_random_nets_grow_as_in_theory(monkeypatch):
+    """π/(π − 1) is of wide nets and large batches; these are met to 5 %. Without BN twice the
+    deviation is four times the square."""
+    monkeypatch.setattr(bn_scale, "UNITS", 200)
+    monkeypatch.setattr(bn_scale, "INPUTS", 60)
+    with_bn = bn_scale.growth_of_random_nets(bn=True, gain=2.0)
+    assert with_bn == pytest.approx(np.pi / (np.pi - 1), rel=0.05)
+    he, double = (bn_scale.growth_of_random_nets(bn=False, gain=gain) for gain in (1.0, 2.0))
+    assert he == pytest.approx(1, rel=0.05) and double == pytest.approx(4 * he, rel=1e-3)
 
 
 # --- bn_gradient: BN-10, BN-11 -------------------------------------------------------------------
@@ -305,6 +380,81 @@ def test_bn_10_holds_and_its_control_is_no_formality():
     # dl/dx_hat summed: the mean of x_hat - target, a constant; so b falls by it at every step
     assert np.ptp(np.diff(b)) < 1e-9 and np.abs(b[-1]) > 20
     assert np.abs(control).max() < 1e-9 and loss[0] == pytest.approx(same[0])
+
+
+def outside(of_arm):
+    """Lines of all nets of bn_gradient, ten seeds: of_arm(norm, depth, rate, seed) -> edits of a
+    net that trains."""
+    for depth in bn_gradient.DEPTHS:
+        for rate in bn_gradient.RATES:
+            for norm in ("bn", "moving"):
+                for seed in range(10):
+                    name = bn_gradient.arm(norm, depth, rate)
+                    history = [
+                        {"step": 1, "val_accuracy": 0.5, "val_loss": 2.0, **grown(depth, 1, 1)},
+                        {"step": 1000, "val_accuracy": 0.9, "val_loss": 0.3, **grown(depth, 2, 2)},
+                        {"step": 10_000, "val_accuracy": 0.9, "val_loss": 0.3},
+                    ]
+                    own = of_arm(norm, depth, rate, seed)
+                    history[-1] |= grown(depth, *own.pop("grown", (4, 4 + wobble(seed))))
+                    history[-1] |= own.pop("end", {})
+                    yield made("gradient", name, seed, history=history, **own)
+
+
+def grown(depth, bias, kernel):
+    return {"weights": {f"fc{i + 1}": {"bias": bias, "kernel": kernel} for i in range(depth)}}
+
+
+BLOWN = {
+    "not finite": {"diverged_at": 40},
+    "at chance": {"end": {"train_accuracy": 0.11}},
+    "knows nothing": {"end": {"val_loss": 2.31}},
+    "NaN": {"end": {"val_loss": float("nan")}},
+}
+
+
+@pytest.mark.parametrize("how", BLOWN)
+def test_bn_11_counts_blow_ups_at_the_worst_rate_of_each_depth(how):
+    def verdict(lost, at=(3, 9), bn=0):
+        """With `lost` of ten moving nets, and `bn` with BN, blown up at rate 1 and these depths."""
+
+        def of_arm(norm, depth, rate, seed):
+            many = lost if norm == "moving" else bn
+            blown = rate == 1 and depth in at and seed < many
+            return {k: dict(v) if k == "end" else v for k, v in BLOWN[how].items()} if blown else {}
+
+        return judged("gradient", outside(of_arm), "BN-11 blow-up")
+
+    found = verdict(10)
+    assert found.verdict == "reproduced" and found.effect == 1 and found.n == 10
+    assert "9 layers, rate 1: 10 of 10, with BN 0" in found.detail
+    assert verdict(7).verdict == "reproduced" and verdict(6).verdict == "inconclusive"
+    assert verdict(10, at=(9,)).verdict == "partly"
+    assert verdict(10, bn=8).verdict == "inconclusive"
+    assert verdict(0, bn=10).verdict == "inconclusive"  # no finite list contradicts it
+
+
+def test_a_net_that_trains_badly_has_not_blown_up():
+    poor = {"end": {"val_loss": 2.2, "train_accuracy": 0.2}}
+    lines = outside(lambda norm, *_: dict(poor, end=dict(poor["end"])) if norm != "bn" else {})
+    assert judged("gradient", lines, "BN-11 blow-up").verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    "bias, kernel, verdict",
+    [(4, 8, "reproduced"), (4, 2, "partly"), (1, 8, "partly"), (1, 2, "contradicted")],
+)
+def test_bn_11_wants_a_bias_that_still_grows_and_weights_that_grow_more_than_with_bn(
+    bias, kernel, verdict
+):
+    """The bias is 2 after a tenth of the budget; BN's weights grow fourfold, its bias as well."""
+
+    def of_arm(norm, depth, rate, seed):
+        mine = norm == "moving" and rate == bn_gradient.GROWTH_RATE
+        return {"grown": (bias + wobble(seed), kernel + 2 * wobble(seed))} if mine else {}
+
+    found = judged("gradient", outside(of_arm), "BN-11 growth")
+    assert found.verdict == verdict and found.n == 10
 
 
 # --- bn_placement: BN-27 -------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from vggbn.nn.batch_norm import batch_norm
 from vggbn.nn.norms import NORMS
 
 # Their gradient is, on purpose, not the derivative of what they compute.
-NOT_THE_DERIVATIVE = ("batch_detached", "batch_renorm")
+NOT_THE_DERIVATIVE = ("batch_detached", "batch_moving", "batch_renorm")
 
 
 @pytest.fixture(params=NORMS)
@@ -183,6 +183,42 @@ def test_the_detached_norm_has_bn_s_values_and_only_the_direct_gradient(groups):
     assert_close(d_params["bias"], sum(one.d_bias for one in exact), 1e-5)
 
 
+def by_moving_averages(x, params, stats, dy, *, decay, eps, unbiased):
+    """In float64: (y, new averages, dx, d_scale, d_bias); the averages step on, then normalise, and
+    are numbers to the gradient."""
+    rows, dy_rows = (np.float64(a).reshape(-1, x.shape[-1]) for a in (x, dy))
+    batch = {"mean": rows.mean(0), "var": rows.var(0, ddof=1 if unbiased else 0)}
+    new = {name: decay * np.float64(stats[name]) + (1 - decay) * batch[name] for name in stats}
+    rstd = 1 / np.sqrt(new["var"] + eps)
+    x_hat = (rows - new["mean"]) * rstd
+    y = (params["scale"] * x_hat + params["bias"]).reshape(x.shape)
+    return y, new, dy * params["scale"] * rstd, (dy_rows * x_hat).sum(0), dy_rows.sum(0)
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+@pytest.mark.parametrize("decay", [0.0, 0.7])
+def test_the_moving_norm_takes_its_averages_for_numbers(decay, unbiased):
+    norm = NORMS["batch_moving"]
+    params, stats = _variables(norm, 4)
+    dy = np.random.default_rng(3).normal(size=X.shape).astype(np.float32)
+    choices = {"decay": decay, "eps": 1e-3, "unbiased": unbiased}
+    own = lambda x, params: norm.apply(x, params, stats, train=True, **choices)  # noqa: E731
+    y, pull, new = jax.vjp(own, X, params, has_aux=True)
+    dx, d_params = pull(dy)
+    found = y, new, dx, d_params["scale"], d_params["bias"]
+    assert_close(found, by_moving_averages(X, params, stats, dy, **choices), 1e-5)
+
+
+def test_without_memory_the_moving_norm_is_the_detached_one():
+    params, stats = _variables(NORMS["batch_moving"], 4)
+    choices = {"decay": 0.0, "unbiased": False}
+    moving, detached = (
+        NORMS[name].apply(X, params, stats, train=True, **choices)
+        for name in ("batch_moving", "batch_detached")
+    )
+    assert_close(moving, detached, 1e-6)
+
+
 def test_renormalisation_sees_in_training_what_evaluation_sees():
     """Within its bounds; and its gradient is BN's times the ratio of the deviations."""
     norm, (params, _) = NORMS["batch_renorm"], _variables(NORMS["batch"], 4)
@@ -273,7 +309,9 @@ def test_the_root_s_gradient_survives_equal_eigenvalues():
             check_grads(loss, (a,), order=1, modes=["rev"], eps=1e-6, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["whiten", "whiten_groups", "whiten_iterative", "batch_renorm"])
+@pytest.mark.parametrize(
+    "name", ["whiten", "whiten_groups", "whiten_iterative", "batch_renorm", "batch_moving"]
+)
 def test_padding_counts_for_nothing(name):
     norm = NORMS[name]
     (params, _), (_, stats) = _variables(norm, 4), norm.init(4)
@@ -286,7 +324,8 @@ def test_padding_counts_for_nothing(name):
     assert not np.asarray(y[~mask]).any()
 
 
-@pytest.mark.parametrize("name", [name for name in NORMS if name not in ("none", "layer")])
+# Not of the moving averages, which all groups share.
+@pytest.mark.parametrize("name", sorted(NORMS.keys() - {"none", "layer", "batch_moving"}))
 def test_groups_have_statistics_of_their_own(name):
     norm = NORMS[name]
     (params, _), (_, stats) = _variables(norm, 4), norm.init(4)

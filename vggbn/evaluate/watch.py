@@ -1,20 +1,27 @@
 """What can be watched in a net while it trains: WATCHES, in a recipe's field `watch`.
 
 Each is `watch(trained, split)` -> lists and dicts of plain numbers, for
-the history. The net is in evaluation mode: BN by its moving averages. What depends on images is
-measured on the first IMAGES of `split`, the validation images: one fixed batch.
+the history. The net is in evaluation mode, BN by its moving averages, but for `gradients`. What
+depends on images is measured on the first IMAGES of `split`, the validation images: one fixed
+batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import pairwise
 
+import jax
 import numpy as np
 
 from vggbn.data import AnySplit
+from vggbn.data.pixels.augment import standardise
 from vggbn.evaluate.activations import activations
 from vggbn.evaluate.trained import Trained
+from vggbn.machine import compiling
+from vggbn.models import Net, build
+from vggbn.models.net import Targets
 
 IMAGES = 500
 PERCENTILES = (15, 50, 85)  # BN Figure 1(b, c)
@@ -67,6 +74,35 @@ def jacobians(trained: Trained, split: AnySplit) -> dict[str, dict[str, float]]:
     return found
 
 
+def gradients(trained: Trained, split: AnySplit) -> dict[str, float]:
+    """{layer: the Euclidean norm of the loss's gradient in its kernel}, of the images as one batch
+    of training, without dropout: BN by their own statistics, whose gradient is part of it."""
+    images_NHWC = split.images(range(min(IMAGES, len(split))))
+    gradients_of = _kernel_gradients(trained.net)
+    labels_N = split.labels_N[:IMAGES]
+    found = gradients_of(trained.variables, images_NHWC, labels_N, trained.mean_C, trained.std)
+    return {layer: _short(np.linalg.norm(np.asarray(g, np.float64))) for layer, g in found.items()}
+
+
+@lru_cache
+def _kernel_gradients(net: Net) -> Callable:
+    """{layer: gradient of the mean loss of uint8 images in its kernel}, jitted."""
+    model = build(net)
+
+    @compiling.jit
+    def found(variables, images_NHWC, labels_N, mean_C, std):
+        x_NHWC = standardise(images_NHWC, mean_C, std)
+
+        def loss(params):
+            outputs, _ = model.apply(variables | {"params": params}, x_NHWC, train=True, decay=0.0)
+            return model.loss(outputs, Targets(labels_N)).mean()
+
+        gradient = jax.grad(loss)(variables["params"])
+        return {layer: own["kernel"] for layer, own in gradient.items() if "kernel" in own}
+
+    return found
+
+
 def gaussianity(trained: Trained, split: AnySplit) -> dict[str, dict]:
     """{layer: {u, sum: {skewness, kurtosis, zeros, negentropy, density}}}: how Gaussian the layer's
     input u and Wu + b are (BN 3.2): mean over units of |skewness|, of |excess kurtosis|, of the
@@ -115,6 +151,7 @@ WATCHES: dict[str, Callable | None] = {
     "inputs": inputs,
     "weights": weights,
     "jacobians": jacobians,
+    "gradients": gradients,
     "gaussianity": gaussianity,
 }
 

@@ -215,6 +215,10 @@ def _rising(rng: np.random.Generator) -> list[float]:
     return np.sort(rng.uniform(0.1, 2, 3)).tolist()
 
 
+def _gradients(rng: np.random.Generator) -> _Layers:
+    return _Layers(lambda: rng.uniform(0.1, 2))
+
+
 def _gaussianity(rng: np.random.Generator) -> _Layers:
     names = ("skewness", "kurtosis", "zeros", "negentropy")
 
@@ -230,5 +234,6 @@ WATCHED: dict[str, Callable[[np.random.Generator], Any]] = {
     "inputs": _inputs,
     "weights": _weights,
     "jacobians": _jacobians,
+    "gradients": _gradients,
     "gaussianity": _gaussianity,
 }
