@@ -159,14 +159,13 @@ def test_what_the_gate_refuses_gets_no_more_seeds(tmp_path):
 def test_a_kill_loses_no_line_and_doubles_none(tmp_path):
     """It is killed when it has written some lines, and begun again."""
     command = [sys.executable, "-m", "tests.evidence.tiny", str(tmp_path)]
-    plan = tiny_plan(tmp_path / "results", seeds=3)
-    for wanted in (1, 6):
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-            while len(results.read(plan.results_path)) < wanted and process.poll() is None:
-                time.sleep(0.02)
-            process.send_signal(signal.SIGKILL)
+    plan = tiny_plan(tmp_path / "results", seeds=2)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        while len(results.read(plan.results_path)) < 2 and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    every = sorted((name, seed) for name in (*plan.variants, "twice") for seed in (0, 1))
     before = keys(plan.results_path)
-    assert 1 <= len(before) < 18
+    assert 2 <= len(before) < len(every)
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    every = [(name, seed) for name in (*plan.variants, "twice") for seed in range(3)]
-    assert keys(plan.results_path) == sorted(every)
+    assert keys(plan.results_path) == every

@@ -77,6 +77,6 @@ def queue_of(plan: Plan, folder: Path, engine: pool.Engine) -> Queue:
 if __name__ == "__main__":  # what is killed, and begun again
     compiling.tune_process()
     place = Path(sys.argv[1])
-    processes = pool.local(2)
-    work = queue_of(tiny_plan(place / "results", seeds=3), place, processes)
+    processes = pool.local(1)
+    work = queue_of(tiny_plan(place / "results", seeds=2), place, processes)
     sys.exit(work_off(work, processes, None, print))
