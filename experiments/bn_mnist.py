@@ -11,6 +11,7 @@ whose scale and shift stay at 1 and 0 shows what these are for.
 
 from __future__ import annotations
 
+from functools import partial
 from math import log
 
 import numpy as np
@@ -26,10 +27,13 @@ from vggbn.experiment.plan import edited
 from vggbn.report import Chart
 from vggbn.training.recipe import Recipe
 
-# What the sweeps chose (sweep.json beside the results).
-SMALL = Tuned({"lr": 0.2}, arms={"bn": {"lr": 0.1}, "bn fixed": {"lr": 0.1}})
-FULL = Tuned({"lr": 0.1}, arms={"bn": {"lr": 0.2}, "bn fixed": {"lr": 0.2}})
-FASHION = Tuned({"lr": 0.1}, arms={"bn": {"lr": 0.2}, "bn fixed": {"lr": 0.2}})
+# What the sweeps chose (sweep.json beside the results). The small one is older: it had two starts,
+# and no net with fixed scale and shift, which there has the rate that MNIST's first round chose.
+SMALL = Tuned(
+    {"lr": 0.3}, arms={"bn": {"init": "normal_0.01", "lr": 0.003}, "bn fixed": {"lr": 0.1}}
+)
+FULL = Tuned({"lr": 0.2}, arms={"bn": {"lr": 0.4}, "bn fixed": {"lr": 0.05}})
+FASHION = Tuned({"lr": 0.05}, arms={"bn": {"lr": 0.2}, "bn fixed": {"lr": 0.025}})
 
 BASE = Recipe(
     model="mlp",
@@ -37,8 +41,8 @@ BASE = Recipe(
     activation="sigmoid",
     image_size=28,
     pixels="binary",
-    # Of the two that VGG's text allows, the better one without BN in earlier sweeps, on MNIST-5k
-    # and on Fashion-MNIST: from 0.01 that net stays at chance at low rates.
+    # 0.01 was worse without BN at every rate of a pilot (0.05 to 0.4, 10,000 steps), and at the
+    # best ones after 50,000 (96.8 against 97.5 % of validation images); with BN it was as good.
     init="normal_0.1",
     batch=60,
     steps=50_000,
@@ -83,7 +87,7 @@ def own_best(results: Results) -> str:
     return "bn tuned" if "bn tuned" in results.runs else "bn"
 
 
-def speed_up(results: Results, arm: str, share: float) -> Interval:
+def speed_up(results: Results, arm: str, share: float, parts: int) -> Interval:
     """Of log(steps of plain / steps of arm) to a share of what plain reaches: in the sweep's seeds,
     or, at a size without such a target, in the other seeds."""
     results.seeds("plain", arm)
@@ -91,7 +95,7 @@ def speed_up(results: Results, arm: str, share: float) -> Interval:
     targets = {seed: factor * value for seed, value in results.targets("plain").items()}
     slow, fast = (results.to_target(name, targets) for name in ("plain", arm))
     seeds = sorted(slow.keys() & fast.keys())
-    level = part_level(LEVEL, 4)
+    level = part_level(LEVEL, parts)
     return log_ratio_interval([slow[s] for s in seeds], [fast[s] for s in seeds], level)
 
 
@@ -102,15 +106,19 @@ def end_gap(results: Results, better: str, worse: str) -> list[float]:
 
 
 def judge_bn_13(results: Results) -> Verdict:
+    rates = {"bn": "one rate", own_best(results): "each its best"}
+    if len(rates) == 1:
+        rates = {"bn": "one rate, each its best"}
     parts, others = [], []
-    for rates, arm in {"one rate": "bn", "each its best": own_best(results)}.items():
-        faster = speed_up(results, arm, SHARE)
+    for arm, at in rates.items():
+        speed = partial(speed_up, results, arm, parts=2 * len(rates))
+        faster = speed(SHARE)
         found = verdict(faster, margin=log(SPEED_MARGIN))
-        parts.append(Part(f"{rates}, speed", as_ratio(faster), found, unit="ratio"))
-        further = verdict_interval(end_gap(results, arm, "plain"), parts=4)
-        parts.append(Part(f"{rates}, end", further, verdict(further, margin=MARGIN)))
-        ratios = (as_ratio(speed_up(results, arm, share)).mean for share in OTHER_SHARES)
-        others.append(f"{rates} {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+        parts.append(Part(f"{at}, speed", as_ratio(faster), found, unit="ratio"))
+        further = verdict_interval(end_gap(results, arm, "plain"), parts=2 * len(rates))
+        parts.append(Part(f"{at}, end", further, verdict(further, margin=MARGIN)))
+        ratios = ", ".join(f"{as_ratio(speed(share)).mean:.2f}" for share in OTHER_SHARES)
+        others.append(f"{at} {ratios}")
     shares = ", ".join(f"{100 * share:g}" for share in OTHER_SHARES)
     return verdict_on(parts, words=f"speed to {shares} % instead: {'; '.join(others)}")
 
@@ -286,6 +294,7 @@ SIZES = {
         first_seed=100,
         edits={"data": "mnist"},
         tuned=FULL,
+        target=0.9266,  # SHARE of the 97.54 % that the net without BN reached in the sweep
         sweep_steps=10_000,
         finalists=2,
     ),
@@ -294,6 +303,7 @@ SIZES = {
         first_seed=100,
         edits={"data": "fashion_mnist"},
         tuned=FASHION,
+        target=0.7940,  # of 83.58 %
         sweep_steps=10_000,
         finalists=2,
     ),
@@ -318,7 +328,7 @@ EXPERIMENT = Experiment(
             "BN": {"norm": "batch"},
             "BN, fixed scale and shift": {"norm": "batch_fixed"},
         },
-        rates=(0.05, 0.1, 0.2, 0.4),  # and beyond, where an arm's best is the first or the last
+        rates=(0.025, 0.05, 0.1, 0.2, 0.4),
         seeds=2,
     ),
     any_images={},
