@@ -89,6 +89,18 @@ def test_percentiles_are_of_the_last_hidden_layer(recipe, digits):
     assert (np.diff(recorded, axis=0) >= 0).all() and recorded.shape == (3, recipe.fc)
 
 
+def test_some_inputs_are_the_first_units_with_more_digits(digits):
+    _, trained = net(MLP.but(fc=24))
+    some, every = (
+        np.array(f(trained, digits.validation)) for f in (watch.some_inputs, watch.inputs)
+    )
+    assert some.shape == (3, watch.UNITS) and every.shape == (3, 24)
+    np.testing.assert_allclose(some, every[:, : watch.UNITS], rtol=6e-4)
+    heard = activations(trained, digits.validation.images_NHWC[: watch.IMAGES])["fc3", "input"]
+    wanted = np.percentile(heard[:, : watch.UNITS], watch.PERCENTILES, axis=0)
+    np.testing.assert_allclose(some, wanted, rtol=1e-6)
+
+
 def test_weights_are_euclidean_norms(digits):
     _, trained = net(MLP)
     found = watch.weights(trained, digits.validation)

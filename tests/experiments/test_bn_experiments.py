@@ -1,13 +1,16 @@
 """The BN paper's experiments: their arms and recipes, their judges on made-up results."""
 
+import json
 from dataclasses import asdict
 from functools import cache, partial
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from scipy.stats import hypergeom
 
 from experiments import (
     bn_ensemble,
@@ -26,10 +29,13 @@ from tests.support.result_lines import SETTING, line
 from vggbn.claims.looks import LEVEL
 from vggbn.claims.results import Results
 from vggbn.claims.stats import paired_interval
+from vggbn.experiment.checkout import PUBLISHED
 from vggbn.experiment.plan import make_plan
+from vggbn.experiment.rates import edge_rates
 from vggbn.experiment.summary import build_report
 from vggbn.models import folded
 from vggbn.training import loop
+from vggbn.training.loop import evaluation_steps
 from vggbn.training.step import init_state
 from vggbn.training.task import Task
 
@@ -71,25 +77,77 @@ SEEDS = range(5)
 # --- bn_mnist: Figure 1 --------------------------------------------------------------------------
 
 
-def test_the_net_of_figure_1_is_the_paper_s():
-    base = plan("mnist").base
+# {arm: the sweep's}
+ARMS_OF_FIGURE_1 = {"base": "no BN", "bn": "BN", "bn fixed": "BN, fixed scale and shift"}
+
+
+@pytest.mark.parametrize("data", ["mnist", "fashion_mnist"])
+def test_the_net_of_figure_1_is_the_paper_s(data):
+    found = make_plan(bn_mnist.EXPERIMENT, "full", out=Path("out"), data=data)
+    base = found.base
     assert (base.model, base.hidden, base.fc, base.activation) == ("mlp", 3, 100, "sigmoid")
     assert (base.batch, base.steps, base.pixels, base.image_size) == (60, 50_000, "binary", 28)
-    assert base.data == bn_mnist.PRIMARY and len(plan("mnist").seeds) >= 5
+    assert base.data == data and len(found.seeds) == 20 and min(found.seeds) >= 100
+    assert 0 < found.size.target < bn_mnist.SHARE  # of what a net without BN can reach
 
 
-def figure_1(gaps, seeds=5, variation=(4.0, 1.0)):
-    """Lines of all arms: bn ahead of plain by `gaps` (early, end) points; the inputs of plain and
-    bn wander by `variation` altogether."""
-    found, arms = [], plan("mnist").variants
-    for name, recipe in arms.items():
+@pytest.mark.parametrize("arm", ["plain", "bn tuned"])
+def test_evaluations_are_dense_where_the_target_is_crossed(arm):
+    steps = evaluation_steps(plan("mnist").variants[arm])
+    late = [step for step in steps if step > 100]
+    assert max(b / a for a, b in pairwise(late)) < 1.125 and steps[-1] == 50_000
+
+
+def test_the_arms_differ_in_bn_its_rate_and_whether_it_is_trained():
+    arms, tuned = plan("mnist").variants, plan("mnist").size.tuned
+    assert {name: recipe.norm for name, recipe in arms.items()} == {
+        "plain": "none", "bn": "batch", "bn tuned": "batch", "bn fixed": "batch_fixed"
+    }  # fmt: skip
+    assert arms["plain"].but(norm="batch") == arms["bn"]
+    assert arms["bn tuned"].lr == tuned.arms["bn"]["lr"] != arms["bn"].lr
+    assert arms["bn fixed"].lr == tuned.arms["bn fixed"]["lr"]
+    assert {recipe.init for recipe in arms.values()} == {"normal_0.1"}
+
+
+@pytest.mark.parametrize(
+    "name, size, arms",
+    [
+        *(("mnist", size, ARMS_OF_FIGURE_1) for size in ("small", "full", "full-fashion_mnist")),
+        *(("sigmoid", size, {"base": "BN, 32 layers"}) for size in ("full", "full-fashion_mnist")),
+    ],
+)
+def test_the_rates_are_those_the_sweep_chose(name, size, arms):
+    of_all, _, data = size.partition("-")
+    experiment = import_module(f"experiments.bn_{name}").EXPERIMENT
+    found = make_plan(experiment, of_all, out=Path("out"), data=data or None)
+    record = json.loads(
+        (PUBLISHED / experiment.name / found.folder.name / "sweep.json").read_text()
+    )
+    tuned = {"base": found.size.tuned.base, **found.size.tuned.arms}
+    assert {arm: record["best"][searched][0] for arm, searched in arms.items()} == {
+        arm: edits["lr"] for arm, edits in tuned.items()
+    }
+    assert record["accuracy"].keys() == experiment.sweep.arms.keys() and not edge_rates(record)
+    if found.size.finalists:
+        assert record["finals"]["steps"] == found.base.steps
+    if name == "mnist" and found.size.finalists:  # what the net without BN reached
+        reached = record["best"]["no BN"][1]
+        assert found.size.target == pytest.approx(bn_mnist.SHARE * reached, abs=5e-5)
+
+
+def figure_1(gaps, seeds=5, moves=(4.0, 1.0)):
+    """Lines of all arms: bn needs a `gaps[0]`-th of the steps of plain, and ends `gaps[1]` points
+    higher; the inputs of plain and bn drift by twice `moves`, there and back."""
+    ratio, points = gaps
+    found = []
+    for name, recipe in plan("mnist").variants.items():
         bn = name.startswith("bn")
         for seed in range(seeds):
-            noise = 0.0005 * seed
-            early, end = (0.8 + noise + (gap / 100 + noise / 9 if bn else 0) for gap in gaps)
-            steps = [1000, 10_000, 50_000]
-            moved = variation[bn] * (1 + 0.01 * seed)
-            middle = [0.0, moved / 2, 0.0]  # there and back
+            noise = 1 + 0.002 * seed
+            reached = 1000 * noise / (ratio * noise if bn else 1)
+            end = 0.9 + 0.001 * seed + (points / 100 * noise if bn else 0)
+            steps = [10, reached / 2, reached, 25_000, 45_000, 50_000]
+            moved = moves[bn] * (1 + 0.01 * seed)
             history = [
                 {
                     "step": step,
@@ -97,48 +155,56 @@ def figure_1(gaps, seeds=5, variation=(4.0, 1.0)):
                     "train_loss": 1.0,
                     "train_accuracy": 0.9,
                     "val_loss": 1.0,
-                    "val_accuracy": value,
-                    "inputs": [[m - 1 - m / 2] * 4, [m] * 4, [m + 1 + m / 2] * 4],
+                    "val_accuracy": 0.9 if step >= reached else 0.5,
+                    "some_inputs": inputs_after(moved if i == 2 else 0),
                 }
-                for step, value, m in zip(steps, (0.5, early, end), middle, strict=True)
+                for i, step in enumerate(steps)
             ]
             mine = {"id": recipe.id, "recipe": asdict(recipe), "history": history}
             found.append(line(name, seed, test=end, **mine))
     return found
 
 
+def inputs_after(drift):
+    """Percentiles of four units with the spread 2 exp(drift), drift mean spreads away from 0."""
+    spread = 2 * np.exp(drift)
+    middle = drift * (2 + spread) / 2
+    return [[middle + share * spread] * 4 for share in (-0.5, 0, 0.5)]
+
+
 @pytest.mark.parametrize(
-    "gaps, verdict",
+    "gaps, verdict, unit",
     [
-        ((5, 2), "reproduced"),
-        ((0.1, 0.1), "no effect"),
-        ((-5, -2), "contradicted"),
-        ((5, 0.1), "partly"),
-        ((5, -2), "partly"),
-        ((-3, 2), "partly"),
-        ((-3, 0.1), "inconclusive"),
+        ((3, 2), "reproduced", "ratio"),
+        ((1.01, 0.02), "no effect", "ratio"),
+        ((1 / 3, -2), "contradicted", "ratio"),
+        ((3, 0.02), "partly", "points"),
+        ((3, -2), "partly", "points"),
+        ((1 / 3, 2), "partly", "ratio"),
+        ((1 / 3, 0.02), "inconclusive", "ratio"),
     ],
 )
-def test_bn_13_wants_bn_ahead_early_and_at_the_end(gaps, verdict):
+def test_bn_13_wants_bn_faster_and_higher_at_the_end(gaps, verdict, unit):
     found = judged("mnist", figure_1(gaps), "BN-13")
-    assert found.verdict == verdict and found.n == 5 and found.unit == "points"
+    assert (found.verdict, found.n, found.unit) == (verdict, 5, unit)
+    assert found.effect == pytest.approx(gaps[unit == "points"], rel=0.02)
     assert found.level == pytest.approx(1 - (1 - LEVEL) / 4)  # four parts
-    assert all(f"{when} " in found.detail for when in ("one rate, early", "each its best, end"))
+    assert all(f"{when} " in found.detail for when in ("one rate, speed", "each its best, end"))
 
 
 def test_bn_13_waits_until_the_net_without_bn_has_learned():
-    lines = figure_1((5, 2))
+    lines = figure_1((3, 2))
     for one in lines:
         if one["variant"] == "plain":
-            one["history"][1]["val_accuracy"] -= 0.1  # 10 points below the end; half, smoothed
+            for record in one["history"][:-1]:  # 10 points below the end; half, smoothed
+                record["val_accuracy"] -= 0.1
     found = judged("mnist", lines, "BN-13")
     assert found.verdict == "not tested" and found.detail.startswith("plain still gains 5.0 points")
 
 
 def test_bn_13_at_one_rate_only_is_partly():
-    lines = figure_1((5, 2))
+    lines = figure_1((3, 2))
     assert judged("mnist", lines, "BN-13").verdict == "reproduced"
-    assert "bn tuned" in plan("mnist").variants
     for made in lines:
         if made["variant"] == "bn tuned":
             made["final"]["test_accuracy"] -= 0.05
@@ -146,35 +212,70 @@ def test_bn_13_at_one_rate_only_is_partly():
     assert found.verdict == "partly" and found.effect == pytest.approx(-3, abs=0.1)
 
 
-def test_a_fifth_of_the_budget_lies_between_two_evaluations():
-    made = figure_1((5, 2))
-    for one in made:
-        one["history"][1] |= {"step": 6_000, "val_accuracy": 0.6}
-    results = Results(made, plan("mnist").ids(), SETTING)
-    expected = 0.6 + (10_000 - 6_000) / (50_000 - 6_000) * (0.8 - 0.6)
-    assert bn_mnist.early(results, "plain", 0) == pytest.approx(expected)
+def test_speed_is_to_a_share_of_what_the_net_without_bn_reaches():
+    """Here plain rises from 50 % at step 500 to 90 % at 1000, and BN in a fourth of the steps."""
+    lines, ids = figure_1((4, 2)), plan("mnist").ids()
+    for target, whole in ((None, 0.9), (0.95 * 0.8, 0.8)):
+        results = Results(lines, ids, SETTING, target=target)
+        for share in (0.95, 0.9):
+            found = bn_mnist.speed_up(results, "bn", share)
+            assert (np.exp(found.mean), found.n) == (pytest.approx(4, rel=0.01), 5)
+            (steps, reached) = results.to_target("plain", {0: share * whole})[0]
+            assert reached and steps == pytest.approx(500 + 500 * (share * whole - 0.5) / 0.4)
 
 
 @pytest.mark.parametrize(
     "moved, verdict, ratio",
     [((4, 1), "reproduced", 4.0), ((1, 4), "contradicted", 0.25)],
 )
-def test_bn_14_compares_total_variations(moved, verdict, ratio):
-    found = judged("mnist", figure_1((5, 2), variation=moved), "BN-14")
+def test_bn_14_compares_drifts(moved, verdict, ratio):
+    found = judged("mnist", figure_1((3, 2), moves=moved), "BN-14")
     assert (found.verdict, found.unit) == (verdict, "ratio")
     assert found.effect == pytest.approx(ratio, rel=1e-6)
+    assert "total variation, which depends on the unit: median" in found.detail
 
 
-def test_total_variation_is_the_length_of_the_way():
-    results = Results(figure_1((5, 2), variation=(6, 1)), plan("mnist").ids(), SETTING)
-    found = bn_mnist.variation(results, "plain", 0)
-    np.testing.assert_allclose(found["median"], [6] * 4)
-    np.testing.assert_allclose(found["spread"], [6] * 4)  # 2 + m: 2, 5, 2
-    np.testing.assert_allclose(found["spread relative"], [3] * 4)
+def test_drift_is_counted_in_spreads_whatever_the_unit():
+    drifts, variations = [], []
+    for unit in (1, 10):
+        lines = figure_1((3, 2), moves=(1.5, 1))
+        for one in lines:
+            for record in one["history"]:
+                record["some_inputs"] = (unit * np.array(record["some_inputs"])).tolist()
+        results = Results(lines, plan("mnist").ids(), SETTING)
+        drifts.append(bn_mnist.drift(results, "plain", 0))
+        variations.append(bn_mnist.variation(results, "plain", 0))
+    for found in drifts:
+        np.testing.assert_allclose(found["median"], [3] * 4)  # 1.5 there, 1.5 back
+        np.testing.assert_allclose(found["spread"], [3] * 4)
+    spread = 2 * (2 * np.exp(1.5) - 2)
+    np.testing.assert_allclose(variations[0]["spread"], [spread] * 4)
+    np.testing.assert_allclose(variations[1]["spread"], [10 * spread] * 4)
+
+
+def test_inputs_that_are_the_same_for_all_images_drift_finitely():
+    lines = figure_1((3, 2))
+    for one in lines:
+        one["history"][0]["some_inputs"] = [[0.0] * 4] * 3
+    results = Results(lines, plan("mnist").ids(), SETTING)
+    assert all(np.isfinite(v).all() for v in bn_mnist.drift(results, "plain", 0).values())
+
+
+@pytest.mark.parametrize(
+    "points, verdict", [(2, "reproduced"), (0, "no effect"), (-2, "contradicted")]
+)
+def test_what_scale_and_shift_are_for(points, verdict):
+    lines = figure_1((3, 2))
+    for one in lines:
+        if one["variant"] == "bn fixed":
+            one["final"]["test_accuracy"] -= points / 100 + wobble(one["seed"]) / 10
+    found = judged("mnist", lines, "BN-3 in training")
+    assert (found.verdict, found.unit) == (verdict, "points")
+    assert found.effect == pytest.approx(points, abs=0.1)
 
 
 def test_figure_1_has_the_paper_s_panels():
-    report = build_report(plan("mnist"), Results(figure_1((5, 2)), plan("mnist").ids(), SETTING))
+    report = build_report(plan("mnist"), Results(figure_1((3, 2)), plan("mnist").ids(), SETTING))
     assert [title[:3] for title in report.charts] == ["(a)", "(b)", "(c)", "all"]
     for title in list(report.charts)[1:3]:
         assert list(report.charts[title].series) == ["15th percentile", "median", "85th percentile"]
@@ -202,26 +303,29 @@ def depths(trains, bn_trains=DEPTHS):
 
 
 @pytest.mark.parametrize(
-    "trains, bn_trains, verdict",
+    "trains, bn_trains, verdict, share",
     [
-        ((3, 6), DEPTHS, "reproduced"),
-        (DEPTHS, DEPTHS, "inconclusive"),  # no finite list contradicts that there is one
-        ((3, 6), (3, 6), "inconclusive"),
+        (DEPTHS[:2], DEPTHS, "reproduced", 1),
+        (DEPTHS, DEPTHS, "inconclusive", 0),  # no finite list contradicts that there is one
+        (DEPTHS[:2], DEPTHS[:2], "inconclusive", 1),  # neither trains
     ],
 )
-def test_bn_19_wants_a_depth_at_which_no_cell_trains(trains, bn_trains, verdict):
-    found = judged("sigmoid", depths(trains, bn_trains), "BN-19")
-    assert (found.verdict, found.n) == (verdict, 5)
+def test_bn_19_wants_a_depth_at_which_no_cell_trains(trains, bn_trains, verdict, share):
+    found = judged("sigmoid", depths(trains, bn_trains), "BN-19 in MLPs")
+    assert (found.verdict, found.n, found.effect) == (verdict, 5, share)
+    p = hypergeom.sf(4, 10, 5, 5) if verdict == "reproduced" else 1  # 5 of 5 against 0 of 5
+    assert found.p == pytest.approx(min(1, len(DEPTHS) * p))
 
 
 def test_bn_19_one_seed_of_one_cell_is_enough_to_train():
-    lines = depths((3, 6, 9))
-    assert judged("sigmoid", lines, "BN-19").verdict == "reproduced"
-    one = next(x for x in lines if x["variant"] == bn_sigmoid.cells(12)[0])
+    lines = depths(DEPTHS[:-1])
+    assert judged("sigmoid", lines, "BN-19 in MLPs").verdict == "reproduced"
+    one = next(x for x in lines if x["variant"] == bn_sigmoid.cells(DEPTHS[-1])[0])
     one["final"]["test_accuracy"] = 0.3
-    found = judged("sigmoid", lines, "BN-19")
-    assert found.verdict == "inconclusive"
-    assert "no such depth up to 12 layers was found" in found.detail
+    found = judged("sigmoid", lines, "BN-19 in MLPs")
+    assert found.verdict == "inconclusive" and found.effect == pytest.approx(0.8)
+    assert f"no such depth up to {DEPTHS[-1]} layers was found" in found.detail
+    assert f"{DEPTHS[-1]}: with BN 0 of 5, without 4 ({one['variant']})" in found.detail
 
 
 def test_without_bn_every_depth_gets_the_whole_grid():

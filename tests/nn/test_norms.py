@@ -14,7 +14,7 @@ from vggbn.nn.batch_norm import batch_norm
 from vggbn.nn.norms import NORMS
 
 # Their gradient is, on purpose, not the derivative of what they compute.
-NOT_THE_DERIVATIVE = ("batch_detached", "batch_moving", "batch_renorm")
+NOT_THE_DERIVATIVE = ("batch_fixed", "batch_detached", "batch_moving", "batch_renorm")
 
 
 @pytest.fixture(params=NORMS)
@@ -153,6 +153,15 @@ def test_no_norm_is_the_identity():
     y, new = NORMS["none"].apply(X, {}, {}, train=True, decay=0.5)
     assert y is X
     assert new == {}
+
+
+def test_the_fixed_norm_is_bn_whose_scale_and_shift_get_no_gradient():
+    params, stats = _variables(NORMS["batch"], 4)
+    (y, new), (dx, d_params) = _compiled(NORMS["batch_fixed"], X, params, stats)
+    (wanted, moved), (d_wanted, d_trained) = _compiled(NORMS["batch"], X, params, stats)
+    assert_close((y, new, dx), (wanted, moved, d_wanted), 1e-6)
+    assert all(np.abs(leaf).min() > 0 for leaf in jax.tree.leaves(d_trained))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(d_params))
 
 
 # --- statistics that are constants to the gradient -----------------------------------------------

@@ -25,6 +25,7 @@ from vggbn.models.net import Targets
 
 IMAGES = 500
 PERCENTILES = (15, 50, 85)  # BN Figure 1(b, c)
+UNITS = 20  # of which a record of many seeds keeps percentiles
 JACOBIANS = 50  # images whose Jacobians are decomposed
 EDGES = np.linspace(-4, 4, 25)  # of a histogram of standardised values
 
@@ -34,10 +35,17 @@ def inputs(trained: Trained, split: AnySplit) -> list[list[float]]:
 
     Over images and places (BN 4.1).
     """
-    heard = _heard(trained, split)
-    x = [x for (_, what), x in heard.items() if what == "input"][-1]
-    found = np.percentile(x.reshape(-1, x.shape[-1]), PERCENTILES, axis=0)
+    found = np.percentile(_last_inputs(trained, split), PERCENTILES, axis=0)
     return [[_short(value) for value in units] for units in found]
+
+
+def some_inputs(trained: Trained, split: AnySplit) -> list[list[float]]:
+    """`inputs` of the first UNITS units, as good a sample as any: all start alike.
+
+    To seven digits: where the percentiles lie close together, four would make them jump.
+    """
+    found = np.percentile(_last_inputs(trained, split)[:, :UNITS], PERCENTILES, axis=0)
+    return [[float(f"{value:.7g}") for value in units] for units in found]
 
 
 def weights(trained: Trained, split: AnySplit) -> dict[str, dict[str, float]]:
@@ -149,11 +157,19 @@ SLOPES: dict[str, Callable] = {
 WATCHES: dict[str, Callable | None] = {
     "none": None,
     "inputs": inputs,
+    "some_inputs": some_inputs,
     "weights": weights,
     "jacobians": jacobians,
     "gradients": gradients,
     "gaussianity": gaussianity,
 }
+
+
+def _last_inputs(trained: Trained, split: AnySplit):
+    """[images and places, units] of the inputs to the last hidden non-linearity."""
+    heard = _heard(trained, split)
+    x = [x for (_, what), x in heard.items() if what == "input"][-1]
+    return x.reshape(-1, x.shape[-1])
 
 
 def _heard(trained: Trained, split: AnySplit):

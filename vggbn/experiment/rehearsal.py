@@ -232,6 +232,7 @@ def _gaussianity(rng: np.random.Generator) -> _Layers:
 # As evaluate/watch.py makes them.
 WATCHED: dict[str, Callable[[np.random.Generator], Any]] = {
     "inputs": _inputs,
+    "some_inputs": _inputs,
     "weights": _weights,
     "jacobians": _jacobians,
     "gradients": _gradients,
