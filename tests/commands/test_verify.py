@@ -102,6 +102,12 @@ def test_what_is_a_test_is_tested(code, status, tmp_path, monkeypatch, capfd):
     assert f"1 {'passed' if status == 0 else 'failed'}" in capfd.readouterr().out
 
 
+def test_a_test_that_is_not_there_is_no_failure(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(verify, "find", lambda name: "test_it.py::test_that")
+    monkeypatch.setattr(verify, "ROOT", tmp_path)
+    assert ended("X-1") == 2 and "test_it.py::test_that could not be run" in capfd.readouterr().err
+
+
 def test_a_test_needs_pytest(monkeypatch, capsys):
     monkeypatch.setattr(verify, "find_spec", lambda name: None)
     assert ended("BN-1") == 2 and "make install-dev" in capsys.readouterr().err
