@@ -17,9 +17,9 @@ from vggbn.claims.results import Results
 from vggbn.claims.stats import verdict
 from vggbn.commands.experiment import main
 from vggbn.evaluate.watch import EDGES
-from vggbn.experiment.design import Claim, Effect, Experiment, Size, Sweep, Tuned, Verdict
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.gate import FOR_ANY_NET
-from vggbn.experiment.judges import gap_effects, judge_gaps, verdict_interval
+from vggbn.experiment.judges import judge_gaps, verdict_interval
 from vggbn.experiment.plan import edited
 from vggbn.report import Chart, Table
 from vggbn.training.recipe import Recipe
@@ -65,7 +65,6 @@ def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
 
 PRIMARY = "cifar10"
 MARGIN = 1.0  # points
-PLACEMENTS = [("before", "behind")]
 
 
 def shapes(results: Results, arm: str, seed: int) -> dict[str, dict[str, dict[str, float]]]:
@@ -81,21 +80,16 @@ def closer(results: Results, arm: str, seed: int, measure: str = "negentropy") -
     return sum(both["sum"][measure] < both["u"][measure] for both in layers) / len(layers)
 
 
-def effects_bn_27(results: Results) -> list[Effect]:
-    above = {s: closer(results, "before", s) - 0.5 for s in results.seeds("before")}
-    return [Effect("before", above, "share of layers above one half")]
-
-
 def judge_bn_27(results: Results) -> Verdict:
-    (effect,) = effects_bn_27(results)
-    interval = verdict_interval(effect.values)
+    seeds = results.seeds("before")
+    interval = verdict_interval([closer(results, "before", s) - 0.5 for s in seeds])
     outcome = verdict(interval, margin=None)
     texts = []
     for arm in ("before", "behind", "no BN"):
         shares = [closer(results, arm, s) for s in results.seeds(arm)]
         texts.append(f"{arm} {100 * sum(shares) / len(shares):.0f} %")
     detail = "layers whose Wu + b has less negentropy than u: " + ", ".join(texts)
-    return Verdict(outcome, interval, effect.unit, detail)
+    return Verdict(outcome, interval, "share of layers above one half", detail)
 
 
 CLAIMS = (
@@ -110,7 +104,6 @@ CLAIMS = (
         primary=PRIMARY,
         judge=judge_bn_27,
         gate=FOR_ANY_NET,
-        effects=effects_bn_27,
     ),
     Claim(
         id="BN-27 accuracy",
@@ -118,8 +111,7 @@ CLAIMS = (
         criterion=f"Final test accuracy: paired gap above 0; no effect inside ±{MARGIN:g} point.",
         paper="an argument (no figure)",
         primary=PRIMARY,
-        judge=judge_gaps(PLACEMENTS, ("before", "behind"), margin=MARGIN),
-        effects=gap_effects(PLACEMENTS),
+        judge=judge_gaps([("before", "behind")], ("before", "behind"), margin=MARGIN),
     ),
 )
 

@@ -37,7 +37,7 @@ def test_a_claim_is_found_by_its_name_in_any_case():
     assert verify.find("BN-1") == ledger.TESTS["BN-1"]
     exact = verify.find("bn-4")
     assert isinstance(exact, ExactClaim) and exact.id == "BN-4"
-    for name in ("BN-15", "BN-15 fewer", "BN-27"):
+    for name in ("BN-15", "BN-15 fewer", "BN-26"):
         found = verify.find(name)
         assert isinstance(found, tuple)
         assert found[0].id == name and found[0] in found[1].claims
@@ -100,6 +100,12 @@ def test_what_is_a_test_is_tested(code, status, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(verify, "ROOT", tmp_path)
     assert ended("X-1") == status
     assert f"1 {'passed' if status == 0 else 'failed'}" in capfd.readouterr().out
+
+
+def test_a_test_that_is_not_there_is_no_failure(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(verify, "find", lambda name: "test_it.py::test_that")
+    monkeypatch.setattr(verify, "ROOT", tmp_path)
+    assert ended("X-1") == 2 and "test_it.py::test_that could not be run" in capfd.readouterr().err
 
 
 def test_a_test_needs_pytest(monkeypatch, capsys):

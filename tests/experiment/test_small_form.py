@@ -9,12 +9,11 @@ import pytest
 from scipy.stats import t
 
 from tests.support.result_lines import SETTING, line
-from vggbn.claims.stats import verdict
 from vggbn.errors import UserError
 from vggbn.experiment import verified
-from vggbn.experiment.design import Claim, Effect, Experiment, Size, Verdict
+from vggbn.experiment.design import Claim, Effect, Experiment, Size
 from vggbn.experiment.gate import FOR_ANY_NET, TRAINED_NETS
-from vggbn.experiment.judges import gap_effects, verdict_interval
+from vggbn.experiment.judges import gap
 from vggbn.experiment.ledger import experiments
 from vggbn.experiment.plan import FRESH, make_plan
 from vggbn.experiment.rehearsal import make_up
@@ -25,6 +24,7 @@ from vggbn.experiment.small_form import (
     read_reference,
     small_form,
 )
+from vggbn.experiment.views import view
 from vggbn.runs import run as runs
 from vggbn.training.recipe import Recipe
 
@@ -82,18 +82,16 @@ def test_it_trains_in_minutes_whatever_the_machine(claim):
 
 # --- one of our own ------------------------------------------------------------------------------
 
-PAIRS = [("bn", "plain")]
+
+def effects_of(better, worse):
+    def effects(results) -> list[Effect]:
+        gaps = zip(results.seeds(better, worse), gap(results, better, worse), strict=True)
+        return [Effect("gap", dict(gaps))]
+
+    return effects
 
 
-def judge(results) -> Verdict:
-    (effect,) = gap_effects(PAIRS)(results)
-    interval = verdict_interval(effect.values)
-    return Verdict(verdict(interval, margin=None), interval, "points")
-
-
-CLAIM = Claim(
-    id="X-1", sentence="s", criterion="c", judge=judge, effects=gap_effects(PAIRS), gate=FOR_ANY_NET
-)
+CLAIM = Claim(id="X-1", sentence="s", effects=effects_of("bn", "plain"), gate=FOR_ANY_NET)
 OF = Experiment(
     name="short",
     title="Short",
@@ -126,6 +124,16 @@ def write(form, *, seeds=REFERENCE_SEEDS, arms=None, tests=None, code=None, **ed
     form.reference_path.write_text("".join(json.dumps(each) + "\n" for each in lines))
 
 
+def test_the_views_of_its_nets_are_left_out(tmp_path):
+    of = replace(OF, views=lambda variants: {"whole bn": view("bn", 8)})
+    form = small_form(CLAIM, of, tmp_path)
+    wanted = form.plan.of_lines([], SETTING).missing([0])
+    assert wanted == [(arm, 0) for arm in form.plan.variants]
+    asks = replace(CLAIM, effects=effects_of("whole bn", "plain"))
+    with pytest.raises(AssertionError, match="X-1 asks for views"):
+        small_form(asks, of, tmp_path)
+
+
 @pytest.fixture
 def form(tmp_path):
     return small_form(CLAIM, OF, tmp_path)
@@ -141,7 +149,7 @@ def test_a_claim_without_one_says_so():
     without = replace(CLAIM, effects=None)
     with pytest.raises(UserError, match=r"X-1 has no small form .* experiments.short --size full"):
         small_form(without, OF)
-    lost = replace(without, judge=None, not_tested="the protocol cannot.")
+    lost = replace(without, not_tested="the protocol cannot.")
     with pytest.raises(UserError, match="X-1 is not tested: the protocol cannot"):
         small_form(lost, OF)
 

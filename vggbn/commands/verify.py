@@ -117,11 +117,14 @@ def compute(claim: ExactClaim) -> int:
 
 
 def run_test(where: str) -> int:
-    """Run the one test that is the claim: 0 if it passes, else 1."""
+    """Run the one test that is the claim: 0 if it passes, 1 if not. UserError: it cannot be run."""
     if find_spec("pytest") is None:
         raise UserError(f"{where} needs pytest, which is not installed: `make install-dev`.")
     command = [sys.executable, "-m", "pytest", "-q", where]
-    return 0 if subprocess.run(command, cwd=ROOT, check=False).returncode == 0 else 1
+    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if status not in (0, 1):
+        raise UserError(f"{where} could not be run: pytest says above why.")
+    return status
 
 
 # --- with new seeds ------------------------------------------------------------------------------
@@ -135,7 +138,8 @@ def check(args: argparse.Namespace, form: SmallForm) -> int:
     print(f"{claim.id}: {claim.sentence}")
     print(f"trained: {', '.join(form.arms)} of {form.plan.experiment.name}, size {SIZE}")
     numbers = " ".join(map(str, seeds))
-    print(f"new seeds: {numbers} (again: python -m vggbn verify {claim.id} --repeat {numbers})")
+    again = f"python -m vggbn verify {claim.id} --repeat {numbers}"
+    print(f"new seeds: {numbers} (again: {again})", flush=True)
     lines: list[Line] = []
     train(args, form, [(arm, seed) for seed in seeds for arm in form.arms], lines.append)
     new = form.plan.of_lines(lines, lines[-1]["setting"])

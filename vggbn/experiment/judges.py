@@ -13,7 +13,7 @@ from vggbn.claims.looks import LEVEL
 from vggbn.claims.parts import Part, part_level, whole
 from vggbn.claims.results import MissingRuns, Results
 from vggbn.claims.stats import Interval, fisher, interval_p, paired_interval, verdict, wilson
-from vggbn.experiment.design import Effect, Verdict
+from vggbn.experiment.design import Verdict
 from vggbn.experiment.gate import untrained
 from vggbn.experiment.views import correct
 from vggbn.report import Table
@@ -83,18 +83,6 @@ def gap(
     seeds = results.seeds(better, worse) if seeds is None else seeds
     a, b = (results.final(name) for name in (better, worse))
     return [100 * (a[seed] - b[seed]) for seed in seeds]
-
-
-def gap_effects(pairs: Sequence[tuple[str, str]]) -> Callable[[Results], list[Effect]]:
-    """The effects of "each first arm is better than its second": each pair is a part."""
-
-    def effects(results: Results) -> list[Effect]:
-        return [
-            Effect(f"{a} − {b}", dict(zip(results.seeds(a, b), gap(results, a, b), strict=True)))
-            for a, b in pairs
-        ]
-
-    return effects
 
 
 def verdict_interval(differences: ArrayLike, parts: int = 1) -> Interval:
@@ -168,10 +156,10 @@ def judge_gaps(
             raise MissingRuns("none of its arms is in this plan")
         results.asked.update(trained)
         parts = []
-        for effect in gap_effects(pairs)(results):
-            interval = verdict_interval(effect.values, len(pairs))
+        for a, b in pairs:
+            interval = verdict_interval(gap(results, a, b), len(pairs))
             found = verdict(interval, margin=margin, equivalence=equal)
-            parts.append(Part(effect.name, interval, found))
+            parts.append(Part(f"{a} − {b}", interval, found))
         return verdict_on(parts)
 
     return judge

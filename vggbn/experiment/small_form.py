@@ -66,8 +66,10 @@ def small_form(claim: Claim, experiment: Experiment, folder: Path = PUBLISHED) -
     seen = make_up(whole).for_verdict()
     claim.effects(seen)
     arms = tuple(arm for arm in whole.variants if arm in seen.asked)
+    assert len(arms) == len(seen.asked), f"{claim.id} asks for views, which are not trained here"
     only = [arm for arm in whole.variants if arm in arms or arm == whole.baseline]
-    return SmallForm(claim, make_plan(experiment, SIZE, out=folder, only=only), arms)
+    plan = make_plan(experiment, SIZE, out=folder, only=only)
+    return SmallForm(claim, plan._replace(views={}), arms)
 
 
 def read_reference(form: SmallForm) -> Results:
