@@ -24,8 +24,8 @@ from vggbn.training.recipe import Recipe
 DEPTHS = (16, 24, 32)
 RATES = (0.01, 0.03, 0.1)
 STARTS = {"Glorot": 1.0, "Glorot ×4": 4.0}
-# With BN: what the sweep chose for the deepest net on MNIST (sweep.json beside the results), for all
-# depths and data; at each of the seven rates that it tried both seeds trained.
+# With BN: what the sweep chose for the deepest net on MNIST (sweep.json beside the results), for
+# all depths and data; at each of the seven rates that it tried both seeds trained.
 FULL = Tuned({"lr": 0.003125})
 
 BASE = Recipe(
