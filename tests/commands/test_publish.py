@@ -24,7 +24,7 @@ FILES = sorted(PUBLISHED.glob("*/*/results.jsonl"))
 @pytest.fixture
 def copy(tmp_path):
     """One file of the published results with what lies beside it, to be damaged."""
-    return copied(PUBLISHED / "bn_mnist" / "full-fashion_mnist", tmp_path / "results")
+    return copied(PUBLISHED / "bn_mnist" / "full-mnist", tmp_path / "results")
 
 
 def copied(folder, results):

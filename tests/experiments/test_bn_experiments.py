@@ -112,8 +112,8 @@ def test_the_arms_differ_in_bn_its_rate_and_whether_it_is_trained():
 @pytest.mark.parametrize(
     "name, size, arms",
     [
-        *(("mnist", size, ARMS_OF_FIGURE_1) for size in ("small", "full", "full-fashion_mnist")),
-        *(("sigmoid", size, {"base": "BN, 32 layers"}) for size in ("full", "full-fashion_mnist")),
+        *(("mnist", size, ARMS_OF_FIGURE_1) for size in ("full", "full-fashion_mnist")),
+        ("sigmoid", "full", {"base": "BN, 32 layers"}),
     ],
 )
 def test_the_rates_are_those_the_sweep_chose(name, size, arms):
@@ -127,7 +127,9 @@ def test_the_rates_are_those_the_sweep_chose(name, size, arms):
     assert {arm: record["best"][searched][0] for arm, searched in arms.items()} == {
         arm: edits["lr"] for arm, edits in tuned.items()
     }
-    assert record["accuracy"].keys() == experiment.sweep.arms.keys() and not edge_rates(record)
+    assert record["accuracy"].keys() == experiment.sweep.arms.keys()
+    if found.base.data == bn_mnist.PRIMARY:  # elsewhere the gate refuses what was chosen at an edge
+        assert not edge_rates(record)
     if found.size.finalists:
         assert record["finals"]["steps"] == found.base.steps
     if name == "mnist" and found.size.finalists:  # what the net without BN reached
@@ -218,7 +220,7 @@ def test_speed_is_to_a_share_of_what_the_net_without_bn_reaches():
     for target, whole in ((None, 0.9), (0.95 * 0.8, 0.8)):
         results = Results(lines, ids, SETTING, target=target)
         for share in (0.95, 0.9):
-            found = bn_mnist.speed_up(results, "bn", share)
+            found = bn_mnist.speed_up(results, "bn", share, parts=4)
             assert (np.exp(found.mean), found.n) == (pytest.approx(4, rel=0.01), 5)
             (steps, reached) = results.to_target("plain", {0: share * whole})[0]
             assert reached and steps == pytest.approx(500 + 500 * (share * whole - 0.5) / 0.4)
