@@ -12,7 +12,7 @@ from __future__ import annotations
 from vggbn.claims.results import Results
 from vggbn.claims.stats import paired_interval, verdict
 from vggbn.commands.experiment import main
-from vggbn.experiment.design import Claim, Effect, Experiment, Size, Sweep, Tuned, Verdict
+from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.gate import FOR_FITTED_NETS
 from vggbn.experiment.judges import verdict_interval
 from vggbn.experiment.plan import edited
@@ -54,24 +54,15 @@ PRIMARY = "cifar10"
 MARGIN = 0.5  # points
 
 
-def gain(results: Results, arm: str, seed: int) -> float:
-    """Of fresh batches over fixed ones, in points."""
-    return 100 * (results.final(f"{arm} fresh")[seed] - results.final(f"{arm} fixed")[seed])
-
-
-def effects_bn_23(results: Results) -> list[Effect]:
-    seeds = results.seeds("plain fixed", "plain fresh", "bn fixed", "bn fresh")
-    more = {seed: gain(results, "bn", seed) - gain(results, "plain", seed) for seed in seeds}
-    return [Effect("gain of fresh batches with BN less that without", more)]
-
-
 def judge_bn_23(results: Results) -> Verdict:
-    (effect,) = effects_bn_23(results)
-    interval = verdict_interval(effect.values)
-    each = {
-        arm: paired_interval([gain(results, arm, seed) for seed in effect.by_seed])
-        for arm in ("bn", "plain")
-    }
+    seeds = results.seeds("plain fixed", "plain fresh", "bn fixed", "bn fresh")
+    final = {arm: results.final(arm) for arm in results.variants}
+
+    def gain(arm: str, seed: int) -> float:
+        return 100 * (final[f"{arm} fresh"][seed] - final[f"{arm} fixed"][seed])
+
+    interval = verdict_interval([gain("bn", s) - gain("plain", s) for s in seeds])
+    each = {arm: paired_interval([gain(arm, s) for s in seeds]) for arm in ("bn", "plain")}
     texts = [f"{arm} {i.mean:+.2f} [{i.low:+.2f}, {i.high:+.2f}]" for arm, i in each.items()]
     found = verdict(interval, margin=MARGIN)
     return Verdict(found, interval, "points", "gain of fresh batches: " + ", ".join(texts))
@@ -89,7 +80,6 @@ CLAIMS = (
         primary=PRIMARY,
         judge=judge_bn_23,
         gate=FOR_FITTED_NETS,
-        effects=effects_bn_23,
     ),
 )
 

@@ -54,7 +54,7 @@ def test_a_claim_is_found_by_its_name_in_any_case():
         (["BN-31"], "BN-31 is not attempted: needs ImageNet"),
         (["G-3"], "G-3 cannot be verified: no experiment"),
         (["I-4"], "I-4 cannot be verified"),
-        ([], "say which claim"),
+        ([], "say which claim: BN-15, BN-15 fewer, BN-16, "),
         (["BN-15", "--seeds", "0"], "--seeds must be 1 or more, not 0"),
         (["BN-15", "--jobs", "0"], "--jobs must be 1 or more, not 0"),
         (["BN-15", "--repeat", "5"], "above 1,000,000"),

@@ -104,6 +104,12 @@ def find(name: str) -> str | ExactClaim | tuple[Claim, Experiment]:
     raise UserError(f"{known} cannot be verified: no experiment and no test is about it yet.")
 
 
+def with_small_forms() -> list[str]:
+    """The claims that are checked with new seeds."""
+    trained = (each for each in ledger.experiments() if isinstance(each, Experiment))
+    return [claim.id for each in trained for claim in each.claims if claim.effects]
+
+
 # --- what needs no run ---------------------------------------------------------------------------
 
 
@@ -254,7 +260,8 @@ def record_of(
 def _refuse_flags(args: argparse.Namespace) -> None:
     """UserError for numbers that cannot be, and for flags that exclude one another."""
     if not args.claim:
-        raise UserError("say which claim: verify BN-16; `make claims` lists them.")
+        names = ", ".join(with_small_forms())
+        raise UserError(f"say which claim: {names} have a small form; `make claims` lists all.")
     if args.seeds < 1:
         raise UserError(f"--seeds must be 1 or more, not {args.seeds}.")
     if args.jobs is not None and args.jobs < 1:
