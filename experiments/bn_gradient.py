@@ -86,7 +86,9 @@ def toy(*, whole: bool) -> tuple[np.ndarray, np.ndarray]:
     import jax
     import jax.numpy as jnp
 
-    with jax.enable_x64(True):
+    from vggbn.machine.compiling import enable_x64
+
+    with enable_x64():
         rng = np.random.default_rng(0)
         u, target = (jnp.asarray(rng.normal(size=200) + shift) for shift in (0.0, 0.3))
 

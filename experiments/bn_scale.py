@@ -91,9 +91,10 @@ def identities(eps: float) -> dict[float, tuple[float, float, float]]:
     import jax
     import jax.numpy as jnp
 
+    from vggbn.machine.compiling import enable_x64
     from vggbn.nn.batch_norm import batch_norm, batch_norm_init
 
-    with jax.enable_x64(True):
+    with enable_x64():
         rng = np.random.default_rng(0)
         u, w, dy = (jnp.asarray(rng.normal(size=s)) for s in ((64, 20), (20, 10), (64, 10)))
         params, stats = batch_norm_init(10, jnp.float64)

@@ -9,6 +9,7 @@ import pytest
 from jax.test_util import check_grads
 
 from tests.nn.test_norm import algorithm_1, assert_close, excess
+from vggbn.machine.compiling import enable_x64
 from vggbn.nn import detached, whitening
 from vggbn.nn.batch_norm import batch_norm
 from vggbn.nn.norms import NORMS
@@ -112,7 +113,7 @@ def test_contract_finite(norm, case):
 @pytest.mark.parametrize("name", [name for name in NORMS if name not in NOT_THE_DERIVATIVE])
 def test_contract_gradients_equal_finite_differences(name):
     norm = NORMS[name]
-    with jax.enable_x64(True):
+    with enable_x64():
         params, stats = _variables(norm, 3, np.float64)
         x, dy = np.random.default_rng(72).normal(size=(2, 5, 2, 3))
 
@@ -294,7 +295,7 @@ def test_blocks_are_whitened_each_by_itself():
 
 
 def test_newton_s_iterations_go_towards_the_root(monkeypatch):
-    with jax.enable_x64(True):
+    with enable_x64():
         a = jnp.asarray(covariance(mixed(channels=4)))
         exact = whitening.inverse_root(a)
         distance = [float(jnp.abs(exact - jnp.eye(4)).max())]
@@ -305,7 +306,7 @@ def test_newton_s_iterations_go_towards_the_root(monkeypatch):
 
 
 def test_the_root_s_gradient_survives_equal_eigenvalues():
-    with jax.enable_x64(True):
+    with enable_x64():
         rng = np.random.default_rng(5)
         weights = rng.normal(size=(4, 4))
 
