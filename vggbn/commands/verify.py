@@ -1,4 +1,4 @@
-"""Check a claim with seeds of your own: do they say what its committed reference says?
+"""Check a claim with seeds of your own against its committed reference.
 
     python -m vggbn verify BN-16
 
