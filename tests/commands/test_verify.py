@@ -71,7 +71,9 @@ def test_what_cannot_be_verified_is_a_sentence_and_status_2(argv, words, capsys)
 
 
 def test_make_needs_a_claim():
-    done = subprocess.run(["make", "verify"], cwd=ROOT, capture_output=True, text=True, check=False)
+    # Without it a make inside `make test` first prints which directory it enters.
+    command = ["make", "--no-print-directory", "verify"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("Say which claim: make verify CLAIM=BN-16")
 
