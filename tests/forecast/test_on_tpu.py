@@ -184,6 +184,15 @@ def test_what_fits_is_described(planned):
     )
 
 
+def test_room_is_not_foretold_beyond_what_is_in_proportion(planned):
+    _, out = planned(tpu.Steps(FITS._replace(size=10**6), FITS, None), "--on", "tpu:v5e:2x2")
+    assert "room                 for a batch of 1,024 at least" in out
+    _, out = planned(tpu.Steps(FITS._replace(size=15 * 10**9), FITS, None), "--on", "tpu:v5e:2x2")
+    assert "room                 for a batch of 136 at least" in out
+    _, out = planned(tpu.Steps(FITS._replace(size=16 * 10**9), FITS, None), "--on", "tpu:v5e:2x2")
+    assert "room" not in out
+
+
 def test_a_batch_that_does_not_fit_is_told_the_largest_that_would(planned):
     status, out = planned(tpu.Steps(NEEDS, None, Bounds(96, 104)), "--on", "tpu:v5e:2x2")
     assert status == 1 and "All of it fits" not in out

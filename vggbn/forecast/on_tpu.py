@@ -22,6 +22,9 @@ from vggbn.machine import environment
 from vggbn.runs import run as runs
 from vggbn.training.recipe import Recipe, Static
 
+# Beyond it memory need not grow in proportion: what is small enough lies on the processor itself.
+MOST = 8
+
 
 class Forecast(NamedTuple):
     """The plan as text, and whether all of it fits."""
@@ -148,11 +151,12 @@ def _needs(program: Program) -> str:
 def _room(fixed: Static, training: Program, there: topology.Slice) -> list[str]:
     """How far the batch could grow at least: in proportion, though a part is the weights'."""
     unit = smallest_batch(fixed, there.devices)
-    most = int(fixed.batch * there.capacity / training.size) // unit * unit
-    if most <= fixed.batch:
+    times = min(there.capacity / training.size, MOST)
+    largest = int(fixed.batch * times) // unit * unit
+    if largest <= fixed.batch:
         return []
     return [
-        f"  room                 for a batch of {most:,} at least, in proportion (not compiled)"
+        f"  room                 for a batch of {largest:,} at least, in proportion; not compiled"
     ]
 
 
