@@ -45,7 +45,7 @@ endif
 endif
 
 .PHONY: help install install-dev test test-slow test-oldest lint format claims verify report \
-	bench data constraints clean
+	bench tpu-check data constraints clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -113,6 +113,9 @@ report: install  ## write RESULTS.md and docs/results anew from the committed re
 bench: install  ## training steps: this suite, stock Flax and, where installed, PyTorch
 	@$(PY) -m benchmarks.bench $(ARGS)
 	@$(PY) -m benchmarks.table
+
+tpu-check: $(VENV)/.installed-tpu  ## compile the nets for TPUs, with none here (ARGS="--small": two of them)
+	@$(PY) -m benchmarks.tpu_check $(ARGS)
 
 data:  ## prepare a TFDS set once: make data DATASET=cifar10 [DATA_DIR=...]
 	@if [ -z "$(DATASET)" ]; then \

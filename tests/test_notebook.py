@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
+import tomllib
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,6 +39,16 @@ def test_cells_have_names_and_keep_them():
     ids = [cell.id for cell in NOTEBOOK.cells]
     assert len(set(ids)) == len(ids)
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", name) for name in ids), ids
+
+
+def test_the_badges_open_the_notebook_where_the_project_is_published():
+    """As pyproject.toml names the place; until it does, by the names that stand for one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    home = project.get("urls", {}).get("Repository", "https://github.com/OWNER/NAME")
+    place = home.removeprefix("https://github.com/").rstrip("/")
+    link = f"(https://colab.research.google.com/github/{place}/blob/main/notebooks/{PATH.name})"
+    for text in (NOTEBOOK.cells[0].source, (ROOT / "README.md").read_text(encoding="utf-8")):
+        assert re.findall(r"!\[Open in Colab\]\(.*?\)\](\(.*?\))", text) == [link]
 
 
 @pytest.mark.parametrize("name", CODE)
@@ -158,6 +169,21 @@ def test_another_device_than_expected_ends_the_cell(expect, monkeypatch, capsys)
     assert "platform: cpu" in capsys.readouterr().out
 
 
+def test_tpus_get_the_compiler_that_goes_with_this_jax(pip, monkeypatch):
+    folder, asked = pip(), []
+    names = install() | {"SIZE": "small", "experiment": lambda *flags: asked.append(flags)}
+    cell = CODE["tpu"]
+    assert 'SLICE = ""' in cell
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "libtpu" else find(name, *a)
+    )
+    exec(cell.replace('SLICE = ""', 'SLICE = "tpu:v5e:1x1"'), names)
+    assert (folder / "asked").read_text().split()[6:] == ["jax[tpu]"]
+    assert f"jax=={importlib.metadata.version('jax')}" in (folder / "held").read_text().split()
+    assert asked[0][-3:] == ("--dry-run", "--on", "tpu:v5e:1x1")
+
+
 # --- top to bottom -------------------------------------------------------------------------------
 
 
@@ -236,7 +262,7 @@ def test_it_runs_from_top_to_bottom(at_home, tmp_path):
     assert "<h2>Verdicts</h2>" in verdicts and all(f"BN-{n}" in verdicts for n in (15, 16, 17))
     assert curves.count('role="img"') >= 4 and "learning rate with BN" in curves
     assert "Final test accuracy" in curves and "--s0" in curves
-    assert "nothing to do" in text["own-data"]
+    assert "nothing to do" in text["own-data"] and "nothing to do" in text["tpu"]
     assert Path(text["download"].strip()).is_file()
     assert importlib.metadata.version("jax") == jax
     assert files_of_the_checkout() == before

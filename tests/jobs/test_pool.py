@@ -285,18 +285,26 @@ def test_a_result_that_cannot_travel_is_a_failure(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("platforms", "installed", "expected"),
+    ("platforms", "installed", "vendors", "expected"),
     [
-        ("cpu", ["libtpu"], False),
-        ("cuda,cpu", [], True),
-        ("", [], False),
-        ("", ["libtpu"], True),
-        ("", ["jax_plugins"], True),
+        ("cpu", ["libtpu"], ["0x1ae0"], False),
+        ("cuda,cpu", [], [], True),
+        ("", [], ["0x1ae0"], False),
+        ("", ["libtpu"], ["0x8086", "0x1ae0"], True),
+        ("", ["libtpu"], ["0x8086"], False),  # it is there to compile for TPUs elsewhere
+        ("", ["jax_plugins"], [], True),
     ],
 )
-def test_an_accelerator_is_seen_without_starting_jax(monkeypatch, platforms, installed, expected):
+def test_an_accelerator_is_seen_without_starting_jax(
+    monkeypatch, tmp_path, platforms, installed, vendors, expected
+):
     monkeypatch.undo()
+    for i, vendor in enumerate(vendors):
+        device = tmp_path / f"0000:00:{i:02}.0"
+        device.mkdir()
+        (device / "vendor").write_text(f"{vendor}\n")
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
     monkeypatch.setattr(environment, "find_spec", lambda name: name in installed)
+    monkeypatch.setattr(environment, "PCI", tmp_path)
     assert environment.accelerated() is expected
     assert pool.default_workers() == (1 if expected else os.cpu_count())

@@ -23,6 +23,7 @@ from vggbn.experiment.plan import Plan, make_plan, size_names, variant_edits
 from vggbn.experiment.summary import build_report
 from vggbn.experiment.sweep import run_sweep
 from vggbn.forecast.dry_run import dry_run
+from vggbn.forecast.on_tpu import forecast
 from vggbn.identity.identity import changed
 from vggbn.jobs import cluster, here, pool, team
 from vggbn.machine import compiling, environment, mesh, provenance
@@ -61,12 +62,23 @@ def run(experiment: Experiment, argv: Sequence[str]) -> int:
     if args.input_workers < 0:
         raise UserError(f"--input-workers must be 0 or more, not {args.input_workers}.")
     store = runs.Store(args.out / "runs", args.data_dir, args.save_every, args.input_workers)
-    if args.dry_run:
-        print(dry_run(plan, store, args.devices))
-        return 0
+    if args.dry_run or args.on is not None:
+        return _forecast(args, plan, store)
     if args.distributed is not None:
         return _together(args, plan, store)
     return _carry_out(args, plan, store, _engine(args))
+
+
+def _forecast(args: argparse.Namespace, plan: Plan, store: runs.Store) -> int:
+    """Print what would be trained; 1 if it does not fit on the chips that --on names."""
+    if args.on is None:
+        print(dry_run(plan, store, args.devices))
+        return 0
+    if not args.dry_run or args.devices != 1:
+        raise UserError("--on goes with --dry-run, without --devices: it says how many.")
+    text, fits = forecast(plan, store, args.on)
+    print(text)
+    return 0 if fits else 1
 
 
 def _together(args: argparse.Namespace, plan: Plan, store: runs.Store) -> int:
@@ -209,6 +221,8 @@ def _add_instead(group: argparse._ArgumentGroup) -> None:
     add("--list", action="store_true", help="print variants and claims")
     add("--dry-run", action="store_true", help="count and compile what would be trained")
     add("--devices", type=int, default=1, help="with --dry-run: how many share a batch")
+    slices = "with --dry-run: compile for TPU chips that are not here, such as tpu:v5e:2x2"
+    add("--on", metavar="SLICE", help=slices)
 
 
 def listing(plan: Plan) -> str:

@@ -81,14 +81,14 @@ def outputs(trained: Trained, split: AnySplit) -> Outputs:
 
 def padded_batches(split: AnySplit) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(images, labels, mask) of so many rows each; rows outside the mask are padding."""
-    n, size = len(split), _size()
+    n, size = len(split), batch_size()
     batches = [range(start, min(start + size, n)) for start in range(0, n, size)]
     for rows, images_NHWC in _padded_images(split, batches, size):
         labels_N = np.pad(split.labels_N[rows.start : rows.stop], (0, size - len(rows)))
         yield images_NHWC, labels_N, np.arange(size) < len(rows)
 
 
-def _size() -> int:
+def batch_size() -> int:
     """BATCH, or the next number that the devices can share out evenly."""
     return -(-BATCH // mesh.devices()) * mesh.devices()
 
@@ -110,9 +110,10 @@ def _logits(net, variables, images_NHWC, mean_C, std):
     return build(net).apply(variables, x_NHWC, train=False)[0]
 
 
-@lru_cache
-def _sums(net: Net) -> Callable:
-    @compiling.jit
+def make_sums(net: Net) -> Callable:
+    """sums(variables, images, labels, mask, mean_C, std) -> [right, in top-5, loss, images] of a
+    batch, to be jitted."""
+
     def sums(variables, images_NHWC, labels_N, mask_N, mean_C, std):
         logits_NK = _logits(net, variables, images_NHWC, mean_C, std)
         ranks_N = finite_rank_N(logits_NK, labels_N)
@@ -122,6 +123,11 @@ def _sums(net: Net) -> Callable:
         return mesh.keep_replicated(found)
 
     return sums
+
+
+@lru_cache
+def _sums(net: Net) -> Callable:
+    return compiling.jit(make_sums(net))
 
 
 @lru_cache

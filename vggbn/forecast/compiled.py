@@ -23,7 +23,7 @@ from vggbn.machine import compiling, environment, mesh
 from vggbn.models import build
 from vggbn.training.batch import DeviceData
 from vggbn.training.recipe import Recipe, Static
-from vggbn.training.step import hyper_at, init_state, make_step
+from vggbn.training.step import Hyper, TrainState, hyper_at, init_state, make_step
 
 # Each all-reduce alone, as the partitioner made it, with the name of what is summed. And the
 # barriers that keep a step with `remat` from holding what it computes again: a CPU erases them.
@@ -139,32 +139,40 @@ def lower_step(recipe: Recipe, fixed: Static):
     The images are the batch alone: of a training set that a step takes its batches from, nothing
     is known here.
     """
+    state, key, hyper, batch = shapes_of_step(recipe, fixed)
+    step = jax.jit(make_step(fixed), donate_argnums=0)  # not the cached one: the forms are plain
+    return step.lower(state, key, batch, None, hyper)
+
+
+def shapes_of_step(recipe: Recipe, fixed: Static) -> tuple[TrainState, Any, Hyper, DeviceData]:
+    """A step's state, key, numbers and batch, as shapes with the devices that they lie on."""
     height, width, channels = fixed.net.image
     if fixed.window:
         height, width = recipe.source_side, round(LONGEST * recipe.source_side)
     data = DeviceData(
-        images_NHWC=_shared((fixed.batch, height, width, channels), jnp.uint8),
-        labels_N=_shared((fixed.batch,), jnp.int32),
-        mean_C=_everywhere((channels,), jnp.float32),
-        std=_everywhere((), jnp.float32),
-        pca_CC=_everywhere((channels, channels), jnp.float32),
-        sizes_N2=_shared((fixed.batch, 2), jnp.int32) if fixed.window else None,
+        images_NHWC=shared((fixed.batch, height, width, channels), jnp.uint8),
+        labels_N=shared((fixed.batch,), jnp.int32),
+        mean_C=everywhere((channels,), jnp.float32),
+        std=everywhere((), jnp.float32),
+        pca_CC=everywhere((channels, channels), jnp.float32),
+        sizes_N2=shared((fixed.batch, 2), jnp.int32) if fixed.window else None,
     )
     state = jax.eval_shape(lambda: init_state(recipe, fixed, 0))
     key = jax.eval_shape(lambda: jax.random.key(0, impl="rbg"))
     state, key, hyper = jax.tree.map(
-        lambda leaf: _everywhere(leaf.shape, leaf.dtype),
+        lambda leaf: everywhere(leaf.shape, leaf.dtype),
         (state, key, hyper_at(recipe, 0, [])),
     )
-    step = jax.jit(make_step(fixed), donate_argnums=0)  # not the cached one: the forms are plain
-    return step.lower(state, key, data, None, hyper)
+    return state, key, hyper, data
 
 
-def _shared(shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
+def shared(shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
+    """An array of a batch's examples, cut over all devices."""
     return jax.ShapeDtypeStruct(shape, dtype, sharding=mesh.by_example(len(shape)))
 
 
-def _everywhere(shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
+def everywhere(shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
+    """An array that lies on every device."""
     return jax.ShapeDtypeStruct(shape, dtype, sharding=mesh.everywhere())
 
 

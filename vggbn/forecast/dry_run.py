@@ -18,13 +18,15 @@ from vggbn.training.recipe import Recipe, Static, static
 
 
 class Facts(NamedTuple):
-    """Of a data set: images, classes, channels, whether mirroring keeps a label."""
+    """Of a data set: images, classes, channels, whether mirroring keeps a label; the height and
+    width that images are held at, where it was loaded into memory."""
 
     train: int
     validation: int
     classes: int
     channels: int
     flip: bool
+    held: tuple[int, int] | None = None
 
 
 # Sets that are too large to lie here when a run on them is planned.
@@ -40,21 +42,12 @@ def dry_run(plan: Plan, store: runs.Store, devices: int) -> str:
     if devices < 1:
         raise UserError(f"--devices must be 1 or more, not {devices}.")
     facts = facts_of(plan.base, store)
-    arms: Arms = {
-        arm: (each, _static(each, facts, devices))
-        for name, recipe in plan.variants.items()
-        for arm, each in _with_parents(name, recipe, plan.variants)
-    }
+    arms = arms_of(plan, facts, devices, "--devices")
     counts = {devices} if devices == 1 else {devices, GPUS}
     on = {count: _costs(arms, count) for count in counts}
-    lines = [
-        f"{plan.experiment.title}, --size {plan.size_name} on {plan.base.data}: "
-        f"{len(plan.variants)} variants × {len(plan.seeds)} seeds, {devices} device(s)",
-        f"{facts.train:,} training and {facts.validation:,} validation images, {facts.classes} "
-        "classes",
-    ]
+    lines = headline(plan, facts, f"{devices} device(s)")
     for name, (recipe, fixed) in arms.items():
-        key = _key(recipe, fixed)
+        key = program_of(recipe, fixed)
         costs = {count: found[key] for count, found in on.items() if key in found}
         lines += ["", *_describe(name, recipe, fixed, facts, costs[devices], devices)]
         if devices > 1:
@@ -62,6 +55,26 @@ def dry_run(plan: Plan, store: runs.Store, devices: int) -> str:
     if devices > 1:
         lines += ["", MODEL, *_figures(TPU_V5E), *_figures(H100_NODE)]
     return "\n".join(lines)
+
+
+def headline(plan: Plan, facts: Facts, where: str) -> list[str]:
+    """What is planned, and on which data."""
+    return [
+        f"{plan.experiment.title}, --size {plan.size_name} on {plan.base.data}: "
+        f"{len(plan.variants)} variants × {len(plan.seeds)} seeds, {where}",
+        f"{facts.train:,} training and {facts.validation:,} validation images, {facts.classes} "
+        "classes",
+    ]
+
+
+def arms_of(plan: Plan, facts: Facts, devices: int, flag: str) -> Arms:
+    """Every arm, after the nets that it starts from. UserError: a batch that so many devices, as
+    `flag` says, cannot share evenly."""
+    return {
+        arm: (each, _static(each, facts, devices, flag))
+        for name, recipe in plan.variants.items()
+        for arm, each in _with_parents(name, recipe, plan.variants)
+    }
 
 
 def _with_parents(name: str, recipe: Recipe, variants) -> Iterator[tuple[str, Recipe]]:
@@ -78,14 +91,15 @@ def facts_of(recipe: Recipe, store: runs.Store) -> Facts:
     found = runs.load_data(recipe, 0, store)
     channels = found.train.channels
     sizes = (len(found.train), len(found.validation))
-    return Facts(*sizes, len(found.classes), channels, found.flip)
+    held = None if found.streamed else found.train.image_shape[:2]
+    return Facts(*sizes, len(found.classes), channels, found.flip, held)
 
 
-def _static(recipe: Recipe, facts: Facts, devices: int) -> Static:
+def _static(recipe: Recipe, facts: Facts, devices: int, flag: str) -> Static:
     if recipe.part % devices:
         raise UserError(
             f"{_at_once(recipe)} cannot be shared evenly by {devices} devices: choose "
-            "--devices that divide it, or --set batch=…"
+            f"{flag} that divide it, or --set batch=…"
         )
     batch_indices(0, 0, n=facts.train, batch=recipe.batch, shuffle=recipe.shuffle)
     image = (recipe.image_size, recipe.image_size, facts.channels)
@@ -98,7 +112,7 @@ def _at_once(recipe: Recipe) -> str:
     return f"a batch of {recipe.batch}" if whole else f"a part of {recipe.part} images"
 
 
-def _key(recipe: Recipe, fixed: Static) -> Hashable:
+def program_of(recipe: Recipe, fixed: Static) -> Hashable:
     """Equal for arms whose steps are one program."""
     return fixed, recipe.source_side
 
@@ -106,7 +120,7 @@ def _key(recipe: Recipe, fixed: Static) -> Hashable:
 def _costs(arms: Arms, devices: int) -> dict[Hashable, Cost]:
     """Of the arms whose batch so many devices can share."""
     wanted = {
-        _key(recipe, fixed): (name, recipe, fixed)
+        program_of(recipe, fixed): (name, recipe, fixed)
         for name, (recipe, fixed) in arms.items()
         if recipe.part % devices == 0
     }
@@ -124,14 +138,15 @@ def _describe(
     return [
         f"{name}: {recipe.model}, {'×'.join(map(str, fixed.net.image))}, {_scales(recipe)}",
         *(f"  {row}" for row in _layers(fixed)),
-        f"  parameters           {cost.parameters:,} ({_size(4 * cost.parameters)} float32)",
+        f"  parameters           {cost.parameters:,} ({size_text(4 * cost.parameters)} float32)",
         f"  forward pass         {cost.forward_flops / 2e9:.2f} G multiply-adds an image",
         f"  training step        {step / 1e12:.3g} TFLOP for a batch of {recipe.batch}, "
         f"{recipe.batch // devices} a device: "
         f"{step / (recipe.batch * cost.forward_flops):.2f} × the forward pass",
-        f"  memory a device      {_size(cost.memory)}, as compiled for a CPU: "
-        f"{_size(cost.arguments)} of weights, momentum and the batch's images,",
-        f"{INDENT}{_size(cost.temporaries)} of gradients and activations; {besides} comes on top",
+        f"  memory a device      {size_text(cost.memory)}, as compiled for a CPU: "
+        f"{size_text(cost.arguments)} of weights, momentum and the batch's images,",
+        f"{INDENT}{size_text(cost.temporaries)} of gradients and activations; {besides} comes on "
+        "top",
         f"  steps                {recipe.steps:,} = {images / facts.train:.1f} epochs, "
         f"{images / 1e6:,.1f} million images, {step * recipe.steps / 1e18:,.2f} EFLOP",
         *_exchanged(cost, devices),
@@ -150,10 +165,10 @@ def _exchanged(cost: Cost, devices: int) -> list[str]:
         for c in cost.exchanged
         if c.purpose == OTHER
     }
-    text = ", ".join(f"{_size(size)} of {what}" for what, size in parts.items())
-    more = "; ".join(f"{_size(size)} of {what}" for what, size in unknown.items())
+    text = ", ".join(f"{size_text(size)} of {what}" for what, size in parts.items())
+    more = "; ".join(f"{size_text(size)} of {what}" for what, size in unknown.items())
     return [
-        f"  all-reduced a step   {_size(cost.sent())}: {text}; {len(sums)} arrays",
+        f"  all-reduced a step   {size_text(cost.sent())}: {text}; {len(sums)} arrays",
         f"  sent besides         {more or 'nothing'}",
     ]
 
@@ -188,7 +203,7 @@ def _modelled(machine: Machine, chips: int, recipe: Recipe, cost: Cost) -> list[
         f"{low:.0f} % without overlap, {high:.0f} % with all of it",
         f"{recipe.precision} arithmetic {1e3 * times.compute:.3g} ms, memory "
         f"{1e3 * times.memory:.3g} ms, all-reduce {1e3 * times.all_reduce:.3g} ms",
-        f"{_size(cost.memory)} {fits} {_size(machine.memory)}",
+        f"{size_text(cost.memory)} {fits} {size_text(machine.memory)}",
     ]
 
 
@@ -198,7 +213,7 @@ def _figures(machine: Machine) -> list[str]:
     return [f"figures of {machine.chip}:", *map(lay, machine.sources)]
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
     """Bytes, to three digits."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= unit:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vggbn.errors import UserError
 
 AXIS = "data"
+ABSENT: Sequence[Any] = ()  # devices that programs are compiled for instead of those that jax finds
 HEARTBEAT = 30  # seconds without a sign of life after which a process is taken for dead
 Tree = TypeVar("Tree")
 Value = TypeVar("Value")
@@ -63,15 +65,34 @@ def _patience() -> dict[str, int]:
     return {name: HEARTBEAT for name in names if name in known}
 
 
-@lru_cache
+@contextmanager
+def absent(devices: Sequence[Any]) -> Iterator[None]:
+    """Within, these share a batch: of a machine that is not here, to compile for and no more."""
+    global ABSENT
+    before, ABSENT = ABSENT, tuple(devices)
+    try:
+        yield
+    finally:
+        ABSENT = before
+
+
+def _all() -> Sequence[Any]:
+    return ABSENT or jax.devices()
+
+
 def _mesh() -> Mesh:
+    return _line_of(tuple(_all()))
+
+
+@lru_cache
+def _line_of(devices: tuple[Any, ...]) -> Mesh:
     """All devices, those of a process side by side: its part of a batch is in one piece."""
-    return Mesh(np.array(sorted(jax.devices(), key=lambda d: (d.process_index, d.id))), (AXIS,))
+    return Mesh(np.array(sorted(devices, key=lambda d: (d.process_index, d.id))), (AXIS,))
 
 
 def devices() -> int:
     """How many devices, of all processes, share a batch."""
-    return len(jax.devices())
+    return len(_all())
 
 
 def processes() -> int:
