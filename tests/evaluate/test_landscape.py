@@ -117,7 +117,8 @@ def test_the_step_ahead_is_the_one_that_training_takes(digits):
         step = loop.step_ahead(task, state)
         assert_same(state, kept)
         after = loop.fit(task, state=state, stop=4).state
-        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), step.params, after.params)
+        close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)  # by another program
+        jax.tree.map(close, step.params, after.params)
         assert float(step.lr) == np.float32(recipe.lr)
 
 

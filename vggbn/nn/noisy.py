@@ -21,16 +21,15 @@ def noisy_batch_norm(x, params, stats, *, train, key=None, mask=None, **choices)
     In evaluation, and without a key, s and m are what they are in the mean, as dropout's are.
     Differs: the authors do not say how they evaluate.
     """
-    y, new = batch_norm(x, params, stats, train=train, mask=mask, **choices)
-    wide = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # y is rounded once, behind the noise
+    y, new = batch_norm(wide, params, stats, train=train, mask=mask, **choices)
     if not train or key is None:
-        noisy = wide * ((1 + SCALE) / 2)
-    else:
-        scale, shift = draw_noise(key, wide.shape, wide.dtype)
-        noisy = wide * scale + shift
-    if train and mask is not None:  # rows that do not count stay zeros
-        noisy = jnp.where(mask.reshape(-1, *[1] * (y.ndim - 1)), noisy, 0)
-    return noisy.astype(y.dtype), new
+        return (y * ((1 + SCALE) / 2)).astype(x.dtype), new
+    scale, shift = draw_noise(key, y.shape, y.dtype)
+    y = y * scale + shift
+    if mask is not None:  # rows that do not count stay zeros
+        y = jnp.where(mask.reshape(-1, *[1] * (y.ndim - 1)), y, 0)
+    return y.astype(x.dtype), new
 
 
 def draw_noise(key, shape, dtype=jnp.float32):
