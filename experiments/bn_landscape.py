@@ -2,7 +2,8 @@
 
 After Santurkar et al. (2018, arXiv 1805.11604), the known answer to the title of the BN paper: nets
 without BN, with BN, and with BN and noise behind it, which brings shift and scale of a layer's
-inputs back at random. All at the rate that is best without BN, and each at its own best.
+inputs back at random. All at the rate that is best without BN, and each at its own best, where that
+is another. The net is sigmoid, as the paper's on MNIST, and as deep as one trains without BN.
 
     python -m experiments.bn_landscape                                         small, MNIST-5k
     python -m experiments.bn_landscape --size full --data-dir DIR              MNIST
@@ -35,7 +36,7 @@ from vggbn.report import Chart, Table
 from vggbn.training.recipe import Recipe
 
 # What the sweeps chose (sweep.json beside the results).
-FULL = Tuned({"lr": 2.0}, arms={"bn": {"lr": 1.0}, "noisy": {"lr": 1.0}})
+FULL = Tuned({"lr": 2.0}, arms={"bn": {"lr": 2.0}, "noisy": {"lr": 2.0}})
 SMALL = FULL
 
 NORMS = {"bn": "batch", "noisy": "batch_noisy"}
@@ -61,7 +62,7 @@ BASE = Recipe(
 
 
 def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
-    """All three at the rate that is best without BN, and two at their own best."""
+    """All three at the rate that is best without BN, and two at their own best, if that differs."""
     arms = {"plain": base}
     for arm, norm in NORMS.items():
         arms[arm] = base.but(norm=norm)
@@ -76,13 +77,12 @@ def variants(base: Recipe, size: Size) -> dict[str, Recipe]:
 
 PRIMARY = "mnist"
 MARGIN = 1.1  # times: a fifth more or less would matter
-RATES = ("one rate", "each its best")
 
 
-def arm_at(results: Results, arm: str, rate: str) -> str:
-    """The arm at a rate of RATES; its own best may be the common one."""
-    own = f"{arm} tuned"
-    return own if rate == RATES[1] and own in results.variants else arm
+def rivals(results: Results, *arms: str) -> list[tuple[str, ...]]:
+    """The arms at the plain net's rate, and each at its own best, if that is other arms."""
+    own = tuple(f"{arm} tuned" if f"{arm} tuned" in results.variants else arm for arm in arms)
+    return list(dict.fromkeys([arms, own]))
 
 
 def points(results: Results, arm: str, seed: int) -> list[dict]:
@@ -124,9 +124,9 @@ def judge_measures(measures: Mapping[str, Callable]) -> Callable[[Results], Verd
     """The judge of "with BN all of these are smaller", at one rate and at each arm's best."""
 
     def judge(results: Results) -> Verdict:
-        parts, count = [], len(measures) * len(RATES)
-        for rate in RATES:
-            bn = arm_at(results, "bn", rate)
+        pairs = rivals(results, "bn")
+        parts, count = [], len(measures) * len(pairs)
+        for (bn,) in pairs:
             seeds = results.seeds("plain", bn)
             for name, measure in measures.items():
                 logs = [
@@ -136,7 +136,7 @@ def judge_measures(measures: Mapping[str, Callable]) -> Callable[[Results], Verd
                 ]
                 interval = verdict_interval(logs, parts=count)
                 found = verdict(interval, margin=log(MARGIN))
-                parts.append(Part(f"{name}, {rate}", as_ratio(interval), found))
+                parts.append(Part(f"{name}, {bn}", as_ratio(interval), found))
         return verdict_on(parts, "ratio", "without BN over with it")
 
     return judge
@@ -156,23 +156,22 @@ def halfway(slow: StepsReached, fast: StepsReached) -> StepsReached:
 
 
 def judge_bn_33(results: Results) -> Verdict:
-    parts, texts = [], []
-    level = part_level(LEVEL, len(RATES))
-    for rate in RATES:
-        bn, noisy = (arm_at(results, arm, rate) for arm in ("bn", "noisy"))
+    pairs = rivals(results, "bn", "noisy")
+    level, parts, texts = part_level(LEVEL, len(pairs)), [], []
+    for bn, noisy in pairs:
         seeds = results.seeds("plain", bn, noisy)
         plain_s, bn_s, noisy_s = (reached(results, arm, seeds) for arm in ("plain", bn, noisy))
         gained = log_ratio_interval(plain_s, bn_s, level)
         half = [halfway(a, b) for a, b in zip(plain_s, bn_s, strict=True)]
         lost = log_ratio_interval(noisy_s, half, level)
         ratios = {
-            "plain / BN": gained,
-            "noisy / BN": log_ratio_interval(noisy_s, bn_s, level),
-            "noisy / plain": log_ratio_interval(noisy_s, plain_s, level),
+            f"plain / {bn}": gained,
+            f"{noisy} / {bn}": log_ratio_interval(noisy_s, bn_s, level),
+            f"{noisy} / plain": log_ratio_interval(noisy_s, plain_s, level),
         }
-        texts += [f"{rate}: " + ", ".join(f"{k} {ratio(i)}" for k, i in ratios.items())]
+        texts += [f"{name} {ratio(interval)}" for name, interval in ratios.items()]
         if gained.low > 0:
-            name = f"noisy over halfway from BN to plain, {rate}"
+            name = f"{noisy} over halfway from {bn} to plain"
             parts.append(Part(name, as_ratio(lost), verdict(lost, margin=None)))
     if not parts:
         raise NotTested(f"BN brings no speed that noise could take away: {'; '.join(texts)}")
@@ -193,8 +192,8 @@ CLAIMS = (
             "Change of a layer's gradient once the step has changed the layers before it "
             "(Santurkar et al. 2018, Definition 2.1), mean over layers, median over 80 points of "
             "training: its distance over the gradient's size, and 1 − cosine; without BN over "
-            "with it, all above 1, at one rate and at each arm's best; no effect inside "
-            f"1/{MARGIN:g} … {MARGIN:g}."
+            "with it, all above 1, at one rate and, where that is another, at each arm's best; no "
+            f"effect inside 1/{MARGIN:g} … {MARGIN:g}."
         ),
         paper="the reason for BN (Ioffe & Szegedy 2015); Santurkar et al. 2018 find no reduction",
         primary=PRIMARY,
@@ -206,8 +205,8 @@ CLAIMS = (
         criterion=(
             "Steps to 98 % of a pilot's best without BN: where BN needs fewer than the plain net, "
             "the noisy net needs more than halfway between them (in logarithms): the ratio lies "
-            "above 1, at one rate and at each arm's best; below 1 it keeps more than half of "
-            "BN's speed."
+            "above 1, at one rate and, where that is another, at each arm's best; below 1 it keeps "
+            "more than half of BN's speed."
         ),
         paper="follows from BN's reason; Santurkar et al. 2018 find that it stays",
         primary=PRIMARY,
@@ -221,8 +220,8 @@ CLAIMS = (
             "Half a step to four along the gradient, median over 80 points of training: the "
             "loss's largest departure from what the gradient predicts, over the change predicted "
             "for a step, and the gradient's largest change over its size; without BN over with "
-            "it, all above 1, at one rate and at each arm's best; no effect inside "
-            f"1/{MARGIN:g} … {MARGIN:g}."
+            "it, all above 1, at one rate and, where that is another, at each arm's best; no "
+            f"effect inside 1/{MARGIN:g} … {MARGIN:g}."
         ),
         paper="Santurkar et al. 2018, Figure 4 (no figures)",
         primary=PRIMARY,
@@ -332,11 +331,12 @@ def over_training(results: Results, arm: str, measure: Callable) -> dict[float, 
 SIZES = {
     "smoke": Size(seeds=2, edits={"steps": 60, "evaluations": 5}, tuned=SMALL),
     "small": Size(seeds=5, edits={"steps": 4_000, "evaluations": 40}, tuned=SMALL),
-    # Seeds 0 and 1 are the sweep's, 50 … 99 a pilot's.
+    # The pilot is the sweep, seeds 0 and 1: the plain net's best there are 96.5 %. Seeds 50 … 99
+    # found out which net to take.
     "full": Size(
         seeds=10,
         first_seed=100,
-        target=0.95,
+        target=0.946,
         edits={"data": PRIMARY},
         tuned=FULL,
     ),

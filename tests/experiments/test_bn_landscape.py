@@ -1,6 +1,7 @@
 """BN-32 … 34: what is compared, and every verdict on made-up results."""
 
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from experiments import bn_landscape
 from tests.support.result_lines import SETTING, line
 from vggbn.claims.results import Results
 from vggbn.evaluate.landscape import LENGTHS
+from vggbn.experiment.design import Tuned
 from vggbn.experiment.plan import make_plan
 
 SEEDS, TARGET = range(100, 105), bn_landscape.SIZES["full"].target
@@ -18,8 +20,11 @@ LAYERS = tuple(f"fc{i}" for i in range(2, 5))
 
 
 @cache
-def plan(size="full"):
-    return make_plan(bn_landscape.EXPERIMENT, size, out=Path("out"))
+def plan():
+    """As in full, but that BN and noisy BN each have a best rate of their own."""
+    best = Tuned({"lr": 2.0}, arms={"bn": {"lr": 1.0}, "noisy": {"lr": 0.5}})
+    sizes = {"full": replace(bn_landscape.SIZES["full"], tuned=best)}
+    return make_plan(replace(bn_landscape.EXPERIMENT, sizes=sizes), "full", out=Path("out"))
 
 
 def point(shift=1.0, turn=1.0, loss=1.0, gradient=1.0) -> dict:
@@ -66,7 +71,7 @@ def judged(claim, target=TARGET, **of_arm) -> tuple[str, str]:
 
 
 def test_the_protocol_is_the_one_that_was_promised():
-    full = plan()
+    full = make_plan(bn_landscape.EXPERIMENT, "full", out=Path("out"))
     assert (full.base.data, full.size.first_seed, len(full.seeds)) == ("mnist", 100, 10)
     assert full.base.spacing == "even" and 60 <= full.base.evaluations <= 80
     assert full.base.momentum == full.base.l2 == full.base.dropout == 0
@@ -121,7 +126,8 @@ def test_noise_takes_speed_away_if_more_than_half_of_it(noisy, verdict):
     speeds = {"plain": {"crossing": 2000}, "bn": {"crossing": 500}}
     found, detail = judged("BN-33", **speeds, noisy={"crossing": noisy})
     assert found == verdict
-    assert "plain / BN 4" in detail.replace("3.9", "4").replace("4.0", "4")
+    ratio = float(re.search(r"plain / bn ([\d.]+) ", detail)[1])
+    assert ratio == pytest.approx(4, rel=0.05)
 
 
 def test_where_bn_is_no_faster_there_is_no_speed_to_take_away():
@@ -151,3 +157,19 @@ def test_without_a_pilot_s_target_there_is_no_verdict_on_speed():
 def test_what_is_no_positive_number_is_not_judged(broken):
     found, detail = judged("BN-32", plain={"shift": broken, "turn": 1.0}, bn={"shift": 1.0})
     assert found == "not tested" and "plain has nothing to measure" in detail
+
+
+def test_rates_that_are_the_same_are_judged_once():
+    """Each at its best is then the comparison at one rate, whose interval is not made wider."""
+    best = {"lr": 2.0}
+    size = replace(
+        bn_landscape.SIZES["full"], tuned=Tuned(best, arms={"bn": best, "noisy": {"lr": 0.5}})
+    )
+    arms = bn_landscape.variants(plan().base, size)
+    assert list(arms) == ["plain", "bn", "noisy", "noisy tuned"]
+    ids = {arm: recipe.id for arm, recipe in arms.items()}
+    results = Results([made(arm, seed) for arm in arms for seed in SEEDS], ids, SETTING)
+    assert bn_landscape.rivals(results, "bn") == [("bn",)]
+    assert bn_landscape.rivals(results, "bn", "noisy") == [("bn", "noisy"), ("bn", "noisy tuned")]
+    (judge,) = [claim.judge for claim in bn_landscape.CLAIMS if claim.id == "BN-32"]
+    assert judge(results).detail.count("[") == 2
