@@ -28,7 +28,7 @@ from vggbn.claims.stats import (
 )
 from vggbn.commands.experiment import main
 from vggbn.evaluate.landscape import LENGTHS
-from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
+from vggbn.experiment.design import NO_INTERVAL, Claim, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.gate import FOR_SPEEDS
 from vggbn.experiment.judges import verdict_interval, verdict_on
 from vggbn.experiment.plan import edited
@@ -156,7 +156,7 @@ def halfway(slow: StepsReached, fast: StepsReached) -> StepsReached:
 
 
 def judge_bn_33(results: Results) -> Verdict:
-    pairs = rivals(results, "bn", "noisy")
+    pairs, gained = rivals(results, "bn", "noisy"), NO_INTERVAL
     level, parts, texts = part_level(LEVEL, len(pairs)), [], []
     for bn, noisy in pairs:
         seeds = results.seeds("plain", bn, noisy)
@@ -174,7 +174,8 @@ def judge_bn_33(results: Results) -> Verdict:
             name = f"{noisy} over halfway from {bn} to plain"
             parts.append(Part(name, as_ratio(lost), verdict(lost, margin=None)))
     if not parts:
-        raise NotTested(f"BN brings no speed that noise could take away: {'; '.join(texts)}")
+        texts = ["BN brings no speed that noise could take away", *texts]
+        return Verdict("not tested", as_ratio(gained), "ratio", "; ".join(texts))
     return verdict_on(parts, "ratio", "; ".join(texts))
 
 
@@ -356,10 +357,6 @@ EXPERIMENT = Experiment(
     tables=tables,
     charts=charts,
     sizes=SIZES,
-    panels={
-        "at one rate": ("plain", "bn", "noisy"),
-        "each at its best": ("plain", "bn tuned", "noisy tuned"),
-    },
     sweep=Sweep(
         arms={"no BN": {}, "BN": {"norm": "batch"}, "noisy BN": {"norm": "batch_noisy"}},
         rates=(0.5, 1.0, 2.0, 4.0),
@@ -372,7 +369,6 @@ EXPERIMENT = Experiment(
         "The noise, Santurkar et al.'s: at each step every unit gets a shift from ±0.5 and a "
         "factor from 1 … 1.25, and every example its own around them (0.1).",
     ),
-    opening=("plain", "bn", "noisy", "bn tuned", "noisy tuned"),
 )
 
 if __name__ == "__main__":
