@@ -7,14 +7,16 @@ SHELL := bash
 
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 EXTRAS ?=
 ARGS ?=
 DATASET ?=
+CLAIM ?=
 DATA_DIR ?= $(or $(TFDS_DATA_DIR),$(HOME)/tensorflow_datasets)
 TENSORFLOW ?= tensorflow-cpu
 
 PY := $(VENV)/bin/python
-DEPS := pyproject.toml constraints.txt
+DEPS := pyproject.toml $(CONSTRAINTS)
 EXPERIMENTS := $(subst _,-,$(basename $(notdir $(wildcard experiments/[a-z]*.py))))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -42,7 +44,8 @@ endif
 endif
 endif
 
-.PHONY: help install install-dev test test-slow lint format claims report bench data constraints clean
+.PHONY: help install install-dev test test-slow test-oldest lint format claims verify report \
+	bench data constraints clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,12 +66,12 @@ $(PY):
 
 $(VENV)/.installed: $(DEPS) | $(PY)
 	@echo "Installing into $(VENV)"
-	@$(call pip_install,$(VENV),-c constraints.txt -e .)
+	@$(call pip_install,$(VENV),-c $(CONSTRAINTS) -e .)
 	@touch $@
 
 $(VENV)/.installed-%: $(DEPS) | $(PY)
 	@echo "Installing into $(VENV) with [$*]"
-	@$(call pip_install,$(VENV),-c constraints.txt -e '.[$*]')
+	@$(call pip_install,$(VENV),-c $(CONSTRAINTS) -e '.[$*]')
 	@touch $@ $(VENV)/.installed
 
 exp-%:  ## run an experiment: make exp-bn-ablation ARGS="--size full"
@@ -83,6 +86,9 @@ test: install-dev  ## the quick tests, a few minutes, on all cores (ARGS="-n 0":
 test-slow: install-dev  ## the tests marked slow
 	@$(PY) -m pytest -m slow $(ARGS)
 
+test-oldest:  ## the quick tests with the oldest versions that pyproject.toml allows
+	@$(MAKE) --no-print-directory test VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt
+
 lint: install-dev  ## ruff and pyright
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -94,6 +100,12 @@ format: install-dev  ## let ruff put imports and layout in order
 
 claims: install  ## print the ledger of all claims of the papers
 	@$(PY) -m vggbn claims $(ARGS)
+
+verify:  ## check a claim with seeds of your own: make verify CLAIM=BN-16
+	@if [ -z "$(CLAIM)" ]; then \
+		echo "Say which claim: make verify CLAIM=BN-16 (make claims lists them)" >&2; exit 2; fi
+	@$(MAKE) --no-print-directory install
+	@$(PY) -m vggbn verify $(CLAIM) $(ARGS)
 
 report: install  ## write RESULTS.md and docs/results anew from the committed results
 	@$(PY) -m vggbn publish $(ARGS)
@@ -112,13 +124,18 @@ data:  ## prepare a TFDS set once: make data DATASET=cifar10 [DATA_DIR=...]
 	( $(call pip_install,.venv-prepare,$(TENSORFLOW) tensorflow-datasets importlib_resources pillow) ); \
 	.venv-prepare/bin/python -m vggbn prepare $(DATASET) --data-dir "$(DATA_DIR)"
 
-constraints: $(PY)  ## choose the newest versions for constraints.txt
+constraints: $(PY)  ## choose the newest versions for constraints.txt, write down the oldest
 	@[ -x $(VENV)/bin/uv ] || $(PY) -m pip install -q uv
-	@{ echo '# Tested versions for every supported Python, all extras. `make constraints` writes this file.'; \
-	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --all-extras \
-		--no-header --no-annotate pyproject.toml; } > constraints.tmp
-	@mv constraints.tmp constraints.txt
+	@pin() { \
+		{ echo "# $$2 \`make constraints\` writes this file."; \
+		$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate \
+			"$${@:3}" pyproject.toml; } > constraints.tmp; \
+		mv constraints.tmp "$$1"; \
+	}; \
+	pin constraints.txt "Tested versions for every supported Python, all extras." --all-extras; \
+	pin constraints-oldest.txt "The oldest versions that pyproject.toml allows, with [dev]." \
+		--extra dev --resolution lowest-direct
 
 clean:  ## remove the environment and caches; results and runs stay
-	rm -rf $(VENV) .venv-prepare build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest .venv-prepare build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

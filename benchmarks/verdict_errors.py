@@ -2,7 +2,7 @@
 
 Made-up seeds without the effect that is claimed go through the judges' own functions, with the same
 random numbers at every call. Each rule stands beside the habit that it replaces. --write puts the
-table into docs/evidence.md; half a minute.
+table into docs/evidence.md; a minute.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from vggbn.claims.images import paired_images
 from vggbn.claims.looks import ALPHA, LEVEL, LOOKS, adjusted
 from vggbn.claims.parts import part_level, whole
+from vggbn.claims.prediction import prediction_counts, prediction_interval
 from vggbn.claims.stats import fisher, holm, not_worse, paired_interval, verdict
 from vggbn.errors import Parser
 
@@ -117,6 +118,23 @@ def no_worse(differences_N, level: float) -> bool:
     return not_worse(paired_interval(differences_N, level), 1.0) == "reproduced"
 
 
+def leaves_its_interval(rng: np.random.Generator) -> bool:
+    """Whether the mean of three new seeds lies outside what ten of the same kind let one expect."""
+    reference_N, new_M = np.split(rng.normal(size=13), [10])
+    interval = prediction_interval(reference_N, len(new_M))
+    return not interval.low <= new_M.mean() <= interval.high
+
+
+def leaves_its_counts(rate: float):
+    """The same of the number of seeds that show something, where `rate` of all seeds do."""
+
+    def once(rng: np.random.Generator) -> bool:
+        reference, new = rng.binomial(10, rate), rng.binomial(3, rate)
+        return new not in prediction_counts(reference, 10, 3)
+
+    return once
+
+
 SIDE, PART = 100 * (1 - LEVEL) / 2, 100 * (1 - LEVEL)
 CASES = (
     Case("R11: looks at 5, 10, 20, each at 98.2 %", "takes a side", "5",
@@ -144,6 +162,9 @@ CASES = (
     Case("R12: Holm over 12 claims", "one of them below 0.05", "at most 5", any_of_twelve(True)),
     Case("in its place: 12 claims at 0.05 each", "one of them below 0.05", "5",
          any_of_twelve(False)),
+    Case("verify: three new seeds of a reference of ten", "outside", "5", leaves_its_interval),
+    Case("verify: the same, counted; three of four seeds show it", "outside", "at most 5",
+         leaves_its_counts(0.75)),
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from vggbn.claims.looks import LEVEL
 from vggbn.claims.results import NotTested, Results
 from vggbn.claims.stats import as_ratio, fisher, log_ratio_interval, not_worse, p_not_worse, verdict
 from vggbn.commands.experiment import main
-from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
+from vggbn.experiment.design import Claim, Effect, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.gate import FOR_FAILURES, FOR_FITTED_NETS, FOR_SPEEDS
 from vggbn.experiment.judges import seldom, verdict_interval
 from vggbn.training.recipe import Recipe
@@ -78,6 +78,27 @@ def speed_up(results: Results, slow: str, fast: str, target: str):
     return log_ratio_interval([a[s] for s in seeds], [b[s] for s in seeds], LEVEL)
 
 
+def speed_effect(slow: str, fast: Callable[[Results], str]):
+    """What each seed says of "`fast` needs fewer steps than `slow`" to a target that a pilot fixed:
+    the logarithm of the ratio. A run that does not get there counts with all of its budget."""
+
+    def effects(results: Results) -> list[Effect]:
+        quick = fast(results)
+        targets = dict.fromkeys(results.seeds(slow, quick), pilot_s_target(results))
+        a, b = results.to_target(slow, targets), results.to_target(quick, targets)
+        logs = {seed: log(a[seed][0] / b[seed][0]) for seed in targets}
+        return [Effect(f"steps of {slow} over those of {quick}", logs, "ratio")]
+
+    return effects
+
+
+def pilot_s_target(results: Results) -> float:
+    """The accuracy that speeds are measured to. NotTested: no pilot fixed one."""
+    if results.target is None:
+        raise NotTested("no pilot of this data fixed a target beforehand.")
+    return results.target
+
+
 def judge_bn_15(results: Results) -> Verdict:
     """At a constant rate where there are such arms, else by the schedule that both share."""
     constant = "base+constant" in results.variants
@@ -97,8 +118,7 @@ def judge_speed(slow: str, fast: Callable[[Results], str]):
 
     def judge(results: Results) -> Verdict:
         quick = fast(results)
-        if results.target is None:
-            raise NotTested("no pilot of this data fixed a target beforehand.")
+        pilot_s_target(results)
         log_ratio = speed_up(results, slow, quick, "base")
         return Verdict(verdict(log_ratio, margin=None), as_ratio(log_ratio), "ratio")
 
@@ -112,14 +132,34 @@ def fails(line: dict) -> bool:
     )
 
 
+HIGH_RATES = ("lr_x5", "lr_x30")
+ARMS_16 = ("base", *(f"{arm}+{rate}" for arm in ("base", "bn") for rate in HIGH_RATES))
+
+
+def failures_16(results: Results) -> dict[str, dict[int, bool]]:
+    """{arm: {seed: whether its net fails}}."""
+    seeds = results.seeds(*ARMS_16)
+    return {arm: {seed: fails(results.runs[arm][seed]) for seed in seeds} for arm in ARMS_16}
+
+
+def effects_bn_16(results: Results) -> list[Effect]:
+    """Whether a seed shows it: at one of the rates the net without BN fails and the one with BN
+    does not, and the baseline does not."""
+    failed = failures_16(results)
+    shown = {
+        seed: not broken
+        and any(failed[f"base+{r}"][seed] and not failed[f"bn+{r}"][seed] for r in HIGH_RATES)
+        for seed, broken in failed["base"].items()
+    }
+    return [Effect("at ×5 or ×30 only the net with BN trains, as both do at ×1", shown, "seeds")]
+
+
 def judge_bn_16(results: Results) -> Verdict:
     """How often nets fail, by Fisher's test: means of nets that fail and nets that do not say
     little."""
-    rates = ("lr_x5", "lr_x30")
-    arms = ("base", *(f"{arm}+{rate}" for arm in ("base", "bn") for rate in rates))
-    seeds = results.seeds(*arms)
-    broken = {arm: sum(fails(results.runs[arm][seed]) for seed in seeds) for arm in arms}
-    n = len(seeds)
+    rates, arms = HIGH_RATES, ARMS_16
+    failed = failures_16(results)
+    broken, n = {arm: sum(failed[arm].values()) for arm in arms}, len(failed["base"])
     p = {r: fisher(broken[f"base+{r}"], broken[f"bn+{r}"], n) * len(rates) for r in rates}
     best = min(rates, key=lambda rate: p[rate])
     gap = verdict_interval(difference(results, f"bn+{best}", f"base+{best}", *arms))
@@ -165,6 +205,7 @@ CLAIMS = (
         primary="cifar10",
         judge=judge_bn_15,
         gate=FOR_SPEEDS,
+        effects=speed_effect("base", lambda results: "bn"),
     ),
     Claim(
         id="BN-15 fewer",
@@ -174,6 +215,7 @@ CLAIMS = (
         primary="mnist5k",
         judge=judge_speed("base", lambda results: "bn"),
         gate=FOR_SPEEDS,
+        effects=speed_effect("base", lambda results: "bn"),
     ),
     Claim(
         id="BN-16",
@@ -190,6 +232,7 @@ CLAIMS = (
         primary="cifar10",
         judge=judge_bn_16,
         gate=FOR_FAILURES,
+        effects=effects_bn_16,
     ),
     Claim(
         id="BN-17",
@@ -203,6 +246,7 @@ CLAIMS = (
         primary="cifar10",
         judge=judge_speed("bn", changes.whole_arm),
         gate=FOR_SPEEDS,
+        effects=speed_effect("bn", changes.whole_arm),
     ),
     Claim(
         id="BN-18",

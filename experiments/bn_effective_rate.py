@@ -40,10 +40,11 @@ def train(
     kernel_rate and kernel_l2 multiply rate and L2 of the normalised kernels, `start` their first
     values.
     """
-    import jax
     import jax.numpy as jnp
 
-    with jax.enable_x64(True):
+    from vggbn.machine.compiling import enable_x64
+
+    with enable_x64():
         rng = np.random.default_rng(0)
         x_SND = jnp.asarray(rng.normal(size=(BATCHES, BATCH, WIDTHS[0])))
         labels_SN = jnp.asarray(rng.integers(WIDTHS[-1], size=(BATCHES, BATCH)))

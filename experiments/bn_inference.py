@@ -19,7 +19,7 @@ import numpy as np
 from vggbn.claims.results import Results
 from vggbn.claims.stats import verdict
 from vggbn.commands.experiment import main
-from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
+from vggbn.experiment.design import Claim, Effect, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.exact import ExactClaim
 from vggbn.experiment.gate import FOR_ANY_NET
 from vggbn.experiment.judges import accuracy_text, verdict_interval
@@ -230,8 +230,14 @@ def gap(results: Results, name: str) -> list[float]:
     return [100 * (moving[seed] - exact[seed]) for seed in results.seeds(name)]
 
 
+def effects_bn_30(results: Results) -> list[Effect]:
+    gaps = dict(zip(results.seeds("base"), gap(results, "base"), strict=True))
+    return [Effect("moving averages less Algorithm 2", gaps)]
+
+
 def judge_bn_30(results: Results) -> Verdict:
-    interval = verdict_interval(gap(results, "base"))
+    (effect,) = effects_bn_30(results)
+    interval = verdict_interval(effect.values)
     texts, aside = [], results.for_verdict()  # told beside: these arms may fail
     for name in results.variants:
         if (
@@ -257,6 +263,7 @@ CLAIMS = (
         primary=PRIMARY,
         judge=judge_bn_30,
         gate=FOR_ANY_NET,
+        effects=effects_bn_30,
     ),
 )
 

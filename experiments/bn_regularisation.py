@@ -14,7 +14,7 @@ from vggbn.claims.parts import Part
 from vggbn.claims.results import Results
 from vggbn.claims.stats import not_worse, p_not_worse, verdict
 from vggbn.commands.experiment import main
-from vggbn.experiment.design import Claim, Experiment, Size, Sweep, Tuned, Verdict
+from vggbn.experiment.design import Claim, Effect, Experiment, Size, Sweep, Tuned, Verdict
 from vggbn.experiment.gate import FOR_FITTED_NETS
 from vggbn.experiment.judges import mean_text, verdict_interval, verdict_on
 from vggbn.experiment.plan import edited
@@ -66,31 +66,43 @@ def overfit(results: Results, arm: str, seed: int) -> float:
     return 100 * results.final(arm, "train_accuracy")[seed] - accuracy(results, arm, seed)
 
 
-def judge_bn_20(results: Results) -> Verdict:
+def effects_bn_20(results: Results) -> list[Effect]:
     seeds = results.seeds("plain", "plain dropout", "bn", "bn dropout")
 
     def gain(arm: str, seed: int) -> float:
         return accuracy(results, f"{arm} dropout", seed) - accuracy(results, arm, seed)
 
-    less = verdict_interval([gain("plain", s) - gain("bn", s) for s in seeds], parts=2)
-    without = verdict_interval([-gain("bn", s) for s in seeds], parts=2)
-    parts = [
-        Part("gain of dropout without BN less with it", less, verdict(less, margin=MARGIN)),
-        Part(
-            "BN, no dropout less dropout",
-            without,
-            not_worse(without, MARGIN),
-            p_not_worse(without, MARGIN),
-        ),
+    less = {seed: gain("plain", seed) - gain("bn", seed) for seed in seeds}
+    without = {seed: -gain("bn", seed) for seed in seeds}
+    return [
+        Effect("gain of dropout without BN less with it", less),
+        Effect("BN, no dropout less dropout", without),
     ]
-    return verdict_on(parts)
+
+
+def judge_bn_20(results: Results) -> Verdict:
+    effects = effects_bn_20(results)
+    less, without = (verdict_interval(effect.values, parts=2) for effect in effects)
+    verdicts = (verdict(less, margin=MARGIN), not_worse(without, MARGIN))
+    return verdict_on(
+        [
+            Part(effects[0].name, less, verdicts[0]),
+            Part(effects[1].name, without, verdicts[1], p_not_worse(without, MARGIN)),
+        ]
+    )
+
+
+def effects_bn_21(results: Results) -> list[Effect]:
+    more = {
+        seed: overfit(results, "renorm", seed) - overfit(results, "bn", seed)
+        for seed in results.seeds("renorm", "bn")
+    }
+    return [Effect("train–test gap of renorm less that of bn", more)]
 
 
 def judge_bn_21(results: Results) -> Verdict:
-    seeds = results.seeds("renorm", "bn")
-    interval = verdict_interval(
-        [overfit(results, "renorm", s) - overfit(results, "bn", s) for s in seeds]
-    )
+    (effect,) = effects_bn_21(results)
+    interval = verdict_interval(effect.values)
     means = {
         arm: sum(overfit(results, arm, s) for s in results.seeds(arm)) / len(results.seeds(arm))
         for arm in ("renorm", "bn", *GROUPS)
@@ -112,6 +124,7 @@ CLAIMS = (
         primary=PRIMARY,
         judge=judge_bn_20,
         gate=FOR_FITTED_NETS,
+        effects=effects_bn_20,
     ),
     Claim(
         id="BN-21",
@@ -125,6 +138,7 @@ CLAIMS = (
         primary=PRIMARY,
         judge=judge_bn_21,
         gate=FOR_FITTED_NETS,
+        effects=effects_bn_21,
     ),
 )
 

@@ -4,9 +4,13 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import vggbn
 from tests.conftest import ROOT
@@ -66,3 +70,33 @@ def test_the_snippets_of_the_readme_run():
         names: dict = {}
         exec(compile(snippet, "README.md", "exec"), names)
     assert names["logits"].shape == (32, 10) and names["y"].shape == (32, 100)
+
+
+# --- the oldest versions -------------------------------------------------------------------------
+
+
+def floors() -> dict[str, Version]:
+    """{package: the oldest version that pyproject.toml allows} of what [dev] installs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = project["dependencies"] + project["optional-dependencies"]["dev"]
+    found = {}
+    for asked in map(Requirement, lines):
+        (bound,) = asked.specifier
+        assert bound.operator == ">=", asked
+        found[canonicalize_name(asked.name)] = Version(bound.version)
+    return found
+
+
+def test_the_oldest_versions_that_are_tested_are_those_that_pyproject_allows():
+    pins = {}
+    for line in (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines()[1:]:
+        pin = Requirement(line)
+        if pin.marker is None or pin.marker.evaluate({"python_full_version": "3.11.0"}):
+            pins[pin.name] = Version(str(pin.specifier).removeprefix("=="))
+    assert {name: pins[name] for name in floors()} == floors(), "run `make constraints`"
+
+
+@pytest.mark.parametrize("page", ["README.md", "notebooks/colab_tpu.ipynb"])
+def test_the_oldest_jax_is_the_one_that_is_said(page):
+    said = re.findall(r"(\d+\.\d+\.\d+) or newer", (ROOT / page).read_text(encoding="utf-8"))
+    assert [Version(version) for version in said] == [floors()["jax"]]

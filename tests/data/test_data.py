@@ -26,7 +26,7 @@ from vggbn.data.permutation import permutation
 from vggbn.data.pixels import augment as aug
 from vggbn.data.progress import progress
 from vggbn.data.readers import tfds as tfds_source
-from vggbn.data.readers.prepared import _version_folder
+from vggbn.data.readers.prepared import version_folder
 from vggbn.data.split import digest_of
 from vggbn.errors import UserError
 
@@ -804,9 +804,9 @@ def test_the_newest_version_is_opened_unless_one_is_named(tmp_path):
     for version in ("2.0.0", "10.0.0", "9.9.9"):
         (tmp_path / "tiny" / version).mkdir(parents=True)
         (tmp_path / "tiny" / version / "dataset_info.json").touch()
-    assert _version_folder(tmp_path, "tiny").name == "10.0.0"
-    assert _version_folder(tmp_path, "tiny:9.9.9").name == "9.9.9"
-    assert _version_folder(tmp_path, "tiny:3.0.0") is None
+    assert version_folder(tmp_path, "tiny").name == "10.0.0"
+    assert version_folder(tmp_path, "tiny:9.9.9").name == "9.9.9"
+    assert version_folder(tmp_path, "tiny:3.0.0") is None
 
 
 def test_other_file_formats_and_other_tasks_are_refused(tmp_path):

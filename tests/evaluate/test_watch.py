@@ -98,12 +98,62 @@ def test_percentiles_are_of_the_last_hidden_layer(recipe, digits):
     assert (np.diff(recorded, axis=0) >= 0).all() and recorded.shape == (3, recipe.fc)
 
 
+def test_some_inputs_are_the_first_units_with_more_digits(digits):
+    _, trained = net(MLP.but(fc=24))
+    some, every = (
+        np.array(f(trained, digits.validation)) for f in (watch.some_inputs, watch.inputs)
+    )
+    assert some.shape == (3, watch.UNITS) and every.shape == (3, 24)
+    np.testing.assert_allclose(some, every[:, : watch.UNITS], rtol=6e-4)
+    heard = activations(trained, digits.validation.images_NHWC[: watch.IMAGES])["fc3", "input"]
+    wanted = np.percentile(heard[:, : watch.UNITS], watch.PERCENTILES, axis=0)
+    np.testing.assert_allclose(some, wanted, rtol=1e-6)
+
+
 def test_weights_are_euclidean_norms(digits):
     _, trained = net(MLP)
     found = watch.weights(trained, digits.validation, no_step)
     assert list(found) == ["fc1", "fc2", "fc3", "fc4"] and set(found["fc1"]) == {"kernel"}
     kernel = np.float64(trained.variables["params"]["fc2"]["kernel"])
     assert found["fc2"]["kernel"] == pytest.approx(np.sqrt((kernel**2).sum()), rel=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_gradients_are_those_of_a_training_batch_in_numpy(norm, digits):
+    """Of kernels, by hand and in float64: through BN's batch statistics where there are any."""
+    _, trained = net(MLP if norm == "batch" else MLP.but(norm="none"))
+    params = jax.tree.map(np.float64, trained.variables["params"])
+    found = watch.gradients(trained, digits.validation, no_step)
+    images, labels = (a[: watch.IMAGES] for a in images_and_labels(digits.validation))
+    mean_C, std = np.asarray(trained.mean_C), np.asarray(trained.std)
+    z = ((np.float64(images) / 255 - mean_C) / std).reshape(len(images), -1)
+    kept = []
+    for name in ("fc1", "fc2", "fc3"):
+        total = z @ params[name]["kernel"] + params[name].get("bias", 0.0)
+        rstd, x_hat, scale, shift = 1.0, total, 1.0, 0.0
+        if norm == "batch":
+            rstd = 1 / np.sqrt(total.var(0) + 1e-5)
+            x_hat = (total - total.mean(0)) * rstd
+            scale, shift = params[f"norm_{name}"]["scale"], params[f"norm_{name}"]["bias"]
+        kept.append((name, z, x_hat, rstd, scale))
+        z = 1 / (1 + np.exp(-(scale * x_hat + shift)))
+        kept[-1] += (z * (1 - z),)
+    logits = z @ params["fc4"]["kernel"] + params["fc4"]["bias"]
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    d_logits = (p / p.sum(1, keepdims=True) - np.eye(10)[labels]) / len(labels)
+    expected = {"fc4": np.linalg.norm(z.T @ d_logits)}
+    dz = d_logits @ params["fc4"]["kernel"].T
+    for name, u, x_hat, rstd, scale, slope in kept[::-1]:
+        d = dz * slope * scale
+        if norm == "batch":
+            d = (d - d.mean(0) - x_hat * (d * x_hat).mean(0)) * rstd
+        expected[name] = np.linalg.norm(u.T @ d)
+        dz = d @ params[name]["kernel"].T
+    assert found == pytest.approx(expected, rel=2e-3)
+
+
+def images_and_labels(split):
+    return split.images_NHWC, split.labels_N
 
 
 @pytest.mark.parametrize(

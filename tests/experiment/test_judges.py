@@ -42,6 +42,16 @@ def test_of_a_claim_s_parts_the_first_that_stands_in_its_way_is_shown():
     assert verdict_on([part("a", UNSURE, 1)], words="why").detail == "why"
 
 
+def test_a_part_may_have_a_unit_of_its_own():
+    speed = Part("speed", as_ratio(verdict_interval(WEAK, 2)), "reproduced", unit="ratio")
+    for second, unit in ((CLEAR, "ratio"), (UNSURE, "points")):  # of the part that is shown
+        found = verdict_on([speed, part("end", second, 2)])
+        assert found.unit == unit and found.detail.startswith("speed 2.83 [")
+        assert "; end +" in found.detail
+    found = verdict_on([speed, part("end", CLEAR, 2)])
+    assert found.p == pytest.approx(student_p(WEAK))
+
+
 def test_the_p_of_a_claim_is_that_of_its_least_certain_part():
     for parts in ((CLEAR, WEAK), (WEAK, CLEAR)):
         found = verdict_on([part("of", values, 2) for values in parts])

@@ -3,6 +3,7 @@
 import json
 from functools import cache, partial
 from importlib import import_module
+from math import exp
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ from experiments._bn_changes import CHANGES, LEFT_OUT, points_lost, times_more_s
 from experiments.bn_ablation import CIFAR10, EXPERIMENT, FULL, JUDGED, MARGIN, SMALL
 from tests.support.result_lines import SETTING, diverged, line
 from vggbn.claims.looks import LEVEL
-from vggbn.claims.results import Results, append, read
+from vggbn.claims.results import NotTested, Results, append, read
 from vggbn.errors import UserError
 from vggbn.experiment import sweep
 from vggbn.experiment.design import Tuned
@@ -481,6 +482,41 @@ def test_effects_are_in_the_unit_they_are_shown_in():
     broke = judged("BN-16", *arms_16(base_x5=1, base_x30=5))
     assert broke.effect == pytest.approx(79, abs=0.5)
     assert "base+lr_x30 5 of 5" in broke.detail and "bn+lr_x30 0 of 5" in broke.detail
+
+
+def each_seed(claim, *arms, target=0.89):
+    """What `verify` compares, by seed."""
+    ids = {name: f"id of {name}" for name in plan("small").variants}
+    lines = [one for arm in arms for one in arm]
+    (effect,) = CLAIMS[claim].effects(Results(lines, ids, SETTING, target=target))
+    return effect
+
+
+@pytest.mark.parametrize("claim", ["BN-15", "BN-15 fewer", "BN-17"])
+def test_of_a_speed_a_seed_says_the_ratio_and_the_whole_budget_where_it_never_gets_there(claim):
+    arms = figure_2((600, 600, NEVER), (300, NEVER, 300), (300, NEVER, 300))
+    ratios = (2, 600 / 1000, 1000 / 300)
+    if claim == "BN-17":
+        ratios = (1, 1, 1)
+    effect = each_seed(claim, *arms)
+    assert effect.unit == "ratio" and list(effect.by_seed) == [0, 1, 2]
+    assert [exp(value) for value in effect.values] == pytest.approx(ratios, rel=0.02)
+    with pytest.raises(NotTested, match="no pilot"):
+        each_seed(claim, *arms, target=None)
+
+
+@pytest.mark.parametrize(
+    ("failures", "shown"),
+    [
+        ({"base_x30": 4, "bn_x30": 1}, [False, True, True, True, False]),
+        ({"base_x5": 2, "base_x30": 1, "bn_x30": 5}, [True, True, False, False, False]),
+        ({"base": 1, "base_x5": 5, "base_x30": 5}, [False, True, True, True, True]),
+        ({}, [False] * 5),
+    ],
+)
+def test_a_seed_shows_that_only_bn_trains_at_a_high_rate_or_not(failures, shown):
+    effect = each_seed("BN-16", *arms_16(**failures))
+    assert effect.unit == "seeds" and effect.values == shown
 
 
 def test_bn_16_shows_fisher_s_p_of_the_two_rates_together():

@@ -1,10 +1,10 @@
 """BN-35: the identity holds as computed, and each half of it is needed."""
 
-import jax
 import numpy as np
 import pytest
 
 from experiments import bn_effective_rate as this
+from vggbn.machine.compiling import enable_x64
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def sgd_by_hand(rate, l2, start):
     rng = np.random.default_rng(0)
     x_SND = rng.normal(size=(this.BATCHES, this.BATCH, this.WIDTHS[0]))
     labels_SN = rng.integers(this.WIDTHS[-1], size=(this.BATCHES, this.BATCH))
-    with jax.enable_x64(True):
+    with enable_x64():
         params = this._first(rng, start)
     out = params["rest"]["out"]
     leaves = [*map(np.array, params["kernels"]), np.array(out["kernel"]), np.array(out["bias"])]

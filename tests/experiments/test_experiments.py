@@ -165,7 +165,7 @@ def test_a_withdrawn_claim_has_no_judge_and_says_why_whatever_the_runs(claim):
 
 def test_these_are_withdrawn():
     assert CLAIMS.keys() - JUDGED == {
-        "BN-11", "BN-18", "BN-25 decay", "BN-25 distortion", "BN-26 at the start",
+        "BN-18", "BN-25 decay", "BN-25 distortion",
         "V-3", "V-3 saturation", "V-4", "V-6", "V-10 scales", "V-10 distance",
         "V-14 two", "V-14 seven",
     }  # fmt: skip

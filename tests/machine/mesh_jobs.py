@@ -16,6 +16,7 @@ import numpy as np
 from tests.support.photographs import encoded, split_of, texture
 from vggbn.data import Dataset
 from vggbn.machine import mesh
+from vggbn.machine.compiling import enable_x64
 from vggbn.models import MODELS, Net
 from vggbn.models.vgg import vgg
 from vggbn.nn.layers import cross_entropy
@@ -110,7 +111,7 @@ def main(folder: str, join: str, *names: str) -> None:
     MODELS["vgg_a"] = partial(vgg, SHORT)
     for name in names:
         compute = WHAT[name]
-        with jax.enable_x64(compute.func is float64):
+        with enable_x64(compute.func is float64):
             leaves = jax.tree_util.tree_leaves_with_path(compute())
         found = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
         np.savez(Path(folder) / f"{name}.npz", **found)

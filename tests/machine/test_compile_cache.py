@@ -11,7 +11,7 @@ import pytest
 from tests.machine import cache_jobs
 from vggbn.jobs import pool
 from vggbn.jobs.pool import Events, Job, run_jobs
-from vggbn.machine import compile_cache, provenance
+from vggbn.machine import compile_cache, compiling, provenance
 from vggbn.runs import run as runs
 from vggbn.runs.place import Place
 from vggbn.training.recipe import Recipe
@@ -65,9 +65,14 @@ def numbers(record):
     return record["history"], record["final"]
 
 
+def refused() -> int:
+    """How many programs a run asks for in vain: a jaxlib may not know the options of `jit`."""
+    return int(compiling.ENABLED and not compiling.compiler_options())
+
+
 def test_a_first_run_keeps_all_that_it_compiles(first):
     store, compiled, record = first
-    assert compiled["asked"] == compiled["misses"] == len(entries(store.cache)) > 10
+    assert compiled["asked"] - refused() == compiled["misses"] == len(entries(store.cache)) > 10
     assert compiled["hits"] == 0
     assert record["seconds"]["compile"] > 0
 
@@ -75,7 +80,7 @@ def test_a_first_run_keeps_all_that_it_compiles(first):
 def test_a_second_run_in_a_new_process_compiles_nothing_and_has_the_same_numbers(first):
     store, before, record = first
     compiled, again = in_a_worker(cache_jobs.train, (TINY, store))
-    assert compiled == {"asked": before["asked"], "hits": before["asked"], "misses": 0}
+    assert compiled == {"asked": before["asked"], "hits": before["misses"], "misses": 0}
     assert numbers(again) == numbers(record)
 
 

@@ -222,7 +222,7 @@ def test_a_column_of_zeros_changes_no_number(shape, switch):
     assert W % 2 and _chosen(shape) in (fast.FEW_CHANNELS, fast.NARROW)
     switch(True)
     arrays = normal(h, w, C, O), normal(3, H, W, C), normal(3, H, W, O, seed=1)
-    with jax.enable_x64(True):
+    with compiling.enable_x64():
         kernel, x, dy = (a.astype(np.float64) for a in arrays)
         ours = fresh_jit(with_gradients(fast.conv))(kernel, x, dy)
         plain = fresh_jit(with_gradients(fast.plain_conv))(kernel, x, dy)
@@ -280,7 +280,7 @@ def test_forms_can_be_mapped_and_differentiated_twice(shape, switch):
     results = []
     for on in (True, False):
         switch(on)
-        with jax.enable_x64(True):
+        with compiling.enable_x64():
             results.append(fresh_jit(jax.vmap(jax.grad(penalty), (0, None)))(kernels, x))
     assert results[0].dtype == np.float64
     assert relative_error(*results) <= 1e-12
@@ -662,6 +662,19 @@ def test_memory_is_kept_from_step_to_step():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     not_kept, kept = map(int, done.stdout.split())
     assert kept < 10 < not_kept
+
+
+def test_numbers_of_64_bits_end_with_their_block_however_it_ends():
+    def precision():
+        return jax.jit(lambda: jnp.arange(2.0))().dtype
+
+    with pytest.raises(ZeroDivisionError), compiling.enable_x64():
+        assert precision() == jnp.float64
+        with compiling.enable_x64(False):
+            assert precision() == jnp.float32
+        assert precision() == jnp.float64
+        raise ZeroDivisionError
+    assert precision() == jnp.float32
 
 
 def test_a_program_runs_in_the_thread_that_calls_it_and_keeps_its_memory():

@@ -24,6 +24,7 @@ import vggbn.nn.moving
 from tests.conftest import ROOT
 from tests.support import algorithm_1 as reference
 from tests.support import programs
+from vggbn.machine.compiling import enable_x64
 from vggbn.nn.batch_norm import (
     batch_norm,
     batch_norm_init,
@@ -411,7 +412,7 @@ def test_an_estimator_s_gradient_is_autodiff_s_and_for_the_paper_s_the_paper_s()
     x, dy = rng.normal(2, 3, (2, 12, 5))
     params = {"scale": rng.uniform(0.5, 2, 5), "bias": rng.normal(size=5)}
     _, stats = batch_norm_init(5)
-    with jax.enable_x64(True):
+    with enable_x64():
         run = lambda x, params, **how: batch_norm(x, params, stats, train=True, groups=2, **how)[0]  # noqa: E731
         other = partial(run, normalise=normalise_by(textbook_moments))
         gradients = [
@@ -478,7 +479,7 @@ LARGE = [  # m of a million and more; the masked one still counts 1,036,800 valu
 def _compare(layout, inputs, rng):
     """The worst relative error of each result over these inputs, with one compilation."""
     shape, dtype, groups, masked, unbiased = layout
-    with jax.enable_x64(dtype == "float64"):
+    with enable_x64(dtype == "float64"):
         run = jax.jit(partial(step, vggbn.nn.batch_norm, groups=groups, unbiased=unbiased))
         worst = {}
         for choices in inputs:
@@ -602,7 +603,7 @@ def test_equals_torch(case, dtype):
     """Values made by tests/golden/make_torch_batch_norm.py: three steps, then eval mode."""
     golden = {name.removeprefix(f"{case}/"): a for name, a in torch_golden().items()}
     decay, eps = golden["decay"].item(), golden["eps"].item()
-    with jax.enable_x64(dtype == "float64"):
+    with enable_x64(dtype == "float64"):
         tolerance = {"float32": 2e-6, "float64": 1e-13}[dtype]
         params = {name: golden[name].astype(dtype) for name in ("scale", "bias")}
         stats = batch_norm_init(params["scale"].size, dtype)[1]
@@ -651,7 +652,7 @@ GRADIENT_CASES = {
 def test_gradients_equal_finite_differences_and_autodiff(case):
     """In float64, and for losses that look at the padding too."""
     shape, choices = GRADIENT_CASES[case]
-    with jax.enable_x64(True):
+    with enable_x64():
         rng = np.random.default_rng(30)
         x, params, stats, _ = random_case(rng, shape, "float64", ratio=2)
         dy = jnp.asarray(rng.normal(size=shape))
@@ -687,7 +688,7 @@ def test_moving_averages_carry_no_gradient():
 
 @pytest.mark.parametrize("shape", [(5, 3), (2, 3, 2, 2, 3)])
 def test_normalised_activations_have_mean_0_and_variance_1(shape):  # BN-1
-    with jax.enable_x64(True):
+    with enable_x64():
         x = 3 * np.random.default_rng(40).normal(size=shape) + 50
         axes = tuple(range(x.ndim - 1))
         params, stats = batch_norm_init(shape[-1], jnp.float64)
@@ -736,7 +737,7 @@ def test_a_bias_before_bn_does_nothing(size):  # BN-7
 
 @pytest.mark.parametrize("a", [0.1, 2.0, 100.0])
 def test_scale_invariance(a):  # BN-8, section 3.3
-    with jax.enable_x64(True):
+    with enable_x64():
         rng = np.random.default_rng(44)
         u, w, dy = rng.normal(size=(6, 4)), rng.normal(size=(4, 3)), rng.normal(size=(6, 3))
         _, params, stats, _ = random_case(rng, (6, 3), "float64")

@@ -9,12 +9,13 @@ import pytest
 from jax.test_util import check_grads
 
 from tests.nn.test_norm import algorithm_1, assert_close, excess
+from vggbn.machine.compiling import enable_x64
 from vggbn.nn import detached, whitening
 from vggbn.nn.batch_norm import batch_norm
 from vggbn.nn.norms import NORMS
 
 # Their gradient is, on purpose, not the derivative of what they compute.
-NOT_THE_DERIVATIVE = ("batch_detached", "batch_renorm")
+NOT_THE_DERIVATIVE = ("batch_fixed", "batch_detached", "batch_moving", "batch_renorm")
 
 
 @pytest.fixture(params=NORMS)
@@ -112,7 +113,7 @@ def test_contract_finite(norm, case):
 @pytest.mark.parametrize("name", [name for name in NORMS if name not in NOT_THE_DERIVATIVE])
 def test_contract_gradients_equal_finite_differences(name):
     norm = NORMS[name]
-    with jax.enable_x64(True):
+    with enable_x64():
         params, stats = _variables(norm, 3, np.float64)
         x, dy = np.random.default_rng(72).normal(size=(2, 5, 2, 3))
 
@@ -155,6 +156,15 @@ def test_no_norm_is_the_identity():
     assert new == {}
 
 
+def test_the_fixed_norm_is_bn_whose_scale_and_shift_get_no_gradient():
+    params, stats = _variables(NORMS["batch"], 4)
+    (y, new), (dx, d_params) = _compiled(NORMS["batch_fixed"], X, params, stats)
+    (wanted, moved), (d_wanted, d_trained) = _compiled(NORMS["batch"], X, params, stats)
+    assert_close((y, new, dx), (wanted, moved, d_wanted), 1e-6)
+    assert all(np.abs(leaf).min() > 0 for leaf in jax.tree.leaves(d_trained))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(d_params))
+
+
 # --- statistics that are constants to the gradient -----------------------------------------------
 
 
@@ -181,6 +191,42 @@ def test_the_detached_norm_has_bn_s_values_and_only_the_direct_gradient(groups):
     ]
     assert_close(d_params["scale"], sum(one.d_scale for one in exact), 1e-5)
     assert_close(d_params["bias"], sum(one.d_bias for one in exact), 1e-5)
+
+
+def by_moving_averages(x, params, stats, dy, *, decay, eps, unbiased):
+    """In float64: (y, new averages, dx, d_scale, d_bias); the averages step on, then normalise, and
+    are numbers to the gradient."""
+    rows, dy_rows = (np.float64(a).reshape(-1, x.shape[-1]) for a in (x, dy))
+    batch = {"mean": rows.mean(0), "var": rows.var(0, ddof=1 if unbiased else 0)}
+    new = {name: decay * np.float64(stats[name]) + (1 - decay) * batch[name] for name in stats}
+    rstd = 1 / np.sqrt(new["var"] + eps)
+    x_hat = (rows - new["mean"]) * rstd
+    y = (params["scale"] * x_hat + params["bias"]).reshape(x.shape)
+    return y, new, dy * params["scale"] * rstd, (dy_rows * x_hat).sum(0), dy_rows.sum(0)
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+@pytest.mark.parametrize("decay", [0.0, 0.7])
+def test_the_moving_norm_takes_its_averages_for_numbers(decay, unbiased):
+    norm = NORMS["batch_moving"]
+    params, stats = _variables(norm, 4)
+    dy = np.random.default_rng(3).normal(size=X.shape).astype(np.float32)
+    choices = {"decay": decay, "eps": 1e-3, "unbiased": unbiased}
+    own = lambda x, params: norm.apply(x, params, stats, train=True, **choices)  # noqa: E731
+    y, pull, new = jax.vjp(own, X, params, has_aux=True)
+    dx, d_params = pull(dy)
+    found = y, new, dx, d_params["scale"], d_params["bias"]
+    assert_close(found, by_moving_averages(X, params, stats, dy, **choices), 1e-5)
+
+
+def test_without_memory_the_moving_norm_is_the_detached_one():
+    params, stats = _variables(NORMS["batch_moving"], 4)
+    choices = {"decay": 0.0, "unbiased": False}
+    moving, detached = (
+        NORMS[name].apply(X, params, stats, train=True, **choices)
+        for name in ("batch_moving", "batch_detached")
+    )
+    assert_close(moving, detached, 1e-6)
 
 
 def test_renormalisation_sees_in_training_what_evaluation_sees():
@@ -249,7 +295,7 @@ def test_blocks_are_whitened_each_by_itself():
 
 
 def test_newton_s_iterations_go_towards_the_root(monkeypatch):
-    with jax.enable_x64(True):
+    with enable_x64():
         a = jnp.asarray(covariance(mixed(channels=4)))
         exact = whitening.inverse_root(a)
         distance = [float(jnp.abs(exact - jnp.eye(4)).max())]
@@ -260,7 +306,7 @@ def test_newton_s_iterations_go_towards_the_root(monkeypatch):
 
 
 def test_the_root_s_gradient_survives_equal_eigenvalues():
-    with jax.enable_x64(True):
+    with enable_x64():
         rng = np.random.default_rng(5)
         weights = rng.normal(size=(4, 4))
 
@@ -273,7 +319,9 @@ def test_the_root_s_gradient_survives_equal_eigenvalues():
             check_grads(loss, (a,), order=1, modes=["rev"], eps=1e-6, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["whiten", "whiten_groups", "whiten_iterative", "batch_renorm"])
+@pytest.mark.parametrize(
+    "name", ["whiten", "whiten_groups", "whiten_iterative", "batch_renorm", "batch_moving"]
+)
 def test_padding_counts_for_nothing(name):
     norm = NORMS[name]
     (params, _), (_, stats) = _variables(norm, 4), norm.init(4)
@@ -286,7 +334,8 @@ def test_padding_counts_for_nothing(name):
     assert not np.asarray(y[~mask]).any()
 
 
-@pytest.mark.parametrize("name", [name for name in NORMS if name not in ("none", "layer")])
+# Not of the moving averages, which all groups share.
+@pytest.mark.parametrize("name", sorted(NORMS.keys() - {"none", "layer", "batch_moving"}))
 def test_groups_have_statistics_of_their_own(name):
     norm = NORMS[name]
     (params, _), (_, stats) = _variables(norm, 4), norm.init(4)

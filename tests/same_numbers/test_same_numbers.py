@@ -383,6 +383,14 @@ def lines_of(commit="aaa", code="0123456789ab", **edits):
     return [line(seed=s, commit=commit, setting=setting, id="r", **edits) for s in (0, 3)]
 
 
+def test_the_lines_of_references_are_asked_about_too(tmp_path):
+    for name, commit in (("results", "aaa"), ("reference", "bbb"), ("verified", "ccc")):
+        lines = "".join(json.dumps(made) + "\n" for made in lines_of(commit))
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    found = published.read_lines(tmp_path)
+    assert [[made["commit"] for made in lines] for lines in found] == [["aaa"] * 2, ["bbb"] * 2]
+
+
 def test_cases_are_the_recipes_of_a_commit():
     (case,) = published.cases_of([lines_of("aaa+"), lines_of("aaa")])
     assert (case.commit, case.platform, len(case.lines), case.question()["seed"]) == (

@@ -7,6 +7,7 @@ import scipy.special
 
 from vggbn import data
 from vggbn.data import batch_indices, pixel_moments
+from vggbn.machine.compiling import enable_x64
 from vggbn.models import MODELS, Model, Net
 from vggbn.models.mlp import mlp
 from vggbn.nn import layers
@@ -68,7 +69,7 @@ def test_the_first_step_s_loss_is_the_sum_of_three_terms(task):
     rows = batch_indices(0, 0, n=len(digits.train), batch=30, shuffle="fresh")
     mean_C, std = pixel_moments(digits.train)
     x_NHWC = (digits.train.images_NHWC[rows] / 255 - mean_C) / std
-    with jax.enable_x64(True):
+    with enable_x64():
         outputs, _ = three_heads(program.net).apply(start, x_NHWC, train=True)
     labels_N = digits.train.labels_N[rows]
     main, *aux = (cross_entropy_64(np.float64(logits), labels_N).mean() for logits in outputs)

@@ -40,7 +40,7 @@ def again(fixed):
 @pytest.mark.parametrize("model, parts", [("mlp", 1), ("short", 1), ("mlp", 3)])
 def test_gradients_and_statistics_are_the_same_in_float64(model, parts):
     """Under one mask of dropout too: the second forward pass draws what the first drew."""
-    with jax.enable_x64(True):
+    with compiling.enable_x64():
         fixed, *batch = net_64(model, norm="batch", norm_fc=True)
         more = (jax.random.key(1, impl="rbg"), hyper(dropout=0.5), 0.7)
         kept = gradient_of(fixed, parts)(*batch, *more)

@@ -13,13 +13,15 @@ from vggbn.errors import UserError
 class Part(NamedTuple):
     """One statement of a claim, its interval and the verdict that follows from it.
 
-    p: of the statement's own test, where it is another than of no effect.
+    p: of the statement's own test, where it is another than of no effect. unit: of the interval,
+    where it is another than the claim's.
     """
 
     name: str
     interval: Interval
     verdict: str
     p: float = math.nan
+    unit: str | None = None
 
     def text(self, form: str) -> str:
         """Such as "early +1.20 [+0.31, +2.09]", its numbers by a format."""

@@ -102,7 +102,7 @@ class Results:
                 self.left_out["run again"] += name in held
                 held[name] = line
         for (_, seed), block in self._blocks.items():
-            holder = max(block, key=lambda where: (len(block[where]), where == self._here))
+            holder = self._holder(block)
             for name, line in block[holder].items():
                 self.runs[name][seed] = line
             others = sum(map(len, block.values())) - len(block[holder])
@@ -126,20 +126,41 @@ class Results:
         return f"{lines} left out: {', '.join(reasons)}."
 
     def missing(self, seeds: Iterable[int]) -> list[tuple[str, int]]:
-        """(variant, seed) to be run in `setting`, core first, seed by seed.
+        """(variant, seed) to be run in `setting`, core first, seed by seed."""
+        seeds = list(seeds)
+        return [
+            (name, seed)
+            for core in (True, False)
+            for seed in seeds
+            for name in self.lacking(self._of(core, self.variants), seed)
+        ]
 
-        A seed that another setting holds in part is begun anew: half of it could not be paired.
+    def lacking(self, names: Iterable[str], seed: int) -> list[str]:
+        """The variants to be run in `setting`, that these may be compared with one another.
+
+        A seed that another setting holds in part is begun anew, with all that it holds there: half
+        of it could not be paired, and who has less of a seed does not hold it.
         """
-        wanted = []
+        names, wanted = list(names), []
         for core in (True, False):
-            names = [name for name in self.variants if (name in self._core) == core]
-            for seed in seeds:
-                block = self._blocks.get((core, seed), {})
-                if any(held.keys() >= set(names) for held in block.values()):
-                    continue
+            mine = self._of(core, names)
+            block = self._blocks.get((core, seed), {})
+            if not block:
+                wanted += mine
+                continue
+            holder = self._holder(block)
+            if not set(mine) <= block[holder].keys():
+                held = set(mine) if holder == self._here else {*mine, *block[holder]}
                 done = block.get(self._here, {})
-                wanted += [(name, seed) for name in names if name not in done]
+                wanted += [n for n in self.variants if n in held and n not in done]
         return wanted
+
+    def _holder(self, block: Mapping[tuple, Mapping[str, Line]]) -> tuple:
+        """The setting that holds a seed."""
+        return max(block, key=lambda where: (len(block[where]), where == self._here))
+
+    def _of(self, core: bool, names: Iterable[str]) -> list[str]:
+        return [name for name in names if (name in self._core) == core]
 
     def _refuse_mixed_data(self) -> None:
         """One seed of every variant must have seen the same arrays."""

@@ -24,7 +24,7 @@ from vggbn.claims import looks
 from vggbn.claims.stats import PUBLISHED_SEEDS, Judgement, holm, p_value
 from vggbn.commands.publish import stale
 from vggbn.errors import Parser, exit_with
-from vggbn.experiment import kept
+from vggbn.experiment import kept, verified
 from vggbn.experiment.checkout import ROOT, require_checkout
 from vggbn.experiment.exact import ExactClaim
 from vggbn.experiment.ledger import (
@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     _say("reading the published results ...")
     reports = published_reports()
     found = judged(reports)
-    rows = ledger(found, lambda claim, experiment: compute(claim, experiment.name))
+    checks = verified.tallies(verified.read(verified.PATH))
+    rows = ledger(found, lambda claim, experiment: compute(claim, experiment.name), checks)
     print(text(rows, terminal.width()))
     faults = find_faults(rows, found, stale(reports))
     for fault in faults:
@@ -89,7 +90,8 @@ def _say(text: str) -> None:
 def text(rows: Sequence[Row], width: int) -> str:
     """The table, in `width` columns, the count of each state, and what chance alone would give."""
     adjusted = adjusted_p(rows)
-    cells = [("claim", "", "state"), *((r.id, "P" if r.is_primary else "", r.state) for r in rows)]
+    cells = [("claim", "", "state", "verified")]
+    cells += [(r.id, "P" if r.is_primary else "", r.state, r.verified) for r in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     words = [["in words"], *(_words(row, adjusted.get(row.id, math.nan)) for row in rows)]
     room = max(width, NARROWEST)
@@ -137,6 +139,8 @@ def _summary(rows: Sequence[Row]) -> list[str]:
         f"looks (n = {', '.join(map(str, looks.LOOKS))}): of the secondary ones some are wrong by "
         f"chance. p, of the {primary} primary claims (P): of no effect at all, adjusted for the "
         "looks and by Holm's method for all primary claims.",
+        "verified: how many checks with new seeds (`make verify CLAIM=BN-16`) lay inside their "
+        "prediction interval; they enter no verdict.",
     ]
 
 

@@ -18,10 +18,10 @@ from vggbn.experiment import rehearsal
 from vggbn.experiment.announce import budget, describe_data
 from vggbn.experiment.design import Experiment
 from vggbn.experiment.exact import write_computed
+from vggbn.experiment.missing import train_missing, view_missing
 from vggbn.experiment.plan import Plan, make_plan, size_names, variant_edits
 from vggbn.experiment.summary import build_report
 from vggbn.experiment.sweep import run_sweep
-from vggbn.experiment.view_many import view_many
 from vggbn.forecast.dry_run import dry_run
 from vggbn.identity.identity import changed
 from vggbn.jobs import cluster, here, pool, team
@@ -30,8 +30,7 @@ from vggbn.report import Report, terminal, verdict_table, write_html
 from vggbn.report.words import counted
 from vggbn.runs import loggers
 from vggbn.runs import run as runs
-from vggbn.runs.many import train_many, worker_setting
-from vggbn.runs.place import Place
+from vggbn.runs.many import worker_setting
 from vggbn.training.recipe import Recipe, field_values, parse_edit
 
 
@@ -311,42 +310,3 @@ def show_gallery(plan: Plan, store: runs.Store) -> None:
     run = runs.load_run(store.folder(recipe, plan.seeds[0]))
     write_gallery(path, run, runs.load_data(recipe, plan.seeds[0], store))
     print(path)
-
-
-def train_missing(
-    plan: Plan,
-    store: runs.Store,
-    missing: list[tuple[str, int]],
-    engine: pool.Engine,
-    setting: dict,
-    log: loggers.Logs,
-) -> int:
-    """Train (or find) each run and append its line; returns how many failed."""
-    wanted = {
-        f"{name} seed {seed}": Place(plan.variants[name], seed, store) for name, seed in missing
-    }
-    variant = {f"{name} seed {seed}": name for name, seed in missing}
-    return train_many(wanted, engine, _writer(plan, variant), setting=setting, log=log)
-
-
-def view_missing(
-    plan: Plan, store: runs.Store, missing: list[tuple[str, int]], engine: pool.Engine
-) -> int:
-    """Test the trained nets by each missing view and append its line; returns how many failed."""
-    wanted = {f"{name} seed {seed}": (plan.views[name], seed) for name, seed in missing}
-    variant = {f"{name} seed {seed}": name for name, seed in missing}
-    return view_many(wanted, plan.variants, store, engine, _writer(plan, variant))
-
-
-def _writer(plan: Plan, variant: dict[str, str]):
-    """write(name, record) for the lines of the runs that are named so."""
-
-    def write(name: str, record: dict) -> None:
-        head = {
-            "experiment": plan.experiment.name,
-            "size": plan.size_name,
-            "variant": variant[name],
-        }
-        results.append(plan.results_path, head | record)
-
-    return write

@@ -1,27 +1,34 @@
 """What can be watched in a net while it trains: WATCHES, in a recipe's field `watch`.
 
 Each is `watch(trained, split, ahead)` -> lists and dicts of plain numbers, for the history. The net
-is in evaluation mode: BN by its moving averages. What depends on images is measured on the first
-IMAGES of `split`, the validation images: one fixed batch. Only `landscape` asks for the step that
-lies ahead, `ahead() -> Step`; it measures in training mode, on that step's batch.
+is in evaluation mode, BN by its moving averages, but for `gradients` and `landscape`. What depends
+on images is measured on the first IMAGES of `split`, the validation images: one fixed batch; but
+`landscape` asks for the step that lies ahead, `ahead() -> Step`, and takes its batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import pairwise
 
+import jax
 import numpy as np
 
 from vggbn.data import AnySplit
+from vggbn.data.pixels.augment import standardise
 from vggbn.evaluate.activations import activations
 from vggbn.evaluate.landscape import Step, landscape
 from vggbn.evaluate.trained import Trained
+from vggbn.machine import compiling
+from vggbn.models import Net, build
+from vggbn.models.net import Targets
 
 Ahead = Callable[[], Step]
 
 IMAGES = 500
 PERCENTILES = (15, 50, 85)  # BN Figure 1(b, c)
+UNITS = 20  # of which a record of many seeds keeps percentiles
 JACOBIANS = 50  # images whose Jacobians are decomposed
 EDGES = np.linspace(-4, 4, 25)  # of a histogram of standardised values
 
@@ -31,10 +38,17 @@ def inputs(trained: Trained, split: AnySplit, ahead: Ahead) -> list[list[float]]
 
     Over images and places (BN 4.1).
     """
-    heard = _heard(trained, split)
-    x = [x for (_, what), x in heard.items() if what == "input"][-1]
-    found = np.percentile(x.reshape(-1, x.shape[-1]), PERCENTILES, axis=0)
+    found = np.percentile(_last_inputs(trained, split), PERCENTILES, axis=0)
     return [[_short(value) for value in units] for units in found]
+
+
+def some_inputs(trained: Trained, split: AnySplit, ahead: Ahead) -> list[list[float]]:
+    """`inputs` of the first UNITS units, as good a sample as any: all start alike.
+
+    To seven digits: where the percentiles lie close together, four would make them jump.
+    """
+    found = np.percentile(_last_inputs(trained, split)[:, :UNITS], PERCENTILES, axis=0)
+    return [[float(f"{value:.7g}") for value in units] for units in found]
 
 
 def weights(trained: Trained, split: AnySplit, ahead: Ahead) -> dict[str, dict[str, float]]:
@@ -68,6 +82,35 @@ def jacobians(trained: Trained, split: AnySplit, ahead: Ahead) -> dict[str, dict
         values = np.linalg.svd(right_NI[:, :, None] * kernel_IO * left_O, compute_uv=False)
         low, median, high = (_short(v) for v in np.percentile(values, PERCENTILES))
         found[layer] = {"median": median, "low": low, "high": high}
+    return found
+
+
+def gradients(trained: Trained, split: AnySplit, ahead: Ahead) -> dict[str, float]:
+    """{layer: the Euclidean norm of the loss's gradient in its kernel}, of the images as one batch
+    of training, without dropout: BN by their own statistics, whose gradient is part of it."""
+    images_NHWC = split.images(range(min(IMAGES, len(split))))
+    gradients_of = _kernel_gradients(trained.net)
+    labels_N = split.labels_N[:IMAGES]
+    found = gradients_of(trained.variables, images_NHWC, labels_N, trained.mean_C, trained.std)
+    return {layer: _short(np.linalg.norm(np.asarray(g, np.float64))) for layer, g in found.items()}
+
+
+@lru_cache
+def _kernel_gradients(net: Net) -> Callable:
+    """{layer: gradient of the mean loss of uint8 images in its kernel}, jitted."""
+    model = build(net)
+
+    @compiling.jit
+    def found(variables, images_NHWC, labels_N, mean_C, std):
+        x_NHWC = standardise(images_NHWC, mean_C, std)
+
+        def loss(params):
+            outputs, _ = model.apply(variables | {"params": params}, x_NHWC, train=True, decay=0.0)
+            return model.loss(outputs, Targets(labels_N)).mean()
+
+        gradient = jax.grad(loss)(variables["params"])
+        return {layer: own["kernel"] for layer, own in gradient.items() if "kernel" in own}
+
     return found
 
 
@@ -117,11 +160,20 @@ SLOPES: dict[str, Callable] = {
 WATCHES: dict[str, Callable | None] = {
     "none": None,
     "inputs": inputs,
+    "some_inputs": some_inputs,
     "weights": weights,
     "jacobians": jacobians,
+    "gradients": gradients,
     "gaussianity": gaussianity,
     "landscape": landscape,
 }
+
+
+def _last_inputs(trained: Trained, split: AnySplit):
+    """[images and places, units] of the inputs to the last hidden non-linearity."""
+    heard = _heard(trained, split)
+    x = [x for (_, what), x in heard.items() if what == "input"][-1]
+    return x.reshape(-1, x.shape[-1])
 
 
 def _heard(trained: Trained, split: AnySplit):

@@ -30,6 +30,23 @@ class Verdict(NamedTuple):
     p: float = math.nan
 
 
+class Effect(NamedTuple):
+    """What each seed says of a claim, or of one of its parts: the numbers that its judge takes.
+
+    unit: as a verdict's; of a "ratio" the numbers are logarithms, of "seeds" they say whether the
+    seed shows it.
+    """
+
+    name: str
+    by_seed: Mapping[int, float]
+    unit: str = "points"
+
+    @property
+    def values(self) -> list[float]:
+        """Without the seeds."""
+        return list(self.by_seed.values())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """A sentence and the rule that judges it, both fixed before its results exist.
@@ -40,6 +57,8 @@ class Claim:
     is_primary: one of the few claims that the suite is judged by; the others are secondary, and of
     their many intervals some are wrong by chance. gate: what must be true of the runs, or nothing
     is decided. not_tested: why this protocol cannot decide the claim, which then has no judge.
+    effects: what each seed says, an effect for each part of the claim, where `verify` may compare
+    new seeds of the size `small` with those of a committed reference.
     """
 
     id: str
@@ -51,6 +70,7 @@ class Claim:
     is_primary: bool = False
     gate: Gate = TRAINED_NETS
     not_tested: str = ""
+    effects: Callable[[Results], list[Effect]] | None = None
 
     def judged(
         self, results: Results, baseline: str, at_edge: Mapping[str, float] | None = None

@@ -62,10 +62,12 @@ class Gate:
 
 TRAINED_NETS = Gate()
 # For claims about nets that fail; about targets that the baseline has reached; about what is
-# computed from any net, and ways of testing one net; and about regularisation.
+# computed from any net, and ways of testing one net; about nets before training; and about
+# regularisation.
 FOR_FAILURES = Gate(trained=False, settled=False)
 FOR_SPEEDS = Gate(settled=False)
 FOR_ANY_NET = Gate(settled=False, tuned=False)
+FOR_STARTS = Gate(trained=False, settled=False, tuned=False)
 FOR_FITTED_NETS = Gate(fits=True)
 
 

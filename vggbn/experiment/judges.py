@@ -96,11 +96,19 @@ def verdict_on(parts: Sequence[Part], unit: str = "points", words: str = "") -> 
     shown, the others are named in the detail. Its p is that of the part which is least certain."""
     outcome = whole([part.verdict for part in parts])
     shown = next((p for p in parts if p.verdict != "reproduced"), parts[0])
+    units = [unit if part.unit is None else part.unit for part in parts]
     texts = [words] if words else []
     if len(parts) > 1 or not words:
-        texts += [part.text("+.2f" if unit == "points" else ".3g") for part in parts]
-    p = [interval_p(q.interval, unit) if math.isnan(q.p) else q.p for q in parts]
-    return Verdict(outcome, shown.interval, unit, "; ".join(texts), float(np.max(p)))
+        texts += [
+            part.text("+.2f" if own == "points" else ".3g")
+            for part, own in zip(parts, units, strict=True)
+        ]
+    p = [
+        interval_p(part.interval, own) if math.isnan(part.p) else part.p
+        for part, own in zip(parts, units, strict=True)
+    ]
+    own = units[parts.index(shown)]
+    return Verdict(outcome, shown.interval, own, "; ".join(texts), float(np.max(p)))
 
 
 def verdict_on_failures(results: Results, worse: Sequence[str], better: Sequence[str]) -> Verdict:

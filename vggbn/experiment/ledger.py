@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from vggbn.claims.stats import Judgement
@@ -64,7 +64,8 @@ class Row:
     """One line of the ledger: a claim, or one of its parts.
 
     where: the test, the results, or why it is not attempted; experiment: the one that has it; also:
-    what other data, or other sizes, say of it.
+    what other data, or other sizes, say of it; verified: how many checks with new seeds lay inside
+    their prediction interval, such as "2 of 3".
     """
 
     id: str
@@ -76,6 +77,7 @@ class Row:
     is_primary: bool = False
     experiment: str = ""
     also: Sequence[Found] = ()
+    verified: str = ""
 
     @property
     def why(self) -> str:
@@ -133,8 +135,13 @@ def base_id(claim: str) -> str:
     return claim.split()[0]
 
 
-def ledger(found: Mapping[str, Sequence[Found]], compute: Compute) -> list[Row]:
-    """A row for each claim, several where an experiment judges its parts."""
+def ledger(
+    found: Mapping[str, Sequence[Found]], compute: Compute, verified: Mapping[str, str]
+) -> list[Row]:
+    """A row for each claim, several where an experiment judges its parts.
+
+    verified: {claim: how many checks lay inside}, which stands beside and decides nothing.
+    """
     every, rows = experiments(), []
     for claim, entry in entries().items():
         parts = [
@@ -158,7 +165,7 @@ def ledger(found: Mapping[str, Sequence[Found]], compute: Compute) -> list[Row]:
             parts.append(Row(claim, entry.sentence, "not attempted", NOT_ATTEMPTED[claim]))
         left = "noted" if entry.paper == CONTRADICTIONS else "planned"
         rows += parts or [Row(claim, entry.sentence, left, "")]
-    return rows
+    return [replace(row, verified=verified.get(row.id, "")) for row in rows]
 
 
 def _computed(

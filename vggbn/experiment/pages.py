@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from vggbn.claims.stats import Judgement
 from vggbn.data.readers import embedded_names
+from vggbn.experiment import verified
 from vggbn.experiment.design import Experiment
 from vggbn.experiment.exact import ExactClaim, ExactExperiment
 from vggbn.experiment.ledger import (
@@ -42,7 +43,9 @@ direction, never an ImageNet figure; see [how to read a verdict](README.md#how-t
 and [the rules](docs/evidence.md).
 
 Each row leads to the page of its experiment: its curves, its command, all that was found. (P) marks
-the few primary claims. `make claims` prints the same with p-values."""
+the few primary claims. `make claims` prints the same with p-values. *Verified*: of how many checks
+with new seeds (`make verify CLAIM=BN-16`) how many found [what the reference lets one
+expect](docs/evidence.md#check-it-with-seeds-of-your-own); they enter no verdict."""
 
 
 class Pages(NamedTuple):
@@ -57,7 +60,8 @@ def make_pages(reports: Sequence[Report]) -> Pages:
     by_name: dict[str, list[Report]] = {}
     for report in reports:
         by_name.setdefault(_experiment_of(report), []).append(report)
-    rows = ledger(judged(reports), _published_row(reports))
+    checks = verified.tallies(verified.read(verified.PATH))
+    rows = ledger(judged(reports), _published_row(reports), checks)
     pages = Pages({LEDGER: ledger_page(rows)}, {})
     for experiment in experiments():
         text, figures = page_of(experiment, by_name.get(experiment.name, []))
@@ -125,7 +129,7 @@ def _others(row: Row) -> list[str]:
 
 
 def _claims(rows: Sequence[Row]) -> str:
-    headers = ("claim", "verdict", "in words", "effect [interval]", "n", "where")
+    headers = ("claim", "verdict", "in words", "effect [interval]", "n", "verified", "where")
     return _table(headers, map(_cells, rows))
 
 
@@ -148,6 +152,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         words,
         md(effect_text(judgement)) if seen and judgement else NOTHING,
         str(judgement.n) if seen and judgement else NOTHING,
+        row.verified or NOTHING,
         _place(row),
     )
 

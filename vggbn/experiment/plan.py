@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vggbn.claims import results
-from vggbn.claims.results import Results
+from vggbn.claims.results import Line, Results
 from vggbn.data.readers import embedded_names, path_of
 from vggbn.errors import UserError, unknown
 from vggbn.experiment.checkout import PUBLISHED
@@ -19,6 +19,8 @@ from vggbn.identity.equalities import same_numbers
 from vggbn.runs.run import code
 from vggbn.training import recipe as recipes
 from vggbn.training.recipe import Recipe
+
+FRESH = 1_000_000  # seeds above it are those of `verify`, which enter no verdict
 
 
 class Plan(NamedTuple):
@@ -57,9 +59,17 @@ class Plan(NamedTuple):
 
         counts(name, line): whether the line is of the code that is asked for (None: of today's).
         """
+        every, first = results.read(self.results_path), self.size.first_seed
+        return self.of_lines([x for x in every if first <= x["seed"] <= FRESH], setting, counts)
+
+    def of_lines(
+        self,
+        lines: Iterable[Line],
+        setting: dict,
+        counts: Callable[[str, Mapping[str, Any]], bool] | None = None,
+    ) -> Results:
+        """The same of these lines, whatever their seeds."""
         core = {name for name in self.ids() if self.size.is_core(name)}
-        first = self.size.first_seed
-        lines = [line for line in results.read(self.results_path) if line["seed"] >= first]
         counts = counts or _once(self.is_of_today)
         return Results(lines, self.ids(), setting, core, counts, self.size.target)
 

@@ -20,7 +20,7 @@ from vggbn.claims.stats import VERDICTS, Interval
 from vggbn.errors import UserError
 from vggbn.evaluate.landscape import LENGTHS
 from vggbn.evaluate.watch import EDGES, PERCENTILES
-from vggbn.experiment.design import Verdict
+from vggbn.experiment.design import Claim, Verdict
 from vggbn.experiment.plan import Plan
 from vggbn.training.recipe import Recipe
 
@@ -53,6 +53,22 @@ def refuse_mistakes(plan: Plan) -> None:
             raise UserError(f"{where} {fault}.")
     _try(f"tables of {experiment.name}", lambda: experiment.tables(results))
     _try(f"charts of {experiment.name}", lambda: experiment.charts(results))
+
+
+def can_judge(claim: Claim, results: Results) -> bool:
+    """Whether its judge finds what it asks for in these results, whatever it says of them."""
+    assert claim.judge is not None
+    judge = claim.judge
+
+    def try_it() -> bool:
+        try:
+            judge(results)
+        except MissingRuns:
+            return False
+        return True
+
+    found = _try(f"the judge of claim {claim.id}", try_it)
+    return found is None or found[0]
 
 
 def _try(where: str, make: Callable[[], Any]) -> tuple[Any] | None:
@@ -200,6 +216,10 @@ def _rising(rng: np.random.Generator) -> list[float]:
     return np.sort(rng.uniform(0.1, 2, 3)).tolist()
 
 
+def _gradients(rng: np.random.Generator) -> _Layers:
+    return _Layers(lambda: rng.uniform(0.1, 2))
+
+
 def _gaussianity(rng: np.random.Generator) -> _Layers:
     names = ("skewness", "kurtosis", "zeros", "negentropy")
 
@@ -222,8 +242,10 @@ def _landscape(rng: np.random.Generator) -> dict[str, Any]:
 # As evaluate/watch.py makes them.
 WATCHED: dict[str, Callable[[np.random.Generator], Any]] = {
     "inputs": _inputs,
+    "some_inputs": _inputs,
     "weights": _weights,
     "jacobians": _jacobians,
+    "gradients": _gradients,
     "gaussianity": _gaussianity,
     "landscape": _landscape,
 }

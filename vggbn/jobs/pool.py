@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -25,6 +26,10 @@ from vggbn.machine import environment
 ATTEMPTS = 2
 GRACE = 25  # seconds that a worker has to save its run: schedulers give 30
 AHEAD = 8  # so many jobs for each worker may be taken out of turn
+
+
+class OutOfTime(Exception):
+    """The time that jobs were given is over; each that was under way could save what it had."""
 
 
 class Job(NamedTuple):
@@ -62,13 +67,33 @@ class Events(NamedTuple):
     on_failure: Callable[[Job, str], None]
 
 
+MayStart = Callable[[Job, list[Job]], bool]
+
+
+def at_any_time(job: Job, busy: list[Job]) -> bool:
+    """A job may be begun beside any others."""
+    return True
+
+
 def default_workers() -> int:
     """One a core on CPU; one in all where an accelerator would have to be shared."""
     return 1 if environment.accelerated() else os.cpu_count() or 1
 
 
-def run_jobs(jobs: list[Job], work: Callable, events: Events, *, workers: int) -> None:
-    """Do every job: `work(payload, report)` runs in a worker; `report(x)` reaches on_report."""
+def run_jobs(
+    jobs: list[Job],
+    work: Callable,
+    events: Events,
+    *,
+    workers: int,
+    until: float | None = None,
+    may_start: MayStart = at_any_time,
+) -> None:
+    """Do every job: `work(payload, report)` runs in a worker; `report(x)` reaches on_report.
+
+    until: OutOfTime when time.monotonic() gets there. may_start(job, busy): whether this job may be
+    begun beside those; asked again after every report, and answered yes where nothing is busy.
+    """
     pending, crew = list(jobs), []
     attempts: Counter[str] = Counter()
     with _heeded_stop() as heed:
@@ -76,10 +101,10 @@ def run_jobs(jobs: list[Job], work: Callable, events: Events, *, workers: int) -
             crew = [_Worker(work, workers > 1) for _ in range(min(workers, len(jobs)))]
             while pending or any(worker.job for worker in crew):
                 for worker in crew:
-                    job = None if worker.job else _next_job(pending, worker, crew)
+                    job = None if worker.job else _next_job(pending, worker, crew, may_start)
                     if job is not None:
                         worker.start(job)
-                for worker in _ready(crew):
+                for worker in _ready(crew, until):
                     _hear(worker, events, pending, attempts)
                     heed()
         finally:
@@ -89,10 +114,11 @@ def run_jobs(jobs: list[Job], work: Callable, events: Events, *, workers: int) -
                 worker.stop()
 
 
-def local(workers: int) -> Engine:
-    """The engine that is this module."""
+def local(workers: int, **limits: Any) -> Engine:
+    """The engine that is this module; limits: until and may_start of `run_jobs`."""
     threads = int(environment.SINGLE_THREAD["NPROC"])
-    return Engine(partial(run_jobs, workers=workers), workers, here=True, threads=threads)
+    run = partial(run_jobs, workers=workers, **limits)
+    return Engine(run, workers, here=True, threads=threads)
 
 
 @contextmanager
@@ -165,14 +191,18 @@ def _no_interrupt():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _next_job(pending: list[Job], worker: _Worker, crew: list[_Worker]) -> Job | None:
+def _next_job(
+    pending: list[Job], worker: _Worker, crew: list[_Worker], may_start: MayStart = at_any_time
+) -> Job | None:
     """A job of a kind this worker has compiled, else of one nobody has, else of the most common.
 
     Of the next few jobs only: who stops a long experiment wants its first seeds whole. None if all
     that are left wait for others.
     """
-    unfinished = {job.name for job in pending} | {other.job.name for other in crew if other.job}
+    busy = [other.job for other in crew if other.job]
+    unfinished = {job.name for job in [*pending, *busy]}
     few = [job for job in pending if not job.after & unfinished][: AHEAD * len(crew)]
+    few = [job for job in few if may_start(job, busy)]
     if not few:
         return None
     taken = {kind for other in crew if other is not worker for kind in other.kinds}
@@ -182,9 +212,14 @@ def _next_job(pending: list[Job], worker: _Worker, crew: list[_Worker]) -> Job |
     return best
 
 
-def _ready(crew: list[_Worker]):
+def _ready(crew: list[_Worker], until: float | None):
+    """The workers that have something to say. OutOfTime: that it is, before one has."""
     busy = {worker.connection: worker for worker in crew if worker.job}
-    return [busy[connection] for connection in wait(list(busy))]  # pyright: ignore
+    left = None if until is None else max(0.0, until - time.monotonic())
+    found = [busy[connection] for connection in wait(list(busy), left)]  # pyright: ignore
+    if until is not None and time.monotonic() >= until:
+        raise OutOfTime
+    return found
 
 
 def _hear(worker: _Worker, events: Events, pending: list[Job], attempts: Counter) -> None:

@@ -1,11 +1,12 @@
 """How programs are compiled and run: jax.jit with the options that pay on a CPU, a form for each
-platform, values that are computed once. VGGBN_FAST=0 switches all of it off."""
+platform, values that are computed once (VGGBN_FAST=0 switches all of that off); 64-bit numbers."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 
 import jax
@@ -105,3 +106,14 @@ def once(x):
 def settle(x):
     """x; where the program is lowered for a CPU, it is computed `once`."""
     return on_cpu(once, lambda x: x)(x)
+
+
+@contextmanager
+def enable_x64(on: bool = True) -> Iterator[None]:
+    """64-bit numbers inside the block, in all threads: jax's own context manager is new in 0.8."""
+    before = jax.config.jax_enable_x64  # pyright: ignore
+    jax.config.update("jax_enable_x64", on)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)

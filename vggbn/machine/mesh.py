@@ -7,6 +7,7 @@ device nothing here does anything.
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from collections.abc import Callable
 from functools import lru_cache
@@ -45,15 +46,21 @@ def join(how: str) -> None:
                 f'--distributed takes "auto" or ADDRESS:PORT,PROCESSES,INDEX, not {how!r}.'
             ) from None
     try:
-        jax.distributed.initialize(
-            **told, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=HEARTBEAT
-        )
+        jax.distributed.initialize(**told, **_patience())  # pyright: ignore
     except (ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
             f"the processes of the job do not find one another ({reason}): see docs/running.md, "
             "or name them: --distributed ADDRESS:PORT,PROCESSES,INDEX."
         ) from error
+
+
+def _patience() -> dict[str, int]:
+    """How long a process waits for the others, to `jax.distributed.initialize`; jax 0.7 does not
+    let one say how long at the end."""
+    known = inspect.signature(jax.distributed.initialize).parameters
+    names = ("heartbeat_timeout_seconds", "shutdown_timeout_seconds")
+    return {name: HEARTBEAT for name in names if name in known}
 
 
 @lru_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+import json
 import os
 import platform
 import subprocess
@@ -13,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(sys.modules[__name__.partition(".")[0]].__path__[0])
+BUNDLE = "bundle.json"  # beside the package, where it was unpacked from a bundle
 
 
 @cache
@@ -89,7 +91,10 @@ def versions() -> dict[str, str]:
 
 @cache
 def commit() -> str:
-    """The checkout's commit, with a + when tracked files differ from it; empty outside of git."""
+    """The checkout's commit, with a + when tracked files differ from it; of a bundle's code that of
+    the checkout it was made in; empty outside of both."""
+    if (bundle := PACKAGE.parent / BUNDLE).is_file():
+        return json.loads(bundle.read_text())["commit"]
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
         changes = _git("status", "--porcelain", "-uno")

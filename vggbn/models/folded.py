@@ -10,7 +10,7 @@ from vggbn.nn.batch_norm import fold
 
 Tree = dict[str, Any]
 # They share BN's inference; the others' depends on the example, or mixes channels.
-FOLDABLE = {"batch", "batch_detached", "batch_renorm"}
+FOLDABLE = {"batch", "batch_fixed", "batch_detached", "batch_moving", "batch_renorm"}
 
 
 def fold_net(net: Net, variables: Tree) -> Tree:

@@ -63,6 +63,12 @@ def batch_norm(
     return keep(y_G).reshape(x.shape), step_averages(stats, batch, decay)
 
 
+def fixed_batch_norm(x, params, stats, *, train, **choices):
+    """`batch_norm` whose gamma and beta get no gradient: they stay what they are at first, 1 and 0,
+    unless L2 is on all parameters."""
+    return batch_norm(x, jax.lax.stop_gradient(params), stats, train=train, **choices)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _normalise(x, scale, bias, weight, eps):
     """Algorithm 1 on x [G, n, ..., C] within groups: y, mean [G, C], biased variance, m [G, 1].

@@ -1,8 +1,9 @@
 """Batch norms whose statistics are, in part, taken for constants.
 
 `detached_batch_norm` is what section 2 of the BN paper warns of: the gradient step ignores that the
-normalisation depends on what it normalises. `batch_renorm` (Ioffe 2017, arXiv 1702.03275) keeps
-BN's gradient and takes the batch's noise out of the values. Signature and trees are `batch_norm`'s.
+normalisation depends on what it normalises. `moving_batch_norm` is what its authors first tried:
+statistics computed outside of the step. `batch_renorm` (Ioffe 2017, arXiv 1702.03275) keeps BN's
+gradient and takes the batch's noise out of the values. Signature and trees are `batch_norm`'s.
 """
 
 from __future__ import annotations
@@ -29,6 +30,19 @@ def detached_batch_norm(x, params, stats, *, train, mask=None, groups=1, eps=1e-
         return y if mask is None else _kept(y, mask)
 
     return _by_group(group, x, mask, groups), new
+
+
+def moving_batch_norm(x, params, stats, *, train, mask=None, eps=1e-5, **moving):
+    """Training too normalises by the moving averages, which step on before: numbers, not functions
+    of x, to the gradient.
+
+    With decay 0 it is `detached_batch_norm`, with the variance that the averages take.
+    """
+    if not train:
+        return batch_norm(x, params, stats, train=False, eps=eps)
+    _, new = batch_norm(x, params, stats, train=True, mask=mask, eps=eps, **moving)
+    y, _ = batch_norm(x, params, new, train=False, eps=eps)
+    return y if mask is None else _kept(y, mask), new
 
 
 def batch_renorm(x, params, stats, *, train, mask=None, groups=1, eps=1e-5, **moving):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from vggbn.nn.batch_norm import batch_norm, batch_norm_init, layer_norm
-from vggbn.nn.detached import batch_renorm, detached_batch_norm
+from vggbn.nn.batch_norm import batch_norm, batch_norm_init, fixed_batch_norm, layer_norm
+from vggbn.nn.detached import batch_renorm, detached_batch_norm, moving_batch_norm
 from vggbn.nn.noisy import noisy_batch_norm
 from vggbn.nn.whitening import newton_inverse_root, whiten, whiten_init
 
@@ -27,7 +27,9 @@ BLOCK = 16  # channels that "whiten_groups" whitens together
 
 NORMS: dict[str, Norm] = {
     "batch": Norm(batch_norm_init, batch_norm),
+    "batch_fixed": Norm(batch_norm_init, fixed_batch_norm),
     "batch_detached": Norm(batch_norm_init, detached_batch_norm),
+    "batch_moving": Norm(batch_norm_init, moving_batch_norm),
     "batch_renorm": Norm(batch_norm_init, batch_renorm),
     "batch_noisy": Norm(batch_norm_init, noisy_batch_norm, draws=True),
     "whiten": Norm(whiten_init, whiten),

@@ -11,6 +11,7 @@ from vggbn.claims import results
 from vggbn.errors import UserError
 
 Line = dict[str, Any]
+FILES = ("results.jsonl", "reference.jsonl")  # of verdicts, and of what `verify` compares with
 
 
 @dataclass
@@ -83,8 +84,8 @@ def platform_of(line: Line) -> str:
 
 
 def read_lines(root: Path) -> list[list[Line]]:
-    """The lines of each results.jsonl below `root`."""
-    return [results.read(path) for path in sorted(root.rglob("results.jsonl"))]
+    """The lines of each of FILES below `root`."""
+    return [results.read(path) for name in FILES for path in sorted(root.rglob(name))]
 
 
 def cases_of(files: Iterable[list[Line]], keep=lambda line: True) -> list[Case]:

@@ -118,8 +118,8 @@ def open_prepared(name: str, data_dir: str | None) -> Prepared:
     data_dir None: $VGGBN_DATA_DIR/tfds, else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     Raises UnknownSet, or UserError when the set is not prepared there, or no image classification.
     """
-    root = _root(data_dir)
-    folder = _version_folder(root, name)
+    root = sets_folder(data_dir)
+    folder = version_folder(root, name)
     tfds = _import_tfds()
     if folder is None:
         raise _not_found(name, root, tfds)
@@ -132,7 +132,8 @@ def open_prepared(name: str, data_dir: str | None) -> Prepared:
     return Prepared(name, folder, builder, *_keys(builder.info, name, tfds))
 
 
-def _root(data_dir: str | None) -> Path:
+def sets_folder(data_dir: str | None) -> Path:
+    """Where prepared sets lie."""
     if data_dir is not None:
         return Path(data_dir).expanduser()
     if base := os.environ.get("VGGBN_DATA_DIR"):
@@ -141,7 +142,7 @@ def _root(data_dir: str | None) -> Path:
     return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
-def _version_folder(root: Path, name: str) -> Path | None:
+def version_folder(root: Path, name: str) -> Path | None:
     """The folder of the wanted or the newest prepared version."""
     name, _, version = name.partition(":")
     found = [path.parent for path in (root / name).glob("*/dataset_info.json")]

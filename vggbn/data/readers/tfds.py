@@ -19,7 +19,8 @@ from vggbn.data.lazy import AnySplit, LazySplit
 from vggbn.data.pixels.decode import Damaged, decode, stack
 from vggbn.data.progress import progress
 from vggbn.data.readers.opened import Opened
-from vggbn.data.readers.prepared import Prepared, open_prepared
+from vggbn.data.readers.packed import open_packed, packed_path
+from vggbn.data.readers.prepared import Prepared, open_prepared, sets_folder, version_folder
 from vggbn.data.records import Records
 from vggbn.data.split import Split
 
@@ -27,8 +28,12 @@ _BLOCK = 512  # records read at once
 _LARGE = 10_000  # bytes of an encoded image, from which threads pay
 
 
-def open_tfds(name: str, data_dir: str | None, damaged: str) -> "Tfds":
-    """Find the set where TFDS has prepared it (`open_prepared`)."""
+def open_tfds(name: str, data_dir: str | None, damaged: str) -> Opened:
+    """Find the set where TFDS has prepared it (`open_prepared`), or where it lies packed."""
+    root = sets_folder(data_dir)
+    packed = packed_path(root, name)
+    if packed.is_file() and version_folder(root, name) is None:
+        return open_packed(packed, name, damaged)
     prepared = open_prepared(name, data_dir)
     return Tfds(name, damaged, prepared.classes, prepared.flip, prepared)
 

@@ -1,0 +1,48 @@
+"""Result lines that were made elsewhere, added to those that are here; none twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vggbn.claims import results
+from vggbn.errors import UserError
+from vggbn.machine import provenance
+
+
+def merge_lines(source: Path, target: Path) -> dict[str, int]:
+    """Append the lines below `source` that `target` lacks; {experiment/size-data: how many}.
+
+    Two lines are the same run if recipe, seed and setting are the same. UserError: no lines there.
+    """
+    paths = sorted(source.glob("*/*/results.jsonl"))
+    if not paths:
+        raise UserError(
+            f"{source} has no result lines: name the folder that holds EXPERIMENT/SIZE-DATA/"
+            "results.jsonl."
+        )
+    lines = {path: results.read(path) for path in paths}  # all readable, before any is written
+    return {
+        path.parent.relative_to(source).as_posix(): sum(
+            1 for _ in _append(lines[path], target / path.relative_to(source))
+        )
+        for path in paths
+    }
+
+
+def _append(lines: list[results.Line], path: Path) -> Iterator[results.Line]:
+    there = {_key(line) for line in results.read(path)}
+    for line in lines:
+        if (key := _key(line)) not in there:
+            there.add(key)
+            results.append(path, line)
+            yield line
+
+
+def _key(line: Mapping[str, Any]) -> str:
+    """What a run is known by: all that a number may depend on."""
+    setting = provenance.machine(line["setting"]) | {"code": line["setting"].get("code")}
+    known = [line["variant"], line["id"], line["seed"], setting, line.get("evaluation")]
+    return json.dumps(known, sort_keys=True)
