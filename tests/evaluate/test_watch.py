@@ -101,7 +101,7 @@ def test_percentiles_are_of_the_last_hidden_layer(recipe, digits):
 def test_some_inputs_are_the_first_units_with_more_digits(digits):
     _, trained = net(MLP.but(fc=24))
     some, every = (
-        np.array(f(trained, digits.validation)) for f in (watch.some_inputs, watch.inputs)
+        np.array(f(trained, digits.validation, no_step)) for f in (watch.some_inputs, watch.inputs)
     )
     assert some.shape == (3, watch.UNITS) and every.shape == (3, 24)
     np.testing.assert_allclose(some, every[:, : watch.UNITS], rtol=6e-4)
