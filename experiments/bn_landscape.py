@@ -36,7 +36,7 @@ from vggbn.report import Chart, Table
 from vggbn.training.recipe import Recipe
 
 # What the sweeps chose (sweep.json beside the results).
-FULL = Tuned({"lr": 2.0}, arms={"bn": {"lr": 2.0}, "noisy": {"lr": 2.0}})
+FULL = Tuned({"lr": 2.0}, arms={"bn": {"lr": 2.0}, "noisy": {"lr": 1.0}})
 SMALL = FULL
 
 NORMS = {"bn": "batch", "noisy": "batch_noisy"}
