@@ -111,7 +111,7 @@ def timed(norm: str, channels: int):
 
     from vggbn.nn.norms import NORMS as BY_NAME
 
-    init, apply = BY_NAME[norm]
+    init, apply, *_ = BY_NAME[norm]
     params, stats = init(channels)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(BATCH, channels)), jnp.float32)
 

@@ -1,6 +1,6 @@
 """What is watched in a net, against NumPy and jax's own derivatives."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,10 @@ MLP = Recipe(
 VGG = MLP.but(model="vgg_a", width=1 / 32, fc=8, activation="relu", steps=2, norm_fc=True)
 
 
+def no_step():
+    raise AssertionError("what is watched in evaluation mode needs no step")
+
+
 @pytest.fixture(scope="module")
 def digits():
     return load_digits(seed=0)
@@ -33,6 +37,11 @@ def net(recipe):
     task = Task.of(recipe, 0, digits)
     fit = loop.fit(task)
     return fit, loop.trained(task, fit.state.variables)
+
+
+def ahead_of(fit):
+    """The step that lies ahead of a net of MLP."""
+    return partial(loop.step_ahead, Task.of(MLP, 0, load_digits(seed=0)), fit.state)
 
 
 # --- activations ---------------------------------------------------------------------------------
@@ -68,7 +77,7 @@ def test_in_training_mode_batch_norm_centres_and_scales(digits):
 def test_a_watch_stands_in_the_history_from_the_first_step_on(name, digits):
     fit, trained = net(MLP.but(watch=name) if name != "inputs" else MLP)
     assert fit.history[0]["step"] == 1 and all(name in record for record in fit.history)
-    expected = watch.WATCHES[name](trained, digits.validation)
+    expected = watch.WATCHES[name](trained, digits.validation, ahead_of(fit))
     assert fit.history[-1][name] == expected
     unwatched = loop.fit(Task.of(MLP.but(watch="none"), 0, digits)).history[0]
     assert name not in unwatched and unwatched["step"] == 10
@@ -92,7 +101,7 @@ def test_percentiles_are_of_the_last_hidden_layer(recipe, digits):
 def test_some_inputs_are_the_first_units_with_more_digits(digits):
     _, trained = net(MLP.but(fc=24))
     some, every = (
-        np.array(f(trained, digits.validation)) for f in (watch.some_inputs, watch.inputs)
+        np.array(f(trained, digits.validation, no_step)) for f in (watch.some_inputs, watch.inputs)
     )
     assert some.shape == (3, watch.UNITS) and every.shape == (3, 24)
     np.testing.assert_allclose(some, every[:, : watch.UNITS], rtol=6e-4)
@@ -103,7 +112,7 @@ def test_some_inputs_are_the_first_units_with_more_digits(digits):
 
 def test_weights_are_euclidean_norms(digits):
     _, trained = net(MLP)
-    found = watch.weights(trained, digits.validation)
+    found = watch.weights(trained, digits.validation, no_step)
     assert list(found) == ["fc1", "fc2", "fc3", "fc4"] and set(found["fc1"]) == {"kernel"}
     kernel = np.float64(trained.variables["params"]["fc2"]["kernel"])
     assert found["fc2"]["kernel"] == pytest.approx(np.sqrt((kernel**2).sum()), rel=1e-3)
@@ -114,7 +123,7 @@ def test_gradients_are_those_of_a_training_batch_in_numpy(norm, digits):
     """Of kernels, by hand and in float64: through BN's batch statistics where there are any."""
     _, trained = net(MLP if norm == "batch" else MLP.but(norm="none"))
     params = jax.tree.map(np.float64, trained.variables["params"])
-    found = watch.gradients(trained, digits.validation)
+    found = watch.gradients(trained, digits.validation, no_step)
     images, labels = (a[: watch.IMAGES] for a in images_and_labels(digits.validation))
     mean_C, std = np.asarray(trained.mean_C), np.asarray(trained.std)
     z = ((np.float64(images) / 255 - mean_C) / std).reshape(len(images), -1)
@@ -156,7 +165,7 @@ def test_jacobians_are_jax_s_own(norm, activation, digits):
     recipe = recipe if activation == "sigmoid" else recipe.but(activation=activation)
     _, trained = net(recipe)
     params, stats = trained.variables["params"], trained.variables["batch_stats"]
-    found = watch.jacobians(trained, digits.validation)
+    found = watch.jacobians(trained, digits.validation, no_step)
     assert list(found) == ["fc2", "fc3"]
     images = digits.validation.images_NHWC[: watch.IMAGES]
     heard = activations(trained, images)
@@ -203,7 +212,7 @@ def test_shapes_of_distributions_are_those_of_the_textbook():
 
 def test_gaussianity_is_of_what_layers_take_and_of_their_sums(digits):
     _, trained = net(MLP)
-    found = watch.gaussianity(trained, digits.validation)
+    found = watch.gaussianity(trained, digits.validation, no_step)
     heard = activations(trained, digits.validation.images_NHWC[: watch.IMAGES])
     assert list(found) == ["fc1", "fc2", "fc3"] and set(found["fc1"]) == {"u", "sum"}
     assert found["fc2"]["sum"] == watch.shape_of(heard["fc2", "sum"])

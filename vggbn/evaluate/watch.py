@@ -1,9 +1,9 @@
 """What can be watched in a net while it trains: WATCHES, in a recipe's field `watch`.
 
-Each is `watch(trained, split)` -> lists and dicts of plain numbers, for
-the history. The net is in evaluation mode, BN by its moving averages, but for `gradients`. What
-depends on images is measured on the first IMAGES of `split`, the validation images: one fixed
-batch.
+Each is `watch(trained, split, ahead)` -> lists and dicts of plain numbers, for the history. The net
+is in evaluation mode, BN by its moving averages, but for `gradients` and `landscape`. What depends
+on images is measured on the first IMAGES of `split`, the validation images: one fixed batch; but
+`landscape` asks for the step that lies ahead, `ahead() -> Step`, and takes its batch.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ import numpy as np
 from vggbn.data import AnySplit
 from vggbn.data.pixels.augment import standardise
 from vggbn.evaluate.activations import activations
+from vggbn.evaluate.landscape import Step, landscape
 from vggbn.evaluate.trained import Trained
 from vggbn.machine import compiling
 from vggbn.models import Net, build
 from vggbn.models.net import Targets
+
+Ahead = Callable[[], Step]
 
 IMAGES = 500
 PERCENTILES = (15, 50, 85)  # BN Figure 1(b, c)
@@ -30,7 +33,7 @@ JACOBIANS = 50  # images whose Jacobians are decomposed
 EDGES = np.linspace(-4, 4, 25)  # of a histogram of standardised values
 
 
-def inputs(trained: Trained, split: AnySplit) -> list[list[float]]:
+def inputs(trained: Trained, split: AnySplit, ahead: Ahead) -> list[list[float]]:
     """[percentile of PERCENTILES][unit] of the inputs to the last hidden non-linearity.
 
     Over images and places (BN 4.1).
@@ -39,7 +42,7 @@ def inputs(trained: Trained, split: AnySplit) -> list[list[float]]:
     return [[_short(value) for value in units] for units in found]
 
 
-def some_inputs(trained: Trained, split: AnySplit) -> list[list[float]]:
+def some_inputs(trained: Trained, split: AnySplit, ahead: Ahead) -> list[list[float]]:
     """`inputs` of the first UNITS units, as good a sample as any: all start alike.
 
     To seven digits: where the percentiles lie close together, four would make them jump.
@@ -48,7 +51,7 @@ def some_inputs(trained: Trained, split: AnySplit) -> list[list[float]]:
     return [[float(f"{value:.7g}") for value in units] for units in found]
 
 
-def weights(trained: Trained, split: AnySplit) -> dict[str, dict[str, float]]:
+def weights(trained: Trained, split: AnySplit, ahead: Ahead) -> dict[str, dict[str, float]]:
     """{layer: {kernel, bias}}: the Euclidean norms of the weights (BN 3.3)."""
     return {
         layer: {name: _short(np.linalg.norm(np.asarray(leaf))) for name, leaf in own.items()}
@@ -57,7 +60,7 @@ def weights(trained: Trained, split: AnySplit) -> dict[str, dict[str, float]]:
     }
 
 
-def jacobians(trained: Trained, split: AnySplit) -> dict[str, dict[str, float]]:
+def jacobians(trained: Trained, split: AnySplit, ahead: Ahead) -> dict[str, dict[str, float]]:
     """{layer: {median, low, high}}: singular values of the layer's Jacobian, and its 15th and 85th
     percentile; over images and values (BN 3.3, last paragraph).
 
@@ -82,7 +85,7 @@ def jacobians(trained: Trained, split: AnySplit) -> dict[str, dict[str, float]]:
     return found
 
 
-def gradients(trained: Trained, split: AnySplit) -> dict[str, float]:
+def gradients(trained: Trained, split: AnySplit, ahead: Ahead) -> dict[str, float]:
     """{layer: the Euclidean norm of the loss's gradient in its kernel}, of the images as one batch
     of training, without dropout: BN by their own statistics, whose gradient is part of it."""
     images_NHWC = split.images(range(min(IMAGES, len(split))))
@@ -111,7 +114,7 @@ def _kernel_gradients(net: Net) -> Callable:
     return found
 
 
-def gaussianity(trained: Trained, split: AnySplit) -> dict[str, dict]:
+def gaussianity(trained: Trained, split: AnySplit, ahead: Ahead) -> dict[str, dict]:
     """{layer: {u, sum: {skewness, kurtosis, zeros, negentropy, density}}}: how Gaussian the layer's
     input u and Wu + b are (BN 3.2): mean over units of |skewness|, of |excess kurtosis|, of the
     share of zeros, and of the negentropy as skewness²/12 + kurtosis²/48 estimates it (Hyvärinen
@@ -162,6 +165,7 @@ WATCHES: dict[str, Callable | None] = {
     "jacobians": jacobians,
     "gradients": gradients,
     "gaussianity": gaussianity,
+    "landscape": landscape,
 }
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from vggbn.claims.results import Line, MissingRuns, Results
 from vggbn.claims.stats import VERDICTS, Interval
 from vggbn.errors import UserError
+from vggbn.evaluate.landscape import LENGTHS
 from vggbn.evaluate.watch import EDGES, PERCENTILES
 from vggbn.experiment.design import Claim, Verdict
 from vggbn.experiment.plan import Plan
@@ -229,6 +230,15 @@ def _gaussianity(rng: np.random.Generator) -> _Layers:
     return _Layers(lambda: {"u": shape(), "sum": shape()})
 
 
+def _landscape(rng: np.random.Generator) -> dict[str, Any]:
+    found = {name: rng.uniform(0.1, 2) for name in ("loss", "gradient", "predicted")}
+    along = {name: rng.uniform(0.1, 2, len(LENGTHS)) for name in ("departures", "distances")}
+    along["changes"] = along["departures"] - found["predicted"] * np.array(LENGTHS)
+    names = ("gradient", "distance", "turn")
+    shift = _Layers(lambda: dict(zip(names, rng.uniform(0.1, 1, 3).tolist(), strict=True)))
+    return {**found, **{name: values.tolist() for name, values in along.items()}, "shift": shift}
+
+
 # As evaluate/watch.py makes them.
 WATCHED: dict[str, Callable[[np.random.Generator], Any]] = {
     "inputs": _inputs,
@@ -237,4 +247,5 @@ WATCHED: dict[str, Callable[[np.random.Generator], Any]] = {
     "jacobians": _jacobians,
     "gradients": _gradients,
     "gaussianity": _gaussianity,
+    "landscape": _landscape,
 }

@@ -40,18 +40,19 @@ def _init(net, key, initialiser, scale=1.0):
 
 
 def _apply(net, variables, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9, tap=ignore):
-    """x [N, H, W, C] float -> logits [N, classes]. The paper's net has no dropout: none here."""
+    """x [N, H, W, C] float -> logits [N, classes]. The paper's net has no dropout: none here, and
+    the key is the norms'."""
     params, stats = variables["params"], variables["batch_stats"]
     x = x_NHWC.reshape(x_NHWC.shape[0], -1).astype(net.precision)
     for name in hidden_layers(net):
-        own = partial(_layer, net, name, train=train, decay=decay, tap=tap)
+        own = partial(_layer, net, name, train=train, decay=decay, key=key, tap=tap)
         x, stats = recomputed(net, own, tap)(params, stats, x)
     return logits(params[f"fc{net.hidden + 1}"], x), stats
 
 
-def _layer(net, name, params, stats, x, *, train, decay, tap):
+def _layer(net, name, params, stats, x, *, train, decay, key, tap):
     """A hidden layer: (activations, stats)."""
     tap(name, "u", x)
     x = layers.dense(params[name], x)
     tap(name, "sum", x)
-    return nonlinear(net, params, stats, name, x, train=train, decay=decay, tap=tap)
+    return nonlinear(net, params, stats, name, x, train=train, decay=decay, key=key, tap=tap)

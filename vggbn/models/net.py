@@ -69,8 +69,8 @@ class Model(NamedTuple):
     tap(layer, what, x) is called, while tracing, with what every hidden layer takes and makes, in
     the letters of BN 3.2: "u", its input; "sum", Wu + b; "input", what the non-linearity takes.
     scale multiplies the initial kernels of all layers but the last.
-    key None means no dropout, whatever the rate. The layers compute in the net's precision;
-    variables and logits are float32 in any.
+    key None means no dropout, whatever the rate, and no noise of a norm. The layers compute in the
+    net's precision; variables and logits are float32 in any.
 
     `score_map(variables, x_NHWC) -> logits [N, h, w, classes]`, where the net has one, is the net
     slid over larger images. `loss(outputs, targets) -> [N]` is what training minimises the mean of;
@@ -103,12 +103,12 @@ def init_linear(net, params, stats, keys, name, shape, *, initialiser, normed, s
         params[f"norm_{name}"], stats[f"norm_{name}"] = NORMS[net.norm].init(shape[-1])
 
 
-def apply_norm(net, params, stats, name, x, *, train, decay):
+def apply_norm(net, params, stats, name, x, *, train, decay, key=None):
     """The norm of layer `name`, if it has one -> (x, stats); stats is a new dict."""
     if f"norm_{name}" not in params:
         return x, stats
-    own = f"norm_{name}"
-    x, new = NORMS[net.norm].apply(
+    own, norm = f"norm_{name}", NORMS[net.norm]
+    x, new = norm.apply(
         x,
         params[own],
         stats[own],
@@ -117,17 +117,24 @@ def apply_norm(net, params, stats, name, x, *, train, decay):
         eps=net.bn_eps,
         unbiased=net.bn_unbiased,
         groups=net.bn_groups,
+        **({"key": _norm_key(key, params, own)} if norm.draws else {}),
     )
     return x, {**stats, own: new}
 
 
-def nonlinear(net, params, stats, name, x, *, train, decay, tap=ignore):
+def _norm_key(key, params, own):
+    """The key of one norm, by its place: that of a traced tree, whose names are sorted. The layers
+    come first, so that none has the number of a dropout."""
+    return None if key is None else jax.random.fold_in(key, sorted(params).index(own))
+
+
+def nonlinear(net, params, stats, name, x, *, train, decay, key=None, tap=ignore):
     """The norm of layer `name` and the non-linearity, in the net's order -> (z, stats)."""
-    activation = ACTIVATIONS[net.activation]
+    activation, mode = ACTIVATIONS[net.activation], {"train": train, "decay": decay, "key": key}
     if net.norm_after:
         tap(name, "input", x)
-        return apply_norm(net, params, stats, name, activation(x), train=train, decay=decay)
-    x, stats = apply_norm(net, params, stats, name, x, train=train, decay=decay)
+        return apply_norm(net, params, stats, name, activation(x), **mode)
+    x, stats = apply_norm(net, params, stats, name, x, **mode)
     tap(name, "input", x)
     return activation(x), stats
 

@@ -102,12 +102,12 @@ def _init(config, net, key, initialiser, scale=1.0):
 def _apply(config, net, variables, x_NHWC, *, train, key=None, dropout=0.0, decay=0.9, tap=ignore):
     """x [N, H, W, C] float -> logits [N, classes]. Order: conv, norm, activation, LRN, pool."""
     params, stats = variables["params"], variables["batch_stats"]
-    mode = {"train": train, "decay": decay, "tap": tap}
+    mode = {"train": train, "decay": decay, "key": key, "tap": tap}
     x, stats = _features(config, net, params, stats, x_NHWC, **mode)
     x = x.reshape(x.shape[0], -1)
     tap("fc1", "u", x)
     y = layers.dense(params["fc1"], x)
-    return _head(net, params, stats, y, key=key, dropout=dropout, **mode)
+    return _head(net, params, stats, y, dropout=dropout, **mode)
 
 
 def _score_map(config, net, variables, x_NHWC):
@@ -131,24 +131,26 @@ def _head(net, params, stats, y, *, train, decay, key=None, dropout=0.0, tap=ign
             tap(name, "u", y)
             y = layers.dense(params[name], y)
         tap(name, "sum", y)
-        y, stats = nonlinear(net, params, stats, name, y, train=train, decay=decay, tap=tap)
+        y, stats = nonlinear(
+            net, params, stats, name, y, train=train, decay=decay, key=key, tap=tap
+        )
         if train and key is not None:
             y = layers.dropout(jax.random.fold_in(key, i), y, dropout)
     return logits(params["fc3"], y), stats
 
 
-def _features(config, net, params, stats, x_NHWC, *, train, decay, tap=ignore):
+def _features(config, net, params, stats, x_NHWC, *, train, decay, key=None, tap=ignore):
     """What the convolutions make of x: (map [N, h, w, C], stats)."""
     x = x_NHWC.astype(net.precision)
     for each in vgg_blocks(config, net):
-        own = partial(_block, net, each, train=train, decay=decay, tap=tap)
+        own = partial(_block, net, each, train=train, decay=decay, key=key, tap=tap)
         x, stats = recomputed(net, own, tap)(params, stats, x)
     return x, stats
 
 
-def _block(net, each: Block, params, stats, x, *, train, decay, tap):
+def _block(net, each: Block, params, stats, x, *, train, decay, key, tap):
     """One block of Table 1: (map, stats)."""
-    mode = {"train": train, "decay": decay}
+    mode = {"train": train, "decay": decay, "key": key}
     for i, (name, _, _) in enumerate(each.convs, 1):
         tap(name, "u", x)
         x = layers.conv(params[name], x)

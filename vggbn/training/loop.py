@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vggbn.data import AnySplit
 from vggbn.data.lazy import centre_view
 from vggbn.evaluate import Trained, evaluate
+from vggbn.evaluate.landscape import Step
 from vggbn.evaluate.watch import WATCHES
 from vggbn.machine import mesh
 from vggbn.machine.clock import Clock
@@ -25,6 +28,7 @@ from vggbn.training.step import (
     batch_moments,
     hyper_at,
     init_state,
+    step_inputs,
     train_step,
     train_steps,
     validation_accuracies,
@@ -185,8 +189,21 @@ def _record(task: Task, state: TrainState, validation: AnySplit, hyper: Hyper, b
     }
     watch = WATCHES[task.recipe.watch]
     if watch is not None:
-        record[task.recipe.watch] = watch(net, validation)
+        record[task.recipe.watch] = watch(net, validation, partial(step_ahead, task, state))
     return record
+
+
+def step_ahead(task: Task, state: TrainState) -> Step:
+    """The step that training would take from `state`, which stays as it is."""
+    step, program = int(state.step), task.program
+    hyper = hyper_at(task.recipe, step, [])
+    copy = jax.tree.map(jnp.copy, state)
+    with closing(feed(task, range(step, step + 1))) as fed:
+        ((_, data, rows),) = fed
+    rows_N = None if rows is None else mesh.share_out(rows[0])
+    x_NHWC, labels_N, key = step_inputs(program)(task.key, state.step, data, rows_N, hyper)
+    after = train_step(program)(copy, task.key, data, rows_N, hyper)
+    return Step(x_NHWC, labels_N, key, hyper.dropout, hyper.lr, after.params)
 
 
 def population_stats(task: Task, state: TrainState):

@@ -144,7 +144,7 @@ def make_step(program: Static) -> Callable:
 
     def step(state, key, data, indices_N, hyper):
         TRACES[program] += 1
-        crop_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        crop_key, dropout_key = _step_keys(key, state.step)
         batch = data.take(indices_N)
         x_NHWC = augment_batch(program, batch, crop_key, hyper)
         decay = warm_decay(hyper.decay, state.step)
@@ -167,6 +167,26 @@ def make_step(program: Static) -> Callable:
         return mesh.keep_replicated(after)
 
     return step
+
+
+@lru_cache
+def step_inputs(program: Static) -> Callable:
+    """inputs(key, step, data, indices_N, hyper) -> (x_NHWC, labels_N, key): what the net gets at a
+    step, its batch augmented, with the key of its dropout and its norms."""
+
+    @compiling.jit
+    def inputs(key, step, data, indices_N, hyper):
+        crop_key, dropout_key = _step_keys(key, step)
+        batch = data.take(indices_N)
+        return augment_batch(program, batch, crop_key, hyper), batch.labels_N, dropout_key
+
+    return inputs
+
+
+def _step_keys(key, step):
+    """(key of the crops, key of dropout and norms) at a step."""
+    crop_key, dropout_key = jax.random.split(jax.random.fold_in(key, step))
+    return crop_key, dropout_key
 
 
 def loss_gradient(program: Static, variables, x_NHWC, targets, key, dropout, decay):
