@@ -41,7 +41,7 @@ def largest(need: Callable[[int], Need], refused: int, needed: int, capacity: in
             continue
         n = untried[len(untried) // 2]
         if len(points) < 2 + BY_LINE:
-            n = _nearest(untried, _crossing(*points[-2:], capacity))
+            n = _nearest(untried, _crossing(points[-2], points[-1], capacity))
         found = need(n)
         points.append((n, found.size))
         low, high = (n, high) if found.fits else (low, n)
