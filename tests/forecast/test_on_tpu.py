@@ -247,7 +247,13 @@ def test_a_check_goes_by_the_closed_form():
     """An MLP of 192 inputs, 16 units with BN and no bias, 10 outputs."""
     form = 4 * (192 * 16 + 2 * 16 + 16 * 10 + 10) + 12 * 16 + 8
     assert tpu_check.check(steps_that_sum(form), fixed(NET), 4) == []
+    half = fixed(NET.but(precision="bfloat16"))  # the hidden kernel, and it alone
+    assert tpu_check.check(steps_that_sum(form - 2 * 192 * 16), half, 4) == []
+    assert tpu_check.check(steps_that_sum(4), half, 1) == ["4 bytes are all-reduced, not 0"]
     assert "not" in tpu_check.check(steps_that_sum(form - 4), fixed(NET), 4)[0]
+    assert tpu_check.sizes(steps_that_sum(form)) == (
+        f"4 GB to train, 4 GB to test, {form:,} bytes all-reduced a step"
+    )
     gathered = Collective("all-gather", 1, GRADIENTS)
     assert tpu_check.check(steps_that_sum(form, gathered), fixed(NET), 4) == [
         "there is all-gather besides"
