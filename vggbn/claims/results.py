@@ -6,7 +6,7 @@ import copy
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,12 @@ def append(path: Path, line: Line) -> None:
     files.append(path, json.dumps(line))
 
 
-def read(path: Path) -> list[Line]:
-    """All whole lines; none if there is no file. UserError names the line that is damaged."""
+FIELDS = frozenset({"variant", "seed", "id", "setting"})  # that each line of runs has
+
+
+def read(path: Path, fields: Set[str] = FIELDS) -> list[Line]:
+    """All whole lines; none if there is no file. UserError names the line that is damaged, or lacks
+    one of the fields."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -35,7 +39,7 @@ def read(path: Path) -> list[Line]:
     for number, raw in enumerate(text[: text.rfind(b"\n") + 1].splitlines(), 1):
         try:
             line = json.loads(raw)
-            whole = {"variant", "seed", "id", "setting"} <= line.keys()
+            whole = fields <= line.keys()
         except (ValueError, AttributeError):
             whole = False
         if not whole:

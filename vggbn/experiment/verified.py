@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from vggbn import files
-from vggbn.errors import UserError
+from vggbn.claims import results
 from vggbn.experiment.checkout import PUBLISHED
 from vggbn.experiment.design import Experiment
 from vggbn.experiment.find import find_experiment
 from vggbn.experiment.small_form import small_form
 
 PATH = PUBLISHED / "verified.jsonl"
+FIELDS = frozenset({"claim", "experiment", "ids", "inside"})
 
 Line = Mapping[str, Any]
 
@@ -26,19 +27,7 @@ def append(line: Line, path: Path) -> None:
 
 def read(path: Path) -> list[Line]:
     """All checks. UserError names the line that is damaged."""
-    if not path.exists():
-        return []
-    lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            line = json.loads(text)
-            whole = {"claim", "experiment", "ids", "inside"} <= line.keys()
-        except (ValueError, AttributeError):
-            whole = False
-        if not whole:
-            raise UserError(f"{path}, line {number}, is damaged: delete that line.")
-        lines.append(line)
-    return lines
+    return list(results.read(path, FIELDS))
 
 
 def tallies(lines: list[Line]) -> dict[str, str]:
