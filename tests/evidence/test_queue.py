@@ -142,10 +142,9 @@ def test_what_the_gate_refuses_gets_no_more_seeds(tmp_path):
     write(plan, [(arm, seed) for arm in ("start", "plain", "fast") for seed in range(5)])
     queue = queue_of(plan, tmp_path, here.engine())
     third = next(q for q in queue.questions if q.claim.id == "T-3")
-    assert queue.done(third) in (0, 5)  # 5 where this process computes as HERE says
     queue.setting = HERE
     queue.update(plan)
-    assert not queue.refusal(third)
+    assert queue.done(third) == 5 and not queue.refusal(third)
     untrained = [json.loads(text) for text in plan.results_path.read_text().splitlines()]
     for found in untrained:
         found["history"] = [record | {"train_accuracy": 0.1} for record in found["history"]]
@@ -154,6 +153,20 @@ def test_what_the_gate_refuses_gets_no_more_seeds(tmp_path):
     assert "untrained" in queue.refusal(third)
     assert "more decide nothing: untrained" in overview(queue)
     assert third.name not in {block.question.name for block in queue.blocks()}
+
+
+def test_what_stays_as_it_was_is_judged_once(tmp_path, monkeypatch):
+    judged = []
+    judge = queues.judge
+    monkeypatch.setattr(queues, "judge", lambda *a: judged.append(a) or judge(*a))
+    plan = tiny_plan(tmp_path)
+    write(plan, [(arm, seed) for arm in ("start", "plain", "fast") for seed in range(5)])
+    queue = queue_of(plan, tmp_path, here.engine())
+    overview(queue)
+    overview(queue)
+    assert len(judged) == 1
+    queue.update(plan)
+    assert len(judged) == 2
 
 
 def test_a_kill_loses_no_line_and_doubles_none(tmp_path):

@@ -50,19 +50,23 @@ class Block(NamedTuple):
 
 def data_sets(experiment: Experiment) -> list[str]:
     """The data that its claims are judged on, then those for which it has a size of their own."""
-    own = experiment.sizes[SIZE].edits.get("data", experiment.base.data)
-    primary = [claim.primary or own for claim in experiment.claims if claim.judge]
-    sizes = [name.removeprefix(f"{SIZE}-") for name in experiment.sizes if f"{SIZE}-" in name]
+    primary = [_primary(claim, experiment) for claim in experiment.claims if claim.judge]
+    prefix = f"{SIZE}-"
+    sizes = [name.removeprefix(prefix) for name in experiment.sizes if name.startswith(prefix)]
     return list(dict.fromkeys([*primary, *sizes]))
+
+
+def _primary(claim: Claim, experiment: Experiment) -> str:
+    """The data whose verdict counts."""
+    return claim.primary or experiment.sizes[SIZE].edits.get("data", experiment.base.data)
 
 
 def questions(plan: Plan) -> list[Question]:
     """The claims of a plan that more of its runs can decide."""
     made_up, found = rehearsal.make_up(plan), []
-    own = plan.experiment.sizes[SIZE].edits.get("data", plan.experiment.base.data)
     for claim in plan.experiment.claims:
         if arms := _asked(plan, claim, made_up):
-            is_verdict = (claim.primary or own) == plan.base.data
+            is_verdict = _primary(claim, plan.experiment) == plan.base.data
             found.append(Question(plan, claim, arms, is_verdict))
     return found
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from vggbn import files
 from vggbn.data.readers import open_set, path_of, reader_of
-from vggbn.data.readers.packed import Packed, pack, packed_path
+from vggbn.data.readers.packed import Packed, file_stem, pack, packed_path
 from vggbn.data.readers.tfds import Tfds
 from vggbn.errors import UserError
 from vggbn.experiment.checkout import PUBLISHED, ROOT
@@ -116,7 +116,6 @@ def _write_data(name: str, data_dir: str | None, folder: Path) -> list[Path]:
     """The pieces of a set; none of one that comes with the code."""
     if name in EMBEDDED:
         return []
-    stem = name.replace("/", "-").replace(":", "-")
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         archive = Path(scratch) / "set.tar"
         with tarfile.open(archive, "w") as tar:
@@ -124,7 +123,7 @@ def _write_data(name: str, data_dir: str | None, folder: Path) -> list[Path]:
                 tar.add(_packed(name, data_dir, Path(scratch)), packed_path(Path(), name).name)
             else:
                 tar.add(_images(name, data_dir), path_of(name))
-        return _cut(archive, folder, f"{stem}.tar")
+        return _cut(archive, folder, f"{file_stem(name)}.tar")
 
 
 def _packed(name: str, data_dir: str | None, scratch: Path) -> Path:
@@ -176,7 +175,7 @@ def unpack_data(facts: dict, folder: Path, target: Path) -> list[str]:
 
 def _unpack(name: str, pieces: list[list[str]], folder: Path, target: Path) -> str:
     """Why a set is not there; empty if it is."""
-    done = target / f"{name.replace('/', '-').replace(':', '-')}.whole"
+    done = target / f"{file_stem(name)}.whole"
     if done.exists():
         return ""
     found = [folder / piece for piece, _ in pieces]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vggbn.claims import results
 from vggbn.errors import UserError
-from vggbn.machine import provenance
 
 
 def merge_lines(source: Path, target: Path) -> dict[str, int]:
@@ -25,24 +24,25 @@ def merge_lines(source: Path, target: Path) -> dict[str, int]:
         )
     lines = {path: results.read(path) for path in paths}  # all readable, before any is written
     return {
-        path.parent.relative_to(source).as_posix(): sum(
-            1 for _ in _append(lines[path], target / path.relative_to(source))
+        path.parent.relative_to(source).as_posix(): _append(
+            lines[path], target / path.relative_to(source)
         )
         for path in paths
     }
 
 
-def _append(lines: list[results.Line], path: Path) -> Iterator[results.Line]:
+def _append(lines: list[results.Line], path: Path) -> int:
+    """Add those that are not there; how many."""
     there = {_key(line) for line in results.read(path)}
+    before = len(there)
     for line in lines:
         if (key := _key(line)) not in there:
             there.add(key)
             results.append(path, line)
-            yield line
+    return len(there) - before
 
 
 def _key(line: Mapping[str, Any]) -> str:
     """What a run is known by: all that a number may depend on."""
-    setting = provenance.machine(line["setting"]) | {"code": line["setting"].get("code")}
-    known = [line["variant"], line["id"], line["seed"], setting, line.get("evaluation")]
-    return json.dumps(known, sort_keys=True)
+    known = ("variant", "id", "seed", "setting", "evaluation")
+    return json.dumps([line.get(name) for name in known], sort_keys=True)

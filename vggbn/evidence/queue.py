@@ -27,14 +27,22 @@ MARGIN = 20.0  # seconds before the end at which runs are stopped, which then sa
 Say = Callable[[str], None]
 
 
-@dataclass
 class Sheet:
-    """A plan, the store of its runs, what its results file holds, and how long its runs take."""
+    """A plan and the store of its runs; as of the last reading of its results file, what that holds
+    (found), how long runs take (pace), and the verdicts, {claim: row}."""
 
-    plan: Plan
-    store: Store
     found: Results
-    pace: Pace
+    rows: dict[str, Judgement]
+
+    def __init__(self, plan: Plan, store: Store, setting: dict):
+        self.plan, self.store, self.pace = plan, store, Pace(plan, setting)
+        self.read(setting)
+
+    def read(self, setting: dict) -> None:
+        """Read the results file anew, and judge what it holds."""
+        self.found = self.plan.found(setting)
+        self.rows = {row.claim: row for row in judge(self.plan, self.found)}
+        self.pace.update()
 
 
 @dataclass
@@ -55,14 +63,11 @@ class Queue:
         """Its questions. UserError: its data are not here."""
         store = _where_its_data_are(plan, self.stores)
         self.questions += questions(plan)
-        pace = Pace(plan, self.setting)
-        self.sheets[plan.folder] = Sheet(plan, store, plan.found(self.setting), pace)
+        self.sheets[plan.folder] = Sheet(plan, store, self.setting)
 
     def update(self, plan: Plan) -> None:
         """What its results file holds now."""
-        sheet = self.sheets[plan.folder]
-        sheet.found = plan.found(self.setting)
-        sheet.pace.update()
+        self.sheets[plan.folder].read(self.setting)
 
     def blocks(self) -> list[Block]:
         """What more runs would decide, what comes first first."""
@@ -79,8 +84,7 @@ class Queue:
 
     def judged(self, question: Question) -> Judgement:
         """Its row of the verdict table, as of now."""
-        rows = judge(question.plan, self.sheets[question.plan.folder].found)
-        return next(row for row in rows if row.claim == question.claim.id)
+        return self.sheets[question.plan.folder].rows[question.claim.id]
 
     def seconds(self, block: Block) -> list[float] | None:
         return self.sheets[block.question.plan.folder].pace.seconds(block)
@@ -210,7 +214,7 @@ def _state(queue: Queue, question: Question, every: Sequence[Block]) -> str:
 
 
 def _hours(queue: Queue, some: Sequence[Block]) -> str:
-    """Hours of one process; with a + where some of it is not known."""
+    """Hours of one process, in words; they say so where some of it is not known."""
     known = [needed for block in some if (needed := queue.seconds(block)) is not None]
     if not known and some:
         return "not timed here yet"

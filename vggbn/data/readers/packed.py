@@ -53,7 +53,12 @@ class Packed(Opened):
 
 def packed_path(folder: Path, name: str) -> Path:
     """Where a packed set of this name lies in a folder of sets."""
-    return folder / f"{name.replace('/', '-').replace(':', '-')}.packed.npz"
+    return folder / f"{file_stem(name)}.packed.npz"
+
+
+def file_stem(name: str) -> str:
+    """A set's name as the beginning of a file's: `cifar10/jpeg:3.0.2` -> `cifar10-jpeg-3.0.2`."""
+    return name.replace("/", "-").replace(":", "-")
 
 
 def open_packed(path: Path, name: str, damaged: str) -> Packed:
