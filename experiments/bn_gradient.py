@@ -34,8 +34,9 @@ NORMS = {"bn": "batch", "moving": "batch_moving", "detached": "batch_detached"}
 DEPTHS = (3, 9)
 # Two- to threefold, up to the highest that BN bore in a pilot: 1.0 with 3 layers, 0.6 with 9.
 RATES = (0.03, 0.1, 0.3, 0.6, 1.0)
-GROWTH_RATE = 0.1  # where all nets of a pilot trained: those that blow up have no norms to compare
-SHOWN = (GROWTH_RATE, RATES[-1])
+# Where all nets of a pilot trained: those that blow up have no norms to compare.
+GROWTH_DEPTH, GROWTH_RATES = DEPTHS[0], (0.1, 0.3)
+SHOWN = (GROWTH_RATES[0], RATES[-1])
 
 BASE = Recipe(
     model="mlp",
@@ -143,6 +144,7 @@ EXACT = (
 # --- claims: criterion and margin are fixed here, before the runs ---------------------------------
 
 PRIMARY = "mnist"
+GROWTH_MARGIN = 1.1  # times: what grows without end grows by more in 10,000 steps
 
 
 def blown_up(line: Line) -> bool:
@@ -193,21 +195,22 @@ def growth(results: Results, name: str, seed: int, what: str, since: float) -> f
 
 
 def judge_growth(results: Results) -> Verdict:
-    """A part for b and one for W at each depth."""
+    """A part for b and one for W at each rate."""
     found: dict[str, list[float]] = {}
-    for depth in DEPTHS:
-        bn, moving = (arm(norm, depth, GROWTH_RATE) for norm in ("bn", "moving"))
+    for rate in GROWTH_RATES:
+        bn, moving = (arm(norm, GROWTH_DEPTH, rate) for norm in ("bn", "moving"))
         for seed in results.seeds(bn, moving):
             ours, theirs = (growth(results, a, seed, "kernel", 0.0) for a in (moving, bn))
-            found.setdefault(f"b, {depth} layers", []).append(
+            found.setdefault(f"b, rate {rate:g}", []).append(
                 growth(results, moving, seed, "bias", 0.1)
             )
-            found.setdefault(f"W, {depth} layers", []).append(ours - theirs)
+            found.setdefault(f"W, rate {rate:g}", []).append(ours - theirs)
     parts = []
     for name, logs in found.items():
         interval = verdict_interval(logs, parts=len(found))
-        parts.append(Part(name, as_ratio(interval), verdict(interval, margin=None)))
-    return verdict_on(parts, "ratio", f"norms at rate {GROWTH_RATE:g}")
+        found_there = verdict(interval, margin=math.log(GROWTH_MARGIN))
+        parts.append(Part(name, as_ratio(interval), found_there))
+    return verdict_on(parts, "ratio", f"norms of {GROWTH_DEPTH} layers")
 
 
 CLAIMS = (
@@ -229,10 +232,11 @@ CLAIMS = (
         id="BN-11 growth",
         sentence="With statistics from outside of the gradient step b and W grow.",
         criterion=(
-            f"Nets of both depths at rate {GROWTH_RATE:g}, whose statistics are moving averages, "
-            "taken as numbers; mean over hidden layers. The norm of b at the end over that after "
-            "a tenth of the budget is above 1; that of W grows by a larger factor than with BN's "
-            "whole gradient."
+            f"Nets of {GROWTH_DEPTH} layers at rates {GROWTH_RATES[0]:g} and {GROWTH_RATES[1]:g}, "
+            "whose statistics are moving averages, taken as numbers; mean over hidden layers. The "
+            "norm of b at the end over that after a tenth of the budget is above 1; that of W "
+            "grows by a larger factor than with BN's whole gradient; no growth inside "
+            f"1/{GROWTH_MARGIN:g} … {GROWTH_MARGIN:g}."
         ),
         paper="section 2, by argument",
         primary=PRIMARY,
@@ -261,9 +265,10 @@ def _count(results: Results, name: str) -> str:
 
 
 def charts(results: Results) -> dict[str, Chart]:
-    """The norms of the first layer's bias and kernel, step by step, at the rate of BN-11 growth."""
+    """The norms of the first layer's bias and kernel, step by step, at the lower rate of BN-11
+    growth."""
     found: dict[str, dict[str, dict]] = {"bias": {}, "kernel": {}}
-    for name in (arm(norm, depth, GROWTH_RATE) for depth in DEPTHS for norm in NORMS):
+    for name in (arm(norm, depth, GROWTH_RATES[0]) for depth in DEPTHS for norm in NORMS):
         for seed in results.seeds(name):
             for step, own in zip(*results.curve(name, seed, "weights"), strict=True):
                 for what, series in found.items():
@@ -283,12 +288,13 @@ def put(series: dict, name: str, at: float, value: float) -> None:
 # --- sizes ---------------------------------------------------------------------------------------
 
 # Ten seeds: seven failures of ten against none are the fewest that p times ten lets decide.
-# Seeds below 100 were a pilot's, or are published of older arms.
+# Seeds below 100 were a pilot's, or are published of older arms. Those from 100 on were begun when
+# BN-11 growth was also of nine layers; its gate refused at the first look, for one did not train.
 SIZES = {
     "smoke": Size(seeds=2, edits={"steps": 60, "evaluations": 4}),
     "small": Size(seeds=5, edits={"steps": 2_000}),
-    "full": Size(seeds=10, first_seed=100, edits={"data": "mnist"}),
-    "full-fashion_mnist": Size(seeds=10, first_seed=100, edits={"data": "fashion_mnist"}),
+    "full": Size(seeds=10, first_seed=200, edits={"data": "mnist"}),
+    "full-fashion_mnist": Size(seeds=10, first_seed=200, edits={"data": "fashion_mnist"}),
 }
 
 EXPERIMENT = Experiment(
@@ -311,6 +317,10 @@ EXPERIMENT = Experiment(
     any_images={},
     notes=(
         "Every rate of the grid is an arm: none was chosen.",
+        "The second protocol of BN-11 growth, with new seeds for both claims. By the first, which "
+        "was also of nine layers at rate 0.1, it was not tested: one of those nets did not train. "
+        "In the five seeds seen then, b of three layers grew 1.81 times and W 1.01 times as much "
+        "as with BN. The rule of BN-11 blow-up is what it was; two to five seeds had been seen.",
         "The moving averages step on before they normalise, and begin as the first batch's own "
         "statistics: a start from mean 0 and variance 1 blows up for that reason alone.",
     ),

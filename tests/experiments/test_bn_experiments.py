@@ -548,19 +548,29 @@ def test_a_net_that_trains_badly_has_not_blown_up():
 
 @pytest.mark.parametrize(
     "bias, kernel, verdict",
-    [(4, 8, "reproduced"), (4, 2, "partly"), (1, 8, "partly"), (1, 2, "contradicted")],
+    [
+        (4, 8, "reproduced"),
+        (4, 2, "partly"),
+        (1, 8, "partly"),
+        (1, 2, "contradicted"),
+        (2, 4, "no effect"),
+    ],
 )
 def test_bn_11_wants_a_bias_that_still_grows_and_weights_that_grow_more_than_with_bn(
     bias, kernel, verdict
 ):
     """The bias is 2 after a tenth of the budget; BN's weights grow fourfold, its bias as well."""
 
-    def of_arm(norm, depth, rate, seed):
-        mine = norm == "moving" and rate == bn_gradient.GROWTH_RATE
-        return {"grown": (bias + wobble(seed), kernel + 2 * wobble(seed))} if mine else {}
+    def found(*rates):
+        def of_arm(norm, depth, rate, seed):
+            mine = norm == "moving" and rate in rates
+            return {"grown": (bias + wobble(seed), kernel + 2 * wobble(seed))} if mine else {}
 
-    found = judged("gradient", outside(of_arm), "BN-11 growth")
-    assert found.verdict == verdict and found.n == 10
+        return judged("gradient", outside(of_arm), "BN-11 growth")
+
+    both = found(*bn_gradient.GROWTH_RATES)
+    assert both.verdict == verdict and both.n == 10
+    assert found(bn_gradient.GROWTH_RATES[1]).verdict == "partly"
 
 
 # --- bn_placement: BN-27 -------------------------------------------------------------------------
