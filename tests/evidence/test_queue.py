@@ -6,19 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.evidence.test_agenda import HERE, write
-from tests.evidence.tiny import queue_of, tiny_plan
+from tests.evidence.tiny import EXPERIMENT, claim, queue_of, tiny_plan
 from tests.support.result_lines import line
 from vggbn.claims import results
 from vggbn.evidence import queue as queues
 from vggbn.evidence.agenda import Block, questions
 from vggbn.evidence.pace import Pace
 from vggbn.evidence.queue import choose, overview, work_off
+from vggbn.experiment.plan import make_plan
 from vggbn.jobs import here, pool
 from vggbn.machine import environment
 
@@ -153,6 +155,18 @@ def test_what_the_gate_refuses_gets_no_more_seeds(tmp_path):
     assert "untrained" in queue.refusal(third)
     assert "more decide nothing: untrained" in overview(queue)
     assert third.name not in {block.question.name for block in queue.blocks()}
+
+
+def test_what_another_claim_has_run_stands_behind_it(tmp_path):
+    experiment = replace(EXPERIMENT, claims=(claim("T-1", "slow"), claim("T-0", "slow")))
+    plan = make_plan(experiment, "full", out=tmp_path, data="digits")
+    text = overview(queue_of(plan, tmp_path, here.engine())).splitlines()
+    assert text[0].endswith(
+        "T-0 of tiny on digits  0 of 7 seeds, next look at 5: not timed here yet"
+    )
+    assert text[1].endswith(
+        "T-1 of tiny on digits  0 of 7 seeds, next look at 5: by the runs of other claims"
+    )
 
 
 def test_what_stays_as_it_was_is_judged_once(tmp_path, monkeypatch):

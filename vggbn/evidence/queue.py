@@ -192,10 +192,12 @@ def _looks_taken(queue: Queue, plan: Plan, before: dict[str, int]) -> list[str]:
 
 
 def overview(queue: Queue) -> str:
-    """A line a question, in the order of the agenda, and what all of them still need."""
+    """A line a question, what is settled first, then in the order of the agenda; and what all of
+    them still need."""
     every = queue.blocks()
     first = {b.question.name: i for i, b in reversed(list(enumerate(every)))}
-    rows = sorted(queue.questions, key=lambda q: first.get(q.name, -1))
+    last = lambda q: -1 if _settled(queue, q) else len(every)  # noqa: E731
+    rows = sorted(queue.questions, key=lambda q: first.get(q.name, last(q)))
     width = max(len(q.name) for q in rows) if rows else 0
     lines = [f"  {q.name:{width}}  {_state(queue, q, every)}" for q in rows]
     return "\n".join([*lines, _left(queue, every)])
@@ -204,13 +206,19 @@ def overview(queue: Queue) -> str:
 def _state(queue: Queue, question: Question, every: Sequence[Block]) -> str:
     """`5 of 20 seeds, next look at 10: 0.4 h`."""
     done, planned = queue.done(question), len(question.plan.seeds)
-    if why := queue.refusal(question):
-        return f"{done} of {planned} seeds; more decide nothing: {why}"
-    if done >= planned:
-        return f"{done} of {planned} seeds, all looks taken"
+    if settled := _settled(queue, question):
+        return f"{done} of {planned} seeds{settled}"
     look = next(n for n in (*LOOKS, planned) if n > done)
     mine = [block for block in every if block.question is question]
-    return f"{done} of {planned} seeds, next look at {min(look, planned)}: {_hours(queue, mine)}"
+    needs = _hours(queue, mine) if mine else "by the runs of other claims"
+    return f"{done} of {planned} seeds, next look at {min(look, planned)}: {needs}"
+
+
+def _settled(queue: Queue, question: Question) -> str:
+    """Why no more seeds are wanted; empty if some are."""
+    if why := queue.refusal(question):
+        return f"; more decide nothing: {why}"
+    return ", all looks taken" if queue.done(question) >= len(question.plan.seeds) else ""
 
 
 def _hours(queue: Queue, some: Sequence[Block]) -> str:
