@@ -34,42 +34,28 @@ def train_many(
     """
     if not wanted:
         return 0
-    first, _, store = next(iter(wanted.values()))
-    compile_cache.tidy(store.cache)
+    compile_cache.tidy(next(iter(wanted.values())).store.cache)
     found = _found(wanted, setting)
     every = with_ancestors({name: run for name, run in wanted.items() if name not in found})
-    all_runs = wanted | every
-    steps = {name: r.steps for name, (r, *_) in all_runs.items()}
-    progress = Progress(steps, first.batch, live=engine.run is not here.run_jobs)
-    named = {name: Logged(name, recipe, seed) for name, (recipe, seed, _) in all_runs.items()}
-    log, strays = log or Logs({}), 0
-
-    def report(job, record):
-        if record == STARTED:
-            progress.started(job.name)
-            return
-        progress.report(job.name, record)
-        log.report(named[job.name], record)
+    listener = _Listener(wanted | every, engine.run is not here.run_jobs, log or Logs({}))
+    strays = 0
 
     def finish(name, record):
         nonlocal strays
         strays += setting is not None and provenance.machine(record["setting"]) != setting
         if name in wanted:
             write(name, record)
-        progress.finished(name, record)
-        log.finished(named[name], record)
+        listener.finished(name, record)
 
-    def fail(job, text):
-        progress.failed(job.name, text)
-        log.failed(named[job.name], text)
-
-    events = pool.Events(report, lambda job, record: finish(job.name, record), fail)
+    events = pool.Events(
+        listener.reported, lambda job, record: finish(job.name, record), listener.failed
+    )
     try:
         for name, record in found.items():
             finish(name, record)
         engine.run(_jobs(every), _train, events)
     finally:
-        failures = progress.close()
+        failures = listener.progress.close()
     if strays:
         print(
             f"{strays} of these runs are of another device or version than the first job, and pair "
@@ -77,6 +63,32 @@ def train_many(
             file=sys.stderr,
         )
     return failures
+
+
+class _Listener:
+    """Tells the table of runs and the log what becomes of each run."""
+
+    def __init__(self, every: Wanted, live: bool, log: Logs):
+        steps = {name: place.recipe.steps for name, place in every.items()}
+        batch = next(iter(every.values())).recipe.batch
+        self.progress = Progress(steps, batch, live=live)
+        self._log = log
+        self._named = {name: Logged(name, p.recipe, p.seed) for name, p in every.items()}
+
+    def reported(self, job: pool.Job, record: dict) -> None:
+        if record == STARTED:
+            self.progress.started(job.name)
+            return
+        self.progress.report(job.name, record)
+        self._log.report(self._named[job.name], record)
+
+    def finished(self, name: str, record: dict) -> None:
+        self.progress.finished(name, record)
+        self._log.finished(self._named[name], record)
+
+    def failed(self, job: pool.Job, text: str) -> None:
+        self.progress.failed(job.name, text)
+        self._log.failed(self._named[job.name], text)
 
 
 def _found(wanted: Wanted, setting: dict | None) -> dict[str, dict]:
