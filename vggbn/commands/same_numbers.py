@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ from vggbn.same_numbers.identities import codes_of
 from vggbn.same_numbers.published import Case
 
 TABLE = trees.ROOT / "results" / "same_numbers.json"
+AT_ONCE = 4  # trees that are asked, each by a process that may hold 3 GB
 BRIEF = 3  # steps, after which most that differs does
 TODAY = "today"
 
@@ -112,9 +114,10 @@ def _judge(cases: list[Case], folder: Path, data_dir, steps) -> list[str]:
     for case in cases:
         by_tree[case.commit, case.platform].append(case)
         by_tree[TODAY, case.platform].append(case)
-    answers = {
-        where: _answer(*where, own, folder, data_dir, steps) for where, own in by_tree.items()
-    }
+    questions = [_question(*where, own, folder, data_dir, steps) for where, own in by_tree.items()]
+    with ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1)) as threads:
+        found = threads.map(lambda question: trees.ask(*question), questions)
+        answers = dict(zip(by_tree, found, strict=True))
     reasons = []
     for case in cases:
         old, new = answers[case.commit, case.platform], answers[TODAY, case.platform]
@@ -127,8 +130,10 @@ def _kind(case: Case) -> str:
     return "views" if case.is_view else "runs"
 
 
-def _answer(commit: str, platform: str, cases: list[Case], folder, data_dir, steps) -> dict:
-    """What one tree says of its cases."""
+def _question(
+    commit: str, platform: str, cases: list[Case], folder, data_dir, steps
+) -> tuple[Path, Path, dict[str, Any]]:
+    """(a tree, the folder of what it keeps, what it is asked about its cases)."""
     tree = trees.ROOT if commit == TODAY else _extract(commit, folder)
     kept = folder / "kept" / f"{commit}-{platform}"
     _share_cache(kept, commit, folder)
@@ -137,7 +142,7 @@ def _answer(commit: str, platform: str, cases: list[Case], folder, data_dir, ste
     for case in cases:
         where = {"data_dir": _data_dir(case, data_dir)}
         questions[_kind(case)][case.name] = case.question() | where
-    return trees.ask(tree, kept, request | questions)
+    return tree, kept, request | questions
 
 
 def _data_dir(case: Case, base: Path | None) -> str | None:
