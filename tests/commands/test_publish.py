@@ -98,6 +98,13 @@ def test_an_empty_file_is_refused(tmp_path):
         published.published_report(path)
 
 
+def test_a_file_of_other_seeds_alone_is_refused_with_the_reason(copy):
+    lines = [json.loads(line) | {"seed": 7} for line in copy.read_text().splitlines()]
+    copy.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with pytest.raises(UserError, match=r"today's plan: its seeds are none of 100 … \d+\. Run the"):
+        published.published_report(copy)
+
+
 @pytest.fixture
 def some(made, tmp_path):
     """A page and a figure, written."""

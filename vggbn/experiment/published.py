@@ -40,10 +40,9 @@ def published_report(path: Path) -> Report:
     if not found.lines():  # nothing that today's code would make: then of one code, which is said
         found, notes = plan.found(setting, partial(_is_of_the_same_code, lines)), [OTHER_CODE]
     if not found.lines():
-        raise UserError(
-            f"no line of {path} was made by today's recipes: {found.why_left_out()} "
-            "Run the experiment again."
-        )
+        seeds = f"its seeds are none of {min(plan.seeds)} … {max(plan.seeds)}."
+        why = found.why_left_out() or seeds
+        raise UserError(f"no line of {path} is of today's plan: {why} Run the experiment again.")
     report = build_report(plan, found, read_computed(plan.computed_path, plan.experiment.exact))
     return replace(report, notes=[*report.notes, *notes])
 
