@@ -1,6 +1,7 @@
 """The profile of a step by layer and operation."""
 
 from collections import Counter
+from importlib.metadata import version
 
 import pytest
 
@@ -37,7 +38,9 @@ def test_a_real_step_has_all_kinds_of_layers_and_leaves_no_scope_behind():
     before = layers.conv, norms.NORMS["batch"], dict(layers.ACTIVATIONS)
     found, gemm = operations.operations(Case("A", 16, 3, 16, fc=16, width=1 / 16))
     assert (layers.conv, norms.NORMS["batch"], dict(layers.ACTIVATIONS)) == before
-    assert {each.kind for each in found} == set(operations.KINDS)
+    # Before 0.9 the compiler forgets the names of pools, which are then "other".
+    forgotten = {"pool"} if int(version("jaxlib").split(".")[1]) < 9 else set()
+    assert {each.kind for each in found} == set(operations.KINDS) - forgotten
     assert all(each.ms > 0 for each in found) and gemm > 0
     convolved = [each for each in found if each.kind == "conv"]
     assert any("f32[16,16,16,4]" in each.text for each in convolved)  # the first layer's output

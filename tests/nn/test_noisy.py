@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from vggbn.machine.compiling import enable_x64
 from vggbn.models import Net, build
 from vggbn.nn.batch_norm import batch_norm, batch_norm_init
 from vggbn.nn.noisy import SCALE, SHIFT, SPREAD, draw_noise, noisy_batch_norm
@@ -71,7 +72,7 @@ def test_each_value_of_a_map_has_its_own_noise():
 
 
 def test_the_gradient_is_the_derivative_under_the_same_noise():
-    with jax.enable_x64(True):
+    with enable_x64():
         x, dy = np.random.default_rng(1).normal(size=(2, 5, 3))
         params = {"scale": np.array([0.5, 1, 2]), "bias": np.zeros(3)}
         stats = {"mean": np.zeros(3), "var": np.ones(3)}

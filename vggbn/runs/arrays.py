@@ -48,12 +48,18 @@ def alone():
     return ocp.options.MultiprocessingOptions(active_processes={0})
 
 
+def quiet_orbax() -> None:
+    """Have it log nothing: what it logs it also raises, or is, in its older versions, a warning at
+    each restore that is told no target tree."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
 def require_room(folder: Path, arrays: Iterable[Any]) -> None:
     """OSError, if the disk of `folder` has no room for the arrays.
 
     Orbax would say so too, but in the end, on pages of the log, and with a part of them written.
     """
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what it logs it also raises
+    quiet_orbax()
     needed = TWICE * sum(array.nbytes for array in arrays) + FILES
     if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
@@ -79,6 +85,7 @@ def load(path: Path, like: Any = None) -> Any:
     if not path.is_dir():
         raise UserError(f"no checkpoint at {path}: train the run first.")
     abstract = None if like is None else jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    quiet_orbax()
     try:
         with ocp.StandardCheckpointer(multiprocessing_options=alone()) as checkpointer:
             tree = checkpointer.restore(path, abstract)

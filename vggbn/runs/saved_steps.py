@@ -24,7 +24,7 @@ import numpy as np
 
 from vggbn import files
 from vggbn.errors import UserError
-from vggbn.runs.arrays import alone, reason, require_room
+from vggbn.runs.arrays import alone, quiet_orbax, reason, require_room
 
 LAST = 2  # steps that are kept, besides the best
 SUMS = "sha256"
@@ -205,6 +205,7 @@ def read(folder: Path, step: int) -> SavedStep:
 
     place = Path(folder).absolute() / str(step)
     _verify(place)
+    quiet_orbax()
     handlers = {"state": ocp.StandardCheckpointHandler(), "note": ocp.JsonCheckpointHandler()}
     try:
         found = {
