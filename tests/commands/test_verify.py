@@ -17,7 +17,7 @@ from vggbn.experiment.design import Claim, Effect, Experiment, Size
 from vggbn.experiment.exact import ExactClaim
 from vggbn.experiment.gate import FOR_FAILURES
 from vggbn.experiment.plan import FRESH
-from vggbn.experiment.small_form import REFERENCE_SEEDS, Comparison, small_form
+from vggbn.experiment.small_form import FIRST, Comparison, small_form
 from vggbn.jobs import here
 from vggbn.machine import provenance
 from vggbn.runs import run as runs
@@ -60,6 +60,7 @@ def test_a_claim_is_found_by_its_name_in_any_case():
         (["BN-15", "--repeat", "5"], "above 1,000,000"),
         (["BN-15", "--repeat", "1000001", "1000001"], "each once"),
         (["BN-15", "--repeat", "1000001", "--record"], "seeds that nobody has seen"),
+        (["BN-15", "--reference", "--seeds", "9"], "--seeds must be 10 or more, not 9"),
         (["BN-15", "--reference", "--record"], "leave out the other flags"),
         (["BN-4", "--record"], "nothing is trained for this claim"),
     ],
@@ -174,13 +175,19 @@ def test_a_reference_is_made_once_and_what_is_missing_is_added(made, capsys):
     assert ended("X-1") == 2 and "has 0 of 10 seeds" in capsys.readouterr().err and not trained
     assert ended("X-1", "--reference") == 0
     assert str(form.reference_path) in capsys.readouterr().out
-    assert Counter(trained) == Counter((a, s) for a in ("plain", "bn") for s in REFERENCE_SEEDS)
+    ten = range(FIRST, FIRST + 10)
+    assert Counter(trained) == Counter((arm, seed) for arm in ("plain", "bn") for seed in ten)
     lines = form.reference_path.read_text().splitlines(keepends=True)
     assert len(lines) == 20
     form.reference_path.write_text("".join(lines[:-3]))
     trained.clear()
     assert ended("X-1", "--reference") == 0 and len(trained) == 3
     assert sorted(form.reference_path.read_text().splitlines(keepends=True)) == sorted(lines)
+    trained.clear()
+    assert ended("X-1", "--reference", "--seeds", "12") == 0
+    assert {seed for _, seed in trained} == {FIRST + 10, FIRST + 11} and len(trained) == 4
+    assert ended("X-1", "--repeat", *map(str, OUTSIDE)) == 1
+    assert " in 12 seeds of the reference" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("seeds", "status"), [(INSIDE, 0), (OUTSIDE, 1)])

@@ -1,4 +1,4 @@
-"""Check a claim with seeds of your own against its committed reference.
+"""Check a claim with seeds of your own, against those of its committed reference.
 
     python -m vggbn verify BN-16
 
@@ -34,7 +34,8 @@ from vggbn.experiment.exact import ExactClaim
 from vggbn.experiment.missing import train_missing
 from vggbn.experiment.plan import FRESH
 from vggbn.experiment.small_form import (
-    REFERENCE_SEEDS,
+    FEWEST,
+    FIRST,
     SIZE,
     Comparison,
     SmallForm,
@@ -140,7 +141,7 @@ def check(args: argparse.Namespace, form: SmallForm) -> int:
     """Train the small form with new seeds, and say where they lie: 0 inside, 1 outside."""
     began, claim = time.perf_counter(), form.claim
     reference = read_reference(form)
-    seeds = args.repeat or draw_seeds(args.seeds)
+    seeds = args.repeat or draw_seeds(args.seeds or NEW_SEEDS)
     print(f"{claim.id}: {claim.sentence}")
     print(f"trained: {', '.join(form.arms)} of {form.plan.experiment.name}, size {SIZE}")
     numbers = " ".join(map(str, seeds))
@@ -164,7 +165,8 @@ def make_reference(args: argparse.Namespace, form: SmallForm) -> int:
     """Train what the claim's reference lacks, and append it."""
     setting = worker_setting(_engine(args))
     have = form.plan.of_lines(results.read(form.reference_path), setting)
-    train(args, form, have.missing(REFERENCE_SEEDS), partial(results.append, form.reference_path))
+    missing = have.missing(range(FIRST, FIRST + (args.seeds or FEWEST)))
+    train(args, form, missing, partial(results.append, form.reference_path))
     read_reference(form)
     print(form.reference_path)
     return 0
@@ -262,8 +264,9 @@ def _refuse_flags(args: argparse.Namespace) -> None:
     if not args.claim:
         names = ", ".join(with_small_forms())
         raise UserError(f"say which claim: {names} have a small form; `make claims` lists all.")
-    if args.seeds < 1:
-        raise UserError(f"--seeds must be 1 or more, not {args.seeds}.")
+    fewest = FEWEST if args.reference else 1
+    if args.seeds is not None and args.seeds < fewest:
+        raise UserError(f"--seeds must be {fewest} or more, not {args.seeds}.")
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs must be 1 or more, not {args.jobs}.")
     old = [seed for seed in args.repeat if not FRESH < seed < LARGEST]
@@ -280,8 +283,9 @@ def _refuse_flags(args: argparse.Namespace) -> None:
 def _parser() -> Parser:
     parser = Parser(prog="python -m vggbn verify", description=__doc__)
     add, default = parser.add_argument, "(default: %(default)s)"
+    counts = f"{NEW_SEEDS}; of the reference: {FEWEST}"
     add("claim", nargs="*", help="as `make claims` has it, such as BN-16")
-    add("--seeds", type=int, default=NEW_SEEDS, help=f"number of new seeds {default}")
+    add("--seeds", type=int, metavar="N", help=f"number of seeds (default: new ones {counts})")
     add("--repeat", type=int, nargs="+", default=[], metavar="SEED", help="these seeds again")
     add("--record", action="store_true", help="add a line to results/verified.jsonl")
     add("--reference", action="store_true", help="train what the committed reference lacks")

@@ -25,7 +25,8 @@ from vggbn.experiment.rates import arms_at_edge
 from vggbn.experiment.rehearsal import make_up
 
 SIZE = "small"
-REFERENCE_SEEDS = range(1_000, 1_010)  # beyond any verdict's
+FIRST = 1_000  # seed of a reference: beyond any verdict's
+FEWEST = 10  # seeds of a reference
 
 
 class SmallForm(NamedTuple):
@@ -78,11 +79,11 @@ def read_reference(form: SmallForm) -> Results:
     lines, name = results.read(form.reference_path), form.claim.id
     found = form.plan.of_lines(lines, newest_setting(lines) or {})
     have = _seeds_of(form, found)
-    if have < len(REFERENCE_SEEDS):
+    if have < FEWEST:
         other = found.left_out["of other code"]
         why = f", and {other} lines are of other code than today's" if other else ""
         raise UserError(
-            f"the reference of {name} has {have} of {len(REFERENCE_SEEDS)} seeds{why}: "
+            f"the reference of {name} has {have} of {FEWEST} seeds{why}: "
             f"`python -m vggbn verify {name} --reference` trains what is missing."
         )
     edges = arms_at_edge(form.plan, read_sweep(form.plan))
