@@ -44,7 +44,6 @@ TOLERANCE |= {"bfloat16": 2e-5, "float16": 2e-5}
 # Before 0.10.2 the compiler for CPUs adds numbers up one by one: of thousands the sum is worse, and
 # that shows in y and dx where the mean is a hundred thousand times the deviation.
 OLD = tuple(map(int, version("jaxlib").split(".")[:3])) < (0, 10, 2)
-SUMMED = 1e4 if OLD else 1
 GARBAGE = (np.nan, np.inf, 3e38)
 SHAPE = (24, 3, 4)  # one for all checks: op by op, every new shape is compiled anew
 
@@ -517,12 +516,17 @@ def test_the_random_cases_are_what_the_issue_asks_for():
     assert math.prod(LARGE[1].shape) - math.prod(LARGE[1].shape[1:]) >= 1e6
 
 
+def summed(times: float) -> float:
+    """How many times larger an error may be where the compiler's sums are worse."""
+    return times if OLD else 1
+
+
 @pytest.mark.parametrize("i", range(len(LAYOUTS)))
 def test_random_shapes_dtypes_and_offsets(i):
     layout = LAYOUTS[i]
     worst = _compare(layout, INPUTS, np.random.default_rng(100 + i))
-    assert max(worst.values()) <= SUMMED * TOLERANCE[layout.dtype], (layout, worst)
-    assert max(worst["y"], worst["dx"]) <= SUMMED * 1e-6, (layout, worst)
+    assert max(worst.values()) <= summed(1e3) * TOLERANCE[layout.dtype], (layout, worst)
+    assert max(worst["y"], worst["dx"]) <= summed(1e3) * 1e-6, (layout, worst)
 
 
 def test_pixels_of_two_values():
@@ -530,14 +534,14 @@ def test_pixels_of_two_values():
     layout = Layout((32, 14, 14, 128), "float32", 1, False, True)
     inputs = [{"ratio": ratio, "binary": True} for ratio in (0, 1e4, 1e5)]
     worst = _compare(layout, inputs, np.random.default_rng(300))
-    assert max(worst.values()) <= SUMMED * 1e-6, worst
+    assert max(worst.values()) <= summed(1e4) * 1e-6, worst
 
 
 @pytest.mark.parametrize("i", range(len(LARGE)))
 def test_a_million_values(i):
     inputs = [{"ratio": 1e5, "outlier": i == 0}]
     worst = _compare(LARGE[i], inputs, np.random.default_rng(200 + i))
-    assert max(worst.values()) <= SUMMED * 1e-6, worst
+    assert max(worst.values()) <= summed(100) * 1e-6, worst
 
 
 # --- flax and torch -----------------------------------------------------------------------------
