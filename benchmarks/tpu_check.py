@@ -4,8 +4,8 @@
 
 The training and evaluation steps of every net at 32 pixels on four chips, and of D at 224 on one
 and on 256, in bfloat16 with Batch Normalization, by the compiler for TPUs. Both must fit, and the
-bytes all-reduced in training must be those of a closed form (docs/performance.md). It takes most
-of an hour on two cores; --small: two small nets, a minute.
+bytes all-reduced in training must be those of a closed form (docs/performance.md). D at 224 alone
+compiles for minutes; --small: two small nets, a minute or two on two cores.
 """
 
 from __future__ import annotations
